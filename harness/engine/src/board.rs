@@ -1,0 +1,152 @@
+//! The board on which records of enforcement points are pinned and found by the flow they are about.
+//!
+//! A record may come before the agent's word about its port has been read, or after: so the board
+//! keeps a bounded number of denials and also tells watchers of new ones. Records of allowed flows
+//! are not kept: a nonce says more.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::AbortHandle;
+use ztc_model::evidence::Evidence;
+use ztc_model::policy::Protocol;
+
+use crate::fabric::Witness;
+
+/// How many denials a board keeps for watchers that come late.
+const KEPT: usize = 4096;
+
+/// Which records a watcher wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Interest {
+    /// Of the one flow from this address and port: an agent's own.
+    Flow { protocol: Protocol, source: SocketAddr },
+    /// Of any flow from this address to that address and port: kubelet's, whose port is unknown.
+    Probe { source: IpAddr, destination: SocketAddr },
+}
+
+impl Interest {
+    fn covers(self, evidence: &Evidence) -> bool {
+        let flow = &evidence.flow;
+        match self {
+            Self::Flow { protocol, source } => flow.protocol == protocol && flow.source == source,
+            Self::Probe { source, destination } => {
+                flow.source.ip() == source && flow.destination == destination
+            }
+        }
+    }
+}
+
+/// The records of one cluster.
+#[derive(Debug)]
+pub(crate) struct Board {
+    shared: Arc<Mutex<Pinned>>,
+    pump: AbortHandle,
+}
+
+#[derive(Debug, Default)]
+struct Pinned {
+    kept: VecDeque<Arc<Evidence>>,
+    watchers: HashMap<Interest, mpsc::UnboundedSender<Arc<Evidence>>>,
+    gaps: Vec<String>,
+    closed: bool,
+}
+
+impl Board {
+    /// Pins everything that the stream brings from now on.
+    pub(crate) fn new(mut stream: broadcast::Receiver<Witness>) -> Self {
+        let shared = Arc::new(Mutex::new(Pinned::default()));
+        let pinned = Arc::clone(&shared);
+        let pump = tokio::spawn(async move {
+            loop {
+                match stream.recv().await {
+                    Ok(Witness::Spoke(evidence)) => lock(&pinned).pin(evidence),
+                    Ok(Witness::Gap { reason }) => lock(&pinned).gaps.push(reason),
+                    Err(broadcast::error::RecvError::Lagged(lost)) => {
+                        lock(&pinned)
+                            .gaps
+                            .push(format!("{lost} records came faster than they were read"));
+                    }
+                    Err(broadcast::error::RecvError::Closed) => {
+                        lock(&pinned).closed = true;
+                        return;
+                    }
+                }
+            }
+        });
+        Self { shared, pump: pump.abort_handle() }
+    }
+
+    /// Sends the denials about a flow: those that are there now, and those that come until the
+    /// watch is dropped. One flow has one watcher: its shot.
+    pub(crate) fn watch(
+        &self,
+        interest: Interest,
+        sender: mpsc::UnboundedSender<Arc<Evidence>>,
+    ) -> Watch {
+        let mut pinned = lock(&self.shared);
+        for evidence in pinned.kept.iter().filter(|it| interest.covers(it)) {
+            // The receiver belongs to the shot that is asking.
+            sender.send(Arc::clone(evidence)).ok();
+        }
+        pinned.watchers.insert(interest, sender);
+        Watch { shared: Arc::clone(&self.shared), interest }
+    }
+
+    /// The interruptions of the stream so far, in words.
+    pub(crate) fn gaps(&self) -> Vec<String> {
+        let pinned = lock(&self.shared);
+        let closed = pinned.closed.then(|| "the stream of records has ended".to_owned());
+        pinned.gaps.iter().cloned().chain(closed).collect()
+    }
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        self.pump.abort();
+    }
+}
+
+impl Pinned {
+    fn pin(&mut self, evidence: Arc<Evidence>) {
+        if !evidence.did.is_denial() {
+            return;
+        }
+        let flow =
+            Interest::Flow { protocol: evidence.flow.protocol, source: evidence.flow.source };
+        let probe = Interest::Probe {
+            source: evidence.flow.source.ip(),
+            destination: evidence.flow.destination,
+        };
+        for interest in [flow, probe] {
+            if let Some(watcher) = self.watchers.get(&interest) {
+                // A watcher that has gone takes itself off the board.
+                watcher.send(Arc::clone(&evidence)).ok();
+            }
+        }
+        if self.kept.len() == KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(evidence);
+    }
+}
+
+/// Keeps a watcher on the board.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    shared: Arc<Mutex<Pinned>>,
+    interest: Interest,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        lock(&self.shared).watchers.remove(&self.interest);
+    }
+}
+
+/// The board's data are whole after every statement, so a panic elsewhere does not spoil them.
+fn lock(pinned: &Mutex<Pinned>) -> MutexGuard<'_, Pinned> {
+    pinned.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,544 @@
+//! The life of a case (DESIGN §5): preconditions, controls, apply, settle, assert and hold, proof,
+//! recovery, clean-up. No retry anywhere turns a leak into a pass.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use ztc_model::manifest::{Manifest, ObjectRef};
+use ztc_model::outcome::{Expected, Seen};
+use ztc_model::stimulus::Send;
+use ztc_model::suite::{Case, Cell, Origin};
+use ztc_model::verdict::{Doubt, Facts, passes};
+use ztc_model::world::{Born, PodRef};
+use ztc_wire::RunId;
+
+use crate::address;
+use crate::agent::{Agent, Flight};
+use crate::board::Interest;
+use crate::cell::{Watched, watch_denial, watch_newborn, watch_passage};
+use crate::chain;
+use crate::event::Phase;
+use crate::fabric::{AddressBook, FirstRun, Receipt, Settling};
+use crate::lane::LiveLane;
+use crate::profile::Pace;
+use crate::readiness::KubeletProbe;
+use crate::stage::Stage;
+use crate::volley::{Aim, Volley};
+use crate::wait::{Look, until};
+
+/// How many stimuli a newborn pod sends by itself, before anybody can ask it to.
+const FIRST_STIMULI: u64 = 5;
+
+/// Everything that came of one cell.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) facts: Facts,
+    pub(crate) time_to_enforce: Option<Duration>,
+    pub(crate) settled_after: Vec<Option<Duration>>,
+}
+
+/// A case in its lane.
+pub(crate) struct Life<'a> {
+    case: &'a Case,
+    lane: &'a LiveLane,
+    pace: &'a Pace,
+    enter: &'a (dyn Fn(Phase) + Sync),
+    /// By cell, in the order of the case.
+    pub(crate) outcomes: Vec<Outcome>,
+    /// From the last acceptance until everything was realised.
+    pub(crate) settled: Option<Duration>,
+    /// What exists and has to go, in the order in which it was made.
+    applied: Vec<ObjectRef>,
+    created: Vec<PodRef>,
+}
+
+/// What sends a cell's stimulus.
+#[derive(Debug, Clone)]
+enum Sender {
+    Agent(Aim),
+    Kubelet(KubeletProbe),
+    /// A pod that does not exist yet.
+    Unborn,
+}
+
+impl<'a> Life<'a> {
+    pub(crate) fn new(
+        case: &'a Case,
+        lane: &'a LiveLane,
+        pace: &'a Pace,
+        enter: &'a (dyn Fn(Phase) + Sync),
+    ) -> Self {
+        let outcomes = case.cells.iter().map(|_| Outcome::default()).collect();
+        Self {
+            case,
+            lane,
+            pace,
+            enter,
+            outcomes,
+            settled: None,
+            applied: Vec::new(),
+            created: Vec::new(),
+        }
+    }
+
+    /// Lives the case until its policies are removed. What it cannot go on from becomes the doubt
+    /// of every cell.
+    pub(crate) async fn live(&mut self) {
+        if let Err(doubt) = self.try_live().await {
+            self.doubt_all(&doubt);
+        }
+    }
+
+    /// Makes a doubt the doubt of every cell that has none.
+    pub(crate) fn doubt_all(&mut self, doubt: &Doubt) {
+        for outcome in &mut self.outcomes {
+            outcome.facts.broken.get_or_insert_with(|| doubt.clone());
+        }
+    }
+
+    async fn try_live(&mut self) -> Result<(), Doubt> {
+        (self.enter)(Phase::Preconditions);
+        self.preconditions().await.map_err(Doubt::Precondition)?;
+        let book = self.addresses().await?;
+        let mut senders = self.senders(&book).await.map_err(Doubt::Precondition)?;
+        (self.enter)(Phase::Controls);
+        self.controls(&senders).await;
+        self.assert(&senders).await?;
+        self.newborns(&mut senders).await?;
+        (self.enter)(Phase::Proof);
+        self.proofs(&senders).await?;
+        (self.enter)(Phase::Recovery);
+        self.remove_all().await.map_err(Doubt::NoRecovery)?;
+        self.recovery(&senders).await;
+        Ok(())
+    }
+
+    /// What must hold before anything is concluded: pods ready, identities there, no audit mode.
+    async fn preconditions(&self) -> Result<(), String> {
+        let probed: Vec<&PodRef> = self.probed_pods().collect();
+        let needed: Vec<&PodRef> = self.pods_needed().collect();
+        until("the world", self.pace.ready_ceiling(), self.pace.poll(), || async {
+            let endpoints = self.lane.cluster.endpoints().await.map_err(|error| chain(&error))?;
+            if let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.audit) {
+                return Err(format!(
+                    "{} is in policy audit mode: nothing is enforced",
+                    endpoint.pod
+                ));
+            }
+            for pod in &needed {
+                let status = match endpoints.iter().find(|endpoint| endpoint.pod == **pod) {
+                    None => format!("pod {pod} does not exist"),
+                    Some(it) if it.identity.is_none() => format!("pod {pod} has no identity"),
+                    // The readiness of a pod that is being probed is the question of the case.
+                    Some(it) if !it.readiness.ready && !probed.contains(pod) => format!(
+                        "pod {pod} is not Ready: {}",
+                        it.readiness.message.as_deref().unwrap_or("no reason given")
+                    ),
+                    Some(_) => continue,
+                };
+                return Ok(Look::NotYet { status });
+            }
+            Ok(Look::Met(()))
+        })
+        .await
+        .map_err(|error| error.to_string())
+    }
+
+    /// The pods that the case uses and that exist before it.
+    fn pods_needed(&self) -> impl Iterator<Item = &'a PodRef> {
+        let world = &self.lane.world;
+        let sources = self.case.cells.iter().filter_map(|cell| match &cell.from {
+            Origin::Pod(pod) => Some(pod),
+            Origin::Kubelet => None,
+        });
+        let targets = self.case.cells.iter().filter_map(|cell| match &cell.send {
+            Send::Readiness(pod) => Some(pod),
+            send => match send.peer() {
+                Some(ztc_model::stimulus::Peer::Pod(pod)) => Some(pod),
+                _ => None,
+            },
+        });
+        sources
+            .chain(targets)
+            .filter(|pod| world.pod(pod).is_some_and(|it| it.born == Born::WithTheWorld))
+    }
+
+    fn probed_pods(&self) -> impl Iterator<Item = &'a PodRef> {
+        self.case.cells.iter().filter_map(|cell| match &cell.send {
+            Send::Readiness(pod) => Some(pod),
+            _ => None,
+        })
+    }
+
+    async fn addresses(&self) -> Result<AddressBook, Doubt> {
+        self.lane.cluster.addresses().await.map_err(|error| Doubt::Fabric(chain(&error)))
+    }
+
+    async fn senders(&self, book: &AddressBook) -> Result<Vec<Sender>, String> {
+        let mut senders = Vec::new();
+        for cell in &self.case.cells {
+            senders.push(self.sender(cell, book).await?);
+        }
+        Ok(senders)
+    }
+
+    async fn sender(&self, cell: &Cell, book: &AddressBook) -> Result<Sender, String> {
+        match (&cell.from, address::stimulus(&cell.send, book)?) {
+            (Origin::Pod(pod), _) if self.case.create.contains(pod) => Ok(Sender::Unborn),
+            (Origin::Pod(pod), Some(stimulus)) => Ok(Sender::Agent(Aim {
+                agent: self.lane.agent(pod, self.pace).await?,
+                board: Arc::clone(&self.lane.board),
+                stimulus,
+                deadline: self.pace.probe_deadline(),
+            })),
+            _ => self.kubelet_probe(cell, book).map(Sender::Kubelet),
+        }
+    }
+
+    fn kubelet_probe(&self, cell: &Cell, book: &AddressBook) -> Result<KubeletProbe, String> {
+        let Send::Readiness(pod) = &cell.send else {
+            return Err(format!("kubelet does not send `{}`", cell.send));
+        };
+        let port = self.lane.world.pod(pod).and_then(|pod| pod.readiness);
+        let (Some(port), Some(address), Some(source)) =
+            (port, book.pods.get(pod), book.kubelet.get(pod))
+        else {
+            return Err(format!("the fabric does not know where {pod} is probed from"));
+        };
+        Ok(KubeletProbe {
+            cluster: Arc::clone(&self.lane.cluster),
+            board: Arc::clone(&self.lane.board),
+            pod: pod.clone(),
+            interest: Interest::Probe {
+                source: *source,
+                destination: std::net::SocketAddr::new(*address, port),
+            },
+        })
+    }
+
+    /// Sees every stimulus pass that is expected to be denied; those of newborns have twins.
+    async fn controls(&mut self, senders: &[Sender]) {
+        let seen = join_all(self.case.cells.iter().zip(senders).map(|(cell, sender)| async {
+            if cell.expected == Expected::Allowed { None } else { self.pass(cell, sender).await }
+        }))
+        .await;
+        for (outcome, seen) in self.outcomes.iter_mut().zip(seen) {
+            outcome.facts.control = seen;
+        }
+    }
+
+    /// Sends until the stimulus passes, at most until the ceiling; the last that was seen.
+    async fn pass(&self, cell: &Cell, sender: &Sender) -> Option<Seen> {
+        match sender {
+            Sender::Agent(aim) => {
+                Some(aim.until_through(&cell.peers, self.pace.pass_ceiling()).await)
+            }
+            Sender::Kubelet(probe) => {
+                Some(probe.until_ready(true, self.pace.pass_ceiling(), self.pace).await)
+            }
+            Sender::Unborn => None,
+        }
+    }
+
+    /// Applies, settles, and watches every cell from before the first apply to the end of its hold.
+    async fn assert(&mut self, senders: &[Sender]) -> Result<(), Doubt> {
+        let (stage, moments) = watch::channel(Stage::Before);
+        let cells = self.case.cells.iter().zip(senders).zip(&self.outcomes);
+        let watching = join_all(cells.map(|((cell, sender), outcome)| {
+            // A denial whose control failed proves nothing; nothing is worth waiting for.
+            let hopeless = outcome
+                .facts
+                .control
+                .as_ref()
+                .is_some_and(|seen| passes(seen, &cell.peers).is_err());
+            self.watch(cell, sender, hopeless, moments.clone())
+        }));
+        let mut applied = Vec::new();
+        let (enforced, watched) = tokio::join!(self.enforce(stage, &mut applied), watching);
+        self.applied = applied;
+        for (outcome, watched) in self.outcomes.iter_mut().zip(watched) {
+            outcome.take(watched);
+        }
+        self.settled = Some(enforced?);
+        Ok(())
+    }
+
+    async fn watch(
+        &self,
+        cell: &Cell,
+        sender: &Sender,
+        hopeless: bool,
+        stage: watch::Receiver<Stage>,
+    ) -> Watched {
+        let denied = cell.expected != Expected::Allowed;
+        match sender {
+            _ if hopeless => Watched::default(),
+            Sender::Unborn => Watched::default(),
+            Sender::Kubelet(probe) => probe.watch(denied, self.pace, stage).await,
+            Sender::Agent(aim) if denied => watch_denial(cell, aim.clone(), self.pace, stage).await,
+            Sender::Agent(aim) => watch_passage(cell, aim.clone(), self.pace, stage).await,
+        }
+    }
+
+    /// Applies everything in the order of the case and waits until it is realised.
+    async fn enforce(
+        &self,
+        stage: watch::Sender<Stage>,
+        applied: &mut Vec<ObjectRef>,
+    ) -> Result<Duration, Doubt> {
+        let result = self.try_enforce(&stage, applied).await;
+        if result.is_err() {
+            stage.send_replace(Stage::Failed);
+        }
+        result
+    }
+
+    async fn try_enforce(
+        &self,
+        stage: &watch::Sender<Stage>,
+        applied: &mut Vec<ObjectRef>,
+    ) -> Result<Duration, Doubt> {
+        (self.enter)(Phase::Apply);
+        let mut receipts = Vec::new();
+        for manifest in &self.case.apply {
+            // Noted before the call: an apply that fails half-way may have left the object.
+            applied.push(manifest.reference.clone());
+            receipts.push(self.apply(manifest).await?);
+        }
+        let accepted = Instant::now();
+        stage.send_replace(Stage::Accepted { at: accepted });
+        (self.enter)(Phase::Settle);
+        for receipt in &receipts {
+            self.settle(receipt).await.map_err(Doubt::Fabric)?;
+        }
+        stage.send_replace(Stage::Realised { accepted, at: Instant::now() });
+        (self.enter)(Phase::Assert);
+        Ok(accepted.elapsed())
+    }
+
+    async fn apply(&self, manifest: &Manifest) -> Result<Receipt, Doubt> {
+        let receipt = self.lane.cluster.apply(manifest).await;
+        receipt.map_err(|error| Doubt::Fabric(chain(&error)))
+    }
+
+    async fn settle(&self, receipt: &Receipt) -> Result<(), String> {
+        until(
+            "the policies to be realised",
+            self.pace.settle_ceiling(),
+            self.pace.poll(),
+            || async {
+                match self.lane.cluster.settled(receipt).await {
+                    Ok(Settling::Realised) => Ok(Look::Met(())),
+                    Ok(Settling::NotYet { status }) => Ok(Look::NotYet { status }),
+                    Err(error) => Err(chain(&error)),
+                }
+            },
+        )
+        .await
+        .map_err(|error| error.to_string())
+    }
+
+    /// Makes the pods that are born under the policies, and judges what they send from their first
+    /// instant on. Their control is a twin that is born at the same moment and must get through.
+    async fn newborns(&mut self, senders: &mut [Sender]) -> Result<(), Doubt> {
+        if self.case.create.is_empty() {
+            return Ok(());
+        }
+        let book = self.addresses().await?;
+        let mut nurseries = BTreeMap::new();
+        for pod in self.case.create.clone() {
+            let nursery = self.give_birth(&pod, &book).await?;
+            nurseries.insert(pod, nursery);
+        }
+        let accepted = Instant::now();
+        let mut watching = Vec::new();
+        for (index, cell) in self.case.cells.iter().enumerate() {
+            let Origin::Pod(pod) = &cell.from else { continue };
+            let Some(nursery) = nurseries.get_mut(pod) else { continue };
+            let aim = self.aim(cell, &nursery.agent, &book)?;
+            let mut volley = Volley::new(aim.clone());
+            for flight in nursery.flights.remove(&index).unwrap_or_default() {
+                volley.follow(flight);
+            }
+            senders[index] = Sender::Agent(aim);
+            watching.push((index, cell, volley));
+        }
+        let twins: BTreeMap<&PodRef, Arc<Agent>> =
+            nurseries.iter().map(|(pod, nursery)| (pod, Arc::clone(&nursery.agent))).collect();
+        let life = &*self;
+        let watched = join_all(watching.into_iter().map(|(index, cell, volley)| {
+            let twin = life.twin(cell, &twins, &book);
+            async move {
+                let watched = watch_newborn(volley, life.pace, accepted);
+                let (watched, control) = tokio::join!(watched, twin);
+                (index, watched, control)
+            }
+        }))
+        .await;
+        for (index, watched, control) in watched {
+            let outcome = &mut self.outcomes[index];
+            outcome.take(watched);
+            match control {
+                Ok(control) => outcome.facts.control = control,
+                Err(why) => outcome.facts.broken = Some(Doubt::Control(why)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn give_birth(&mut self, pod: &PodRef, book: &AddressBook) -> Result<Nursery, Doubt> {
+        let mut first = Vec::new();
+        let mut ids: BTreeMap<usize, Vec<RunId>> = BTreeMap::new();
+        let cells = self.case.cells.iter().enumerate();
+        for (index, cell) in cells.filter(|(_, it)| it.from == Origin::Pod(pod.clone())) {
+            let stimulus = address::stimulus(&cell.send, book).map_err(Doubt::Precondition)?;
+            for stimulus in
+                std::iter::repeat_n(stimulus, usize::try_from(FIRST_STIMULI).unwrap_or(1)).flatten()
+            {
+                let id = RunId(first.len() as u64 + 1);
+                let deadline_ms = self.pace.probe_deadline_ms;
+                first.push(FirstRun { id, deadline_ms, stimulus });
+                ids.entry(index).or_default().push(id);
+            }
+        }
+        self.created.push(pod.clone());
+        let all: Vec<RunId> = first.iter().map(|run| run.id).collect();
+        self.lane
+            .cluster
+            .create_pod(pod, first)
+            .await
+            .map_err(|error| Doubt::Fabric(chain(&error)))?;
+        let (agent, flights) = Agent::attach(Arc::clone(&self.lane.cluster), pod.clone(), &all);
+        agent
+            .hello(self.pace.ready_ceiling(), self.pace.poll())
+            .await
+            .map_err(Doubt::Precondition)?;
+        let mut flights: BTreeMap<RunId, Flight> =
+            flights.into_iter().map(|flight| (flight.id, flight)).collect();
+        let flights = ids
+            .into_iter()
+            .map(|(index, ids)| (index, ids.iter().filter_map(|id| flights.remove(id)).collect()))
+            .collect();
+        Ok(Nursery { agent: Arc::new(agent), flights })
+    }
+
+    fn aim(&self, cell: &Cell, agent: &Arc<Agent>, book: &AddressBook) -> Result<Aim, Doubt> {
+        let stimulus = address::stimulus(&cell.send, book).map_err(Doubt::Precondition)?;
+        let stimulus = stimulus.ok_or_else(|| {
+            Doubt::Precondition(format!("an agent does not send `{}`", cell.send))
+        })?;
+        Ok(Aim {
+            agent: Arc::clone(agent),
+            board: Arc::clone(&self.lane.board),
+            stimulus,
+            deadline: self.pace.probe_deadline(),
+        })
+    }
+
+    /// What the twin sees of the same stimulus, at the same time.
+    async fn twin(
+        &self,
+        cell: &Cell,
+        newborn: &BTreeMap<&PodRef, Arc<Agent>>,
+        book: &AddressBook,
+    ) -> Result<Option<Seen>, String> {
+        let Some(twin) = &cell.twin else { return Ok(None) };
+        let agent = match newborn.get(twin) {
+            Some(agent) => Arc::clone(agent),
+            None => self.lane.agent(twin, self.pace).await?,
+        };
+        let aim = self.aim(cell, &agent, book).map_err(|doubt| doubt.to_string())?;
+        Ok(Some(aim.until_through(&cell.peers, self.pace.pass_ceiling()).await))
+    }
+
+    /// Removes each denying policy alone and sees its flows pass.
+    async fn proofs(&mut self, senders: &[Sender]) -> Result<(), Doubt> {
+        let denying: Vec<&Manifest> = self
+            .case
+            .apply
+            .iter()
+            .filter(|manifest| self.cells_denied_by(&manifest.reference).next().is_some())
+            .collect();
+        for (position, manifest) in denying.iter().enumerate() {
+            self.remove(&manifest.reference).await.map_err(Doubt::NoProof)?;
+            let cells: Vec<usize> = self.cells_denied_by(&manifest.reference).collect();
+            let seen = join_all(
+                cells.iter().map(|index| self.pass(&self.case.cells[*index], &senders[*index])),
+            )
+            .await;
+            for (index, seen) in cells.into_iter().zip(seen) {
+                self.outcomes[index].facts.proof = seen;
+            }
+            if position + 1 < denying.len() {
+                self.applied.push(manifest.reference.clone());
+                let receipt = self.apply(manifest).await?;
+                self.settle(&receipt).await.map_err(Doubt::NoProof)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn cells_denied_by<'b>(&'b self, object: &'b ObjectRef) -> impl Iterator<Item = usize> + 'b {
+        self.case.cells.iter().enumerate().filter_map(move |(index, cell)| match &cell.expected {
+            Expected::Denied { policy, .. } if policy == object => Some(index),
+            _ => None,
+        })
+    }
+
+    /// Sees every denied stimulus pass again after everything is removed.
+    async fn recovery(&mut self, senders: &[Sender]) {
+        let seen = join_all(self.case.cells.iter().zip(senders).map(|(cell, sender)| async {
+            if cell.expected == Expected::Allowed { None } else { self.pass(cell, sender).await }
+        }))
+        .await;
+        for (outcome, seen) in self.outcomes.iter_mut().zip(seen) {
+            outcome.facts.recovery = seen;
+        }
+    }
+
+    async fn remove(&mut self, object: &ObjectRef) -> Result<(), String> {
+        let receipt = self.lane.cluster.delete(object).await.map_err(|error| chain(&error))?;
+        self.applied.retain(|it| it != object);
+        self.settle(&receipt).await
+    }
+
+    async fn remove_all(&mut self) -> Result<(), String> {
+        while let Some(object) = self.applied.last().cloned() {
+            self.remove(&object).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes whatever is still there.
+    ///
+    /// # Errors
+    /// What may be left behind: the lane must not be used again.
+    pub(crate) async fn clean_up(&mut self) -> Result<(), String> {
+        self.remove_all().await?;
+        while let Some(pod) = self.created.last().cloned() {
+            self.lane.cluster.delete_pod(&pod).await.map_err(|error| chain(&error))?;
+            self.created.pop();
+        }
+        Ok(())
+    }
+}
+
+/// A pod that was born in the case.
+struct Nursery {
+    agent: Arc<Agent>,
+    /// By cell: what the agent sends by itself.
+    flights: BTreeMap<usize, Vec<Flight>>,
+}
+
+impl Outcome {
+    fn take(&mut self, watched: Watched) {
+        self.facts.samples.extend(watched.samples);
+        self.facts.unsettled = self.facts.unsettled.take().or(watched.unsettled);
+        self.time_to_enforce = self.time_to_enforce.or(watched.time_to_enforce);
+        self.settled_after.extend(watched.settled_after);
+    }
+}

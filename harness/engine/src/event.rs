@@ -1,0 +1,281 @@
+//! The one stream that every reporter consumes: console, `JUnit`, JSON lines and all later ones.
+//!
+//! Events carry everything a report says. A reporter that needs more asks for a field here, never
+//! for a look into the engine.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use ztc_model::evidence::{Did, FlowKey};
+use ztc_model::outcome::EnforcementPoint;
+use ztc_model::suite::CaseId;
+use ztc_model::verdict::Verdict;
+
+/// The version of this schema; raised when a field changes its meaning or goes away.
+pub const SCHEMA: u32 = 1;
+
+/// Something that happened in a run: one line of `events.jsonl`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Event {
+    /// Microseconds since the start of the run.
+    pub at_us: u64,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// The kinds of events.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum EventKind {
+    /// The first event.
+    RunStarted(RunStarted),
+    /// A lane is ready.
+    LaneUp {
+        /// Its number.
+        lane: usize,
+        /// The world in it.
+        world: String,
+        /// How long it took, milliseconds.
+        took_ms: u64,
+    },
+    /// A case will not run: the fabric lacks what it needs.
+    CaseIgnored {
+        /// The case.
+        case: CaseId,
+        /// What is lacking.
+        reason: String,
+    },
+    /// A lane took a case.
+    CaseStarted {
+        /// The case.
+        case: CaseId,
+        /// The lane.
+        lane: usize,
+    },
+    /// A case entered a phase of its life.
+    CasePhase {
+        /// The case.
+        case: CaseId,
+        /// The phase.
+        phase: Phase,
+    },
+    /// A case is over.
+    CaseFinished(Box<CaseReport>),
+    /// Something went wrong that decides no case.
+    Warning {
+        /// What, in words.
+        message: String,
+    },
+    /// Somebody asked to stop: running cases clean up, the others do not start.
+    Interrupted,
+    /// The last event.
+    RunFinished(Summary),
+}
+
+/// What a run is.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunStarted {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The name of the run: its folder under `target/ztc/`.
+    pub run: String,
+    /// When it started, RFC 3339, UTC.
+    pub started: String,
+    /// The version of ztc.
+    pub ztc: String,
+    /// The profile.
+    pub profile: String,
+    /// The fabric: `lab`, `kind` or `attach`. A run on the lab is a rehearsal.
+    pub fabric: String,
+    /// How many lanes.
+    pub lanes: usize,
+    /// The cases that will run, in the order in which they are taken.
+    pub cases: Vec<CaseId>,
+    /// Faults that are injected on purpose, if any.
+    pub faults: Option<String>,
+}
+
+/// The phases of a case's life (DESIGN §5).
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Checking what must hold before anything is concluded.
+    Preconditions,
+    /// Seeing every stimulus pass that is expected to be denied.
+    Controls,
+    /// Applying the policies.
+    Apply,
+    /// Waiting until every enforcement point realised them.
+    Settle,
+    /// Waiting for denials to become true and holding them.
+    Assert,
+    /// Removing the denying policies one by one.
+    Proof,
+    /// Seeing traffic recover after everything is removed.
+    Recovery,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Preconditions => "preconditions",
+            Self::Controls => "controls",
+            Self::Apply => "apply",
+            Self::Settle => "settle",
+            Self::Assert => "assert",
+            Self::Proof => "proof",
+            Self::Recovery => "recovery",
+        })
+    }
+}
+
+/// All that is known of a case when it is over.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CaseReport {
+    /// The case.
+    pub case: CaseId,
+    /// Why its expectations should hold.
+    pub because: String,
+    /// Where it is written: file and line.
+    pub place: String,
+    /// The lane that it ran in.
+    pub lane: usize,
+    /// The worst of its cells.
+    pub verdict: Verdict,
+    /// How long it took, milliseconds.
+    pub took_ms: u64,
+    /// How long from the last acceptance until every enforcement point had realised the policies.
+    pub settled_ms: Option<u64>,
+    /// The cells.
+    pub cells: Vec<CellReport>,
+    /// What went wrong in cleaning up: the lane is made anew when there is any.
+    pub residue: Option<String>,
+}
+
+/// All that is known of a cell: one stimulus from one source, and what is expected of it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CellReport {
+    /// Who sends: `namespace/pod` or `kubelet`.
+    pub from: String,
+    /// What, as the case says it.
+    pub send: String,
+    /// What is expected, in words.
+    pub expected: String,
+    /// Who should stop it, if it should be stopped.
+    pub expected_by: Option<EnforcementPoint>,
+    /// What it came to.
+    pub verdict: Verdict,
+    /// What the client saw: of the sample that decided, in words.
+    pub seen: String,
+    /// The control: what was seen before the policies, or at the twin.
+    pub control: Option<String>,
+    /// What was seen after the removal of the denying policy alone.
+    pub proof: Option<String>,
+    /// From the API's acceptance to the last flow that still got through, milliseconds;
+    /// absent for allowed cells and where no stream could be opened before.
+    pub time_to_enforce_ms: Option<u64>,
+    /// How many stimuli were sent under the policies.
+    pub samples: usize,
+    /// How many denied ones were settled by a record of an enforcement point.
+    pub settled_by_evidence: usize,
+    /// How many were settled by the clock alone.
+    pub settled_by_time_out: usize,
+    /// From the first packet to the record that settled it, microseconds, median over the samples.
+    pub settle_median_us: Option<u64>,
+    /// The records about the flows of this cell: of every failure, and the first of each kind.
+    pub evidence: Vec<EvidenceReport>,
+}
+
+/// One record of an enforcement point.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EvidenceReport {
+    /// Who spoke.
+    pub point: EnforcementPoint,
+    /// On which node.
+    pub node: String,
+    /// About which flow.
+    pub flow: FlowKey,
+    /// What it did.
+    pub did: Did,
+    /// The policies that it names.
+    pub policies: Vec<String>,
+    /// What it wrote, as it wrote it.
+    pub record: serde_json::Value,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Summary {
+    /// Cases that passed.
+    pub passed: usize,
+    /// Cases with a broken assertion other than a leak.
+    pub failed: usize,
+    /// Cases with a leak.
+    pub failed_open: usize,
+    /// Cases without proof either way.
+    pub inconclusive: usize,
+    /// Cases that the fabric cannot run.
+    pub ignored: usize,
+    /// Cases that did not start because the run was interrupted.
+    pub not_run: usize,
+    /// Whether somebody asked to stop.
+    pub interrupted: bool,
+    /// How long the run took, milliseconds.
+    pub took_ms: u64,
+}
+
+/// The exit codes of `ztc` (DESIGN §10), worst last but usage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitStatus {
+    /// Every case passed.
+    Pass = 0,
+    /// An assertion is broken, no flow leaked.
+    Failed = 1,
+    /// The command line or a file is wrong, or the selection is empty; nothing was started.
+    Usage = 2,
+    /// No proof either way, or the infrastructure failed.
+    Inconclusive = 3,
+    /// A flow that must be denied got through.
+    FailOpen = 4,
+}
+
+impl From<ExitStatus> for std::process::ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(status as u8)
+    }
+}
+
+impl Summary {
+    /// Counts one more case.
+    pub fn count(&mut self, verdict: &Verdict) {
+        match verdict.severity() {
+            0 => self.passed += 1,
+            1 => self.inconclusive += 1,
+            2 => self.failed += 1,
+            _ => self.failed_open += 1,
+        }
+    }
+
+    /// What the run's process should exit with.
+    pub const fn exit_status(&self) -> ExitStatus {
+        if self.failed_open > 0 {
+            ExitStatus::FailOpen
+        } else if self.failed > 0 {
+            ExitStatus::Failed
+        } else if self.inconclusive > 0 || self.not_run > 0 || self.interrupted {
+            ExitStatus::Inconclusive
+        } else {
+            ExitStatus::Pass
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! What a run happens on. The engine talks to the lab, to kind clusters and to attached clusters
+//! through these two traits and through nothing else.
+//!
+//! The methods are written so that a real cluster can implement them: `apply` is a server-side
+//! apply that returns when the API has accepted, `settled` is one look at what enforcement points
+//! realised, a session is a byte stream that can break at any byte, and a stream of evidence can
+//! have gaps and says so.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::broadcast;
+use ztc_model::evidence::Evidence;
+use ztc_model::manifest::{Manifest, ObjectRef};
+use ztc_model::world::{PodRef, World};
+use ztc_wire::{RunId, Stimulus};
+
+/// Makes clusters, one a lane.
+#[async_trait]
+pub trait Fabric: fmt::Debug + Send + Sync {
+    /// Brings up one lane with this world in it, all its pods ready.
+    ///
+    /// # Errors
+    /// [`FabricError::Up`], with what was left behind.
+    async fn up(&self, world: Arc<World>, lane: Lane) -> Result<Arc<dyn Cluster>, FabricError>;
+}
+
+/// The number of a lane, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Lane(pub usize);
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "lane {}", self.0)
+    }
+}
+
+/// One copy of a world on a fabric.
+#[async_trait]
+pub trait Cluster: fmt::Debug + Send + Sync {
+    /// Where everything of the world is.
+    async fn addresses(&self) -> Result<AddressBook, FabricError>;
+
+    /// What the enforcement points say of every endpoint, as `cilium endpoint list` does.
+    async fn endpoints(&self) -> Result<Vec<Endpoint>, FabricError>;
+
+    /// Applies one object as it is; returns when the API has accepted it.
+    async fn apply(&self, manifest: &Manifest) -> Result<Receipt, FabricError>;
+
+    /// Deletes one object; one that does not exist is no error.
+    async fn delete(&self, object: &ObjectRef) -> Result<Receipt, FabricError>;
+
+    /// One look: has every enforcement point realised what the receipt is for?
+    async fn settled(&self, receipt: &Receipt) -> Result<Settling, FabricError>;
+
+    /// Opens a session with the agent in a pod. The agent outlives the session.
+    async fn session(&self, pod: &PodRef) -> Result<Session, FabricError>;
+
+    /// Makes a pod that the world declares as born in a case; its agent sends `first` from its
+    /// first instant on. Returns when the pod exists, not when it is ready.
+    async fn create_pod(&self, pod: &PodRef, first: Vec<FirstRun>) -> Result<(), FabricError>;
+
+    /// Deletes such a pod; one that does not exist is no error.
+    async fn delete_pod(&self, pod: &PodRef) -> Result<(), FabricError>;
+
+    /// Everything that enforcement points say from now on.
+    fn evidence(&self) -> broadcast::Receiver<Witness>;
+
+    /// Takes the lane down, with everything in it.
+    async fn down(&self) -> Result<(), FabricError>;
+}
+
+/// Where everything of a world is.
+#[derive(Debug, Clone, Default)]
+pub struct AddressBook {
+    /// The pods that exist.
+    pub pods: BTreeMap<PodRef, IpAddr>,
+    /// The outside hosts.
+    pub outside: BTreeMap<String, IpAddr>,
+    /// The addresses that kubelet's readiness probes come from, by pod.
+    pub kubelet: BTreeMap<PodRef, IpAddr>,
+}
+
+/// What the enforcement points say of one endpoint.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// The pod.
+    pub pod: PodRef,
+    /// The node that it is on.
+    pub node: String,
+    /// Its numeric security identity; absent while it has none.
+    pub identity: Option<u32>,
+    /// The policy revision that its datapath enforces.
+    pub realised: u64,
+    /// Whether verdicts are only logged (policy audit mode): nothing can be concluded then.
+    pub audit: bool,
+    /// What kubelet says of it.
+    pub readiness: Readiness,
+}
+
+/// What kubelet says of a pod.
+#[derive(Debug, Clone)]
+pub struct Readiness {
+    /// The `Ready` condition.
+    pub ready: bool,
+    /// How many probes have been concluded in the life of the pod, where the fabric can tell.
+    pub probes: Option<u64>,
+    /// Kubelet's words for the last failed probe.
+    pub message: Option<String>,
+}
+
+/// The API's acceptance of a change.
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    /// When the API accepted.
+    pub accepted: Instant,
+    /// What to wait for: by node, the policy revision that contains the change.
+    pub revisions: BTreeMap<String, u64>,
+}
+
+/// One look at whether a change is enforced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settling {
+    /// Every enforcement point has realised it.
+    Realised,
+    /// Some have not.
+    NotYet {
+        /// Which, in words: it ends up in the error when the ceiling is reached.
+        status: String,
+    },
+}
+
+/// A stimulus for an agent to send from its first instant on.
+#[derive(Debug, Clone)]
+pub struct FirstRun {
+    /// Its id, from the same numbers as all other runs of this agent.
+    pub id: RunId,
+    /// Its deadline in milliseconds from the start of the agent.
+    pub deadline_ms: u64,
+    /// What to send.
+    pub stimulus: Stimulus,
+}
+
+/// A byte stream to an agent.
+#[expect(missing_debug_implementations, reason = "the halves are opaque streams")]
+pub struct Session {
+    /// What the agent says.
+    pub reader: Box<dyn AsyncRead + Send + Unpin>,
+    /// What the engine says.
+    pub writer: Box<dyn AsyncWrite + Send + Unpin>,
+}
+
+/// One item of the evidence stream.
+#[derive(Debug, Clone)]
+pub enum Witness {
+    /// An enforcement point spoke.
+    Spoke(Arc<Evidence>),
+    /// The stream was interrupted: records of that time may be missing.
+    Gap {
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// The reason of a failed operation, whatever the fabric's own type for it is.
+pub type Cause = Box<dyn Error + Send + Sync>;
+
+/// Why a fabric could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum FabricError {
+    /// A lane did not come up.
+    #[error("cannot bring up {lane}{}", leftovers_clause(leftovers))]
+    Up {
+        /// Which.
+        lane: Lane,
+        /// What exists still.
+        leftovers: Vec<String>,
+        /// Why.
+        source: Cause,
+    },
+    /// The addresses could not be read.
+    #[error("cannot read the addresses of the world")]
+    Addresses {
+        /// Why.
+        source: Cause,
+    },
+    /// The endpoints could not be read.
+    #[error("cannot read the state of the endpoints")]
+    Endpoints {
+        /// Why.
+        source: Cause,
+    },
+    /// An object was not accepted.
+    #[error("cannot apply {object}")]
+    Apply {
+        /// Which.
+        object: ObjectRef,
+        /// Why.
+        source: Cause,
+    },
+    /// An object could not be deleted.
+    #[error("cannot delete {object}")]
+    Delete {
+        /// Which.
+        object: ObjectRef,
+        /// Why.
+        source: Cause,
+    },
+    /// The enforcement points could not be asked.
+    #[error("cannot see whether policies are realised")]
+    Settled {
+        /// Why.
+        source: Cause,
+    },
+    /// A session could not be opened.
+    #[error("cannot open a session with the agent in {pod}")]
+    Session {
+        /// Whose.
+        pod: PodRef,
+        /// Why.
+        source: Cause,
+    },
+    /// A pod could not be made.
+    #[error("cannot create pod {pod}")]
+    CreatePod {
+        /// Which.
+        pod: PodRef,
+        /// Why.
+        source: Cause,
+    },
+    /// A pod could not be deleted.
+    #[error("cannot delete pod {pod}")]
+    DeletePod {
+        /// Which.
+        pod: PodRef,
+        /// Why.
+        source: Cause,
+    },
+    /// A lane could not be taken down.
+    #[error("cannot take down the lane{}", leftovers_clause(leftovers))]
+    Down {
+        /// What exists still.
+        leftovers: Vec<String>,
+        /// Why.
+        source: Cause,
+    },
+}
+
+fn leftovers_clause(leftovers: &[String]) -> String {
+    if leftovers.is_empty() {
+        String::new()
+    } else {
+        format!(", left behind: {}", leftovers.join(", "))
+    }
+}

@@ -1,0 +1,48 @@
+//! A lane with a world in it: its cluster, its board, and the agents that are attached.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use ztc_model::world::{PodRef, World};
+
+use crate::agent::Agent;
+use crate::board::Board;
+use crate::fabric::Cluster;
+use crate::profile::Pace;
+
+/// A lane that cases can run in.
+#[derive(Debug)]
+pub(crate) struct LiveLane {
+    pub(crate) world: Arc<World>,
+    pub(crate) cluster: Arc<dyn Cluster>,
+    pub(crate) board: Arc<Board>,
+    agents: Mutex<BTreeMap<PodRef, Arc<Agent>>>,
+}
+
+impl LiveLane {
+    pub(crate) fn new(world: Arc<World>, cluster: Arc<dyn Cluster>) -> Self {
+        let board = Arc::new(Board::new(cluster.evidence()));
+        Self { world, cluster, board, agents: Mutex::default() }
+    }
+
+    /// The agent in a pod, attached and greeted. One that was lost is attached to again.
+    ///
+    /// # Errors
+    /// Why it does not answer, in words.
+    pub(crate) async fn agent(&self, pod: &PodRef, pace: &Pace) -> Result<Arc<Agent>, String> {
+        let agent = {
+            let mut agents = self.agents.lock().await;
+            match agents.get(pod).filter(|agent| agent.lost().is_none()) {
+                Some(agent) => Arc::clone(agent),
+                None => {
+                    let (agent, _) = Agent::attach(Arc::clone(&self.cluster), pod.clone(), &[]);
+                    let agent = Arc::new(agent);
+                    agents.insert(pod.clone(), Arc::clone(&agent));
+                    agent
+                }
+            }
+        };
+        agent.hello(pace.ready_ceiling(), pace.poll()).await.map(|()| agent)
+    }
+}

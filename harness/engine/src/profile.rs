@@ -1,0 +1,118 @@
+//! A profile: what a run happens on and at which pace. One file under `clusters/`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use ztc_model::suite::Feature;
+
+/// A profile as its file says.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Profile {
+    /// Its name: the first segment of every test's name.
+    pub profile: String,
+    /// What it is for, one sentence.
+    pub about: String,
+    /// The fabric.
+    pub fabric: FabricKind,
+    /// How many copies of a world, and what a copy is.
+    pub lanes: Lanes,
+    /// What the fabric has. Declared, not guessed: what is lacking is known before anything runs.
+    pub features: BTreeSet<Feature>,
+    /// How long things may take.
+    pub pace: Pace,
+}
+
+/// The fabrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FabricKind {
+    /// The embedded cluster of network namespaces.
+    Lab,
+}
+
+impl FabricKind {
+    /// The word for it in reports.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Lab => "lab",
+        }
+    }
+}
+
+/// The lanes of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Lanes {
+    /// How many, at least 1.
+    pub count: usize,
+    /// What each of them is.
+    pub each: LaneKind,
+}
+
+/// What a lane is. It decides which cases have to run alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LaneKind {
+    /// A cluster of its own: cases never meet.
+    Cluster,
+    /// Namespaces of one cluster: a case that reaches beyond its namespaces runs alone.
+    Namespaces,
+}
+
+/// How long things may take, milliseconds. Polls are short and ceilings long: a ceiling is reached
+/// only when something is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Pace {
+    /// Until pods are ready and agents answer.
+    pub ready_ceiling_ms: u64,
+    /// Until a stimulus that must pass passes: controls, proofs, recovery, allowed cells.
+    pub pass_ceiling_ms: u64,
+    /// From the API's acceptance until denials are true.
+    pub settle_ceiling_ms: u64,
+    /// Until the agent gives up on a single stimulus.
+    pub probe_deadline_ms: u64,
+    /// How long a denial must stay true.
+    pub hold_ms: u64,
+    /// How many fresh stimuli a denied cell sends in that time.
+    pub hold_samples: u32,
+    /// How many an allowed cell sends.
+    pub allowed_samples: u32,
+    /// Between two stimuli of the stream that measures the time to enforce.
+    pub stream_every_ms: u64,
+    /// Between two looks at a condition.
+    pub poll_ms: u64,
+}
+
+impl Pace {
+    pub(crate) const fn ready_ceiling(&self) -> Duration {
+        Duration::from_millis(self.ready_ceiling_ms)
+    }
+
+    pub(crate) const fn pass_ceiling(&self) -> Duration {
+        Duration::from_millis(self.pass_ceiling_ms)
+    }
+
+    pub(crate) const fn settle_ceiling(&self) -> Duration {
+        Duration::from_millis(self.settle_ceiling_ms)
+    }
+
+    pub(crate) const fn probe_deadline(&self) -> Duration {
+        Duration::from_millis(self.probe_deadline_ms)
+    }
+
+    pub(crate) const fn hold(&self) -> Duration {
+        Duration::from_millis(self.hold_ms)
+    }
+
+    pub(crate) const fn stream_every(&self) -> Duration {
+        Duration::from_millis(self.stream_every_ms)
+    }
+
+    pub(crate) const fn poll(&self) -> Duration {
+        Duration::from_millis(self.poll_ms)
+    }
+}

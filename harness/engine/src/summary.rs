@@ -1,0 +1,148 @@
+//! From what a case's life brought to what its report says.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ztc_model::evidence::Evidence;
+use ztc_model::outcome::{Expected, Reading};
+use ztc_model::suite::{Case, Cell};
+use ztc_model::verdict::{Doubt, Facts, Sample, Verdict};
+
+use crate::case::Outcome;
+use crate::event::{CaseReport, CellReport, EvidenceReport};
+
+/// How many records a report keeps of a cell.
+const KEPT_RECORDS: usize = 6;
+
+pub(crate) fn case(
+    case: &Case,
+    lane: usize,
+    took: Duration,
+    settled: Option<Duration>,
+    cells: Vec<CellReport>,
+    verdict: Verdict,
+    residue: Option<String>,
+) -> CaseReport {
+    CaseReport {
+        case: case.id.clone(),
+        because: case.because.clone(),
+        place: format!("{}:{}", case.file, case.line),
+        lane,
+        verdict,
+        took_ms: millis(took),
+        settled_ms: settled.map(millis),
+        cells,
+        residue,
+    }
+}
+
+/// The report of a case that could not be begun.
+pub(crate) fn unable(it: &Case, lane: usize, took: Duration, doubt: &Doubt) -> CaseReport {
+    let outcome = Outcome {
+        facts: Facts { broken: Some(doubt.clone()), ..Facts::default() },
+        ..Outcome::default()
+    };
+    let verdict = Verdict::Inconclusive(doubt.clone());
+    let cells = it.cells.iter().map(|it| cell(it, &outcome, verdict.clone(), &[])).collect();
+    case(it, lane, took, None, cells, verdict, None)
+}
+
+pub(crate) fn cell(
+    cell: &Cell,
+    outcome: &Outcome,
+    verdict: Verdict,
+    gaps: &[String],
+) -> CellReport {
+    let facts = &outcome.facts;
+    let denied = matches!(cell.expected, Expected::Denied { .. });
+    let by_evidence = outcome.settled_after.iter().flatten().count();
+    let stopped = stopped(&facts.samples, &cell.peers);
+    CellReport {
+        from: cell.from.to_string(),
+        send: cell.send.to_string(),
+        expected: cell.expected.to_string(),
+        expected_by: match &cell.expected {
+            Expected::Denied { by, .. } => *by,
+            Expected::Allowed => None,
+        },
+        verdict: with_gaps(verdict, gaps),
+        seen: decisive(facts, &cell.peers, denied),
+        control: facts.control.as_ref().map(ToString::to_string),
+        proof: facts.proof.as_ref().map(ToString::to_string),
+        time_to_enforce_ms: outcome.time_to_enforce.map(millis),
+        samples: facts.samples.len(),
+        settled_by_evidence: by_evidence.min(stopped),
+        settled_by_time_out: stopped.saturating_sub(by_evidence),
+        settle_median_us: median(outcome.settled_after.iter().flatten().copied().collect()),
+        evidence: records(&facts.samples),
+    }
+}
+
+/// A missing record may have been lost with a gap in the stream: the doubt says so.
+fn with_gaps(verdict: Verdict, gaps: &[String]) -> Verdict {
+    match verdict {
+        Verdict::Inconclusive(Doubt::NoEvidence(why)) if !gaps.is_empty() => {
+            let why = format!("{why}; the stream of records had gaps: {}", gaps.join("; "));
+            Verdict::Inconclusive(Doubt::NoEvidence(why))
+        }
+        verdict => verdict,
+    }
+}
+
+fn stopped(samples: &[Sample], peers: &BTreeSet<String>) -> usize {
+    samples.iter().filter(|it| Reading::of(&it.seen, peers) == Reading::Stopped).count()
+}
+
+/// The sample that decides, in words: the first that is not as expected, else the first.
+fn decisive(facts: &Facts, peers: &BTreeSet<String>, denied: bool) -> String {
+    let as_expected = |sample: &&Sample| {
+        let reading = Reading::of(&sample.seen, peers);
+        if denied {
+            reading == Reading::Stopped
+        } else {
+            matches!(reading, Reading::Through { .. })
+        }
+    };
+    let sample = facts.samples.iter().find(|it| !as_expected(it)).or(facts.samples.first());
+    match sample {
+        Some(sample) => sample.seen.to_string(),
+        None => facts.control.as_ref().map_or("nothing was sent".to_owned(), |control| {
+            format!("{control} (the control; nothing was sent under the policies)")
+        }),
+    }
+}
+
+/// The first record of each kind: one that names a policy says more than its twin that does not.
+fn records(samples: &[Sample]) -> Vec<EvidenceReport> {
+    let mut seen = BTreeSet::new();
+    let mut all: Vec<&Arc<Evidence>> = samples.iter().flat_map(|sample| &sample.evidence).collect();
+    all.sort_by_key(|evidence| evidence.policies.is_empty());
+    all.retain(|evidence| {
+        let policies: Vec<String> = evidence.policies.iter().map(ToString::to_string).collect();
+        seen.insert((evidence.point, evidence.node.clone(), evidence.did.to_string(), policies))
+    });
+    all.truncate(KEPT_RECORDS);
+    all.into_iter().map(|evidence| record(evidence)).collect()
+}
+
+fn record(evidence: &Evidence) -> EvidenceReport {
+    EvidenceReport {
+        point: evidence.point,
+        node: evidence.node.clone(),
+        flow: evidence.flow,
+        did: evidence.did.clone(),
+        policies: evidence.policies.iter().map(ToString::to_string).collect(),
+        record: serde_json::to_value(&*evidence.record).expect("records have string keys only"),
+    }
+}
+
+fn median(mut times: Vec<Duration>) -> Option<u64> {
+    times.sort_unstable();
+    let middle = times.get(times.len() / 2)?;
+    Some(u64::try_from(middle.as_micros()).unwrap_or(u64::MAX))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,267 @@
+//! Shots: the same stimulus sent again and again, each time on a fresh socket, and watched until
+//! it is settled.
+//!
+//! A denial is settled by evidence, not by the clock: the first record that is surely about a
+//! shot's own flow ends the *wait* for it. Its socket stays open until the volley ends, and a nonce
+//! that comes late still wins over the record.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use ztc_model::evidence::Evidence;
+use ztc_model::outcome::{Reading, Seen};
+use ztc_model::policy::Protocol;
+use ztc_wire::{DnsTransport, Leg, Observed, Stimulus};
+
+use crate::agent::{Agent, Flight, News};
+use crate::board::{Board, Interest, Watch};
+
+/// Who sends what, and where its records are looked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Aim {
+    pub(crate) agent: Arc<Agent>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) stimulus: Stimulus,
+    pub(crate) deadline: Duration,
+}
+
+impl Aim {
+    /// Sends once and waits for what the client sees in the end.
+    pub(crate) async fn once(&self) -> Seen {
+        let mut flight = self.agent.run(self.stimulus.clone(), self.deadline);
+        let deadline = Instant::now() + self.deadline;
+        loop {
+            match flight.next(deadline).await {
+                News::Started { .. } => {}
+                News::Observed { observed, .. } => return Seen::Client(observed),
+                News::Lost { reason } => return unsent(reason),
+            }
+        }
+    }
+
+    /// Sends until the stimulus gets through, at most until the ceiling; the last that was seen.
+    pub(crate) async fn until_through(&self, peers: &BTreeSet<String>, ceiling: Duration) -> Seen {
+        let end = Instant::now() + ceiling;
+        loop {
+            let seen = self.once().await;
+            let done = matches!(
+                Reading::of(&seen, peers),
+                Reading::Through { .. } | Reading::Unsent { .. }
+            );
+            if done || Instant::now() >= end {
+                return seen;
+            }
+            // A refusal comes at once; without a pause this would be a flood.
+            tokio::time::sleep_until(Instant::now() + Duration::from_millis(5)).await;
+        }
+    }
+
+    fn protocol(&self, leg: Leg) -> Protocol {
+        match (leg, &self.stimulus) {
+            (Leg::Resolve, _)
+            | (_, Stimulus::Udp { .. } | Stimulus::Dns { transport: DnsTransport::Udp, .. }) => {
+                Protocol::Udp
+            }
+            (Leg::Send, _) => Protocol::Tcp,
+        }
+    }
+}
+
+/// A run that never got to a socket, or whose agent is gone.
+fn unsent(reason: String) -> Seen {
+    Seen::Client(Observed::Unsent { operation: "agent".to_owned(), error: reason })
+}
+
+/// One stimulus of a volley.
+#[derive(Debug, Clone)]
+pub(crate) struct Shot {
+    /// When it was ordered.
+    pub(crate) fired: Instant,
+    /// What the client saw in the end.
+    pub(crate) seen: Option<Seen>,
+    /// When the client saw it, in the engine's time.
+    pub(crate) seen_at: Option<SystemTime>,
+    /// What enforcement points said of it.
+    pub(crate) evidence: Vec<Arc<Evidence>>,
+    /// How long after the order the first record came.
+    pub(crate) settled_after: Option<Duration>,
+}
+
+/// How far a shot is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Nothing is known yet.
+    Open,
+    /// It got through.
+    Through,
+    /// It was stopped, and an enforcement point says so.
+    StoppedOnRecord,
+    /// It was stopped, and nobody says by whom.
+    StoppedInSilence,
+    /// It was not sent, or the answer proves nothing.
+    Void,
+}
+
+impl Shot {
+    pub(crate) fn state(&self, peers: &BTreeSet<String>) -> State {
+        let on_record = !self.evidence.is_empty();
+        match self.seen.as_ref().map(|seen| Reading::of(seen, peers)) {
+            None if on_record => State::StoppedOnRecord,
+            None => State::Open,
+            Some(Reading::Through { .. } | Reading::Astray { .. }) => State::Through,
+            Some(Reading::Stopped) if on_record => State::StoppedOnRecord,
+            Some(Reading::Stopped) => State::StoppedInSilence,
+            Some(Reading::Unsent { .. } | Reading::Unclear { .. }) => State::Void,
+        }
+    }
+}
+
+/// The shots of one cell.
+#[derive(Debug)]
+pub(crate) struct Volley {
+    aim: Aim,
+    shots: Arc<Mutex<Vec<Shot>>>,
+    changed: Arc<Notify>,
+    finish: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Volley {
+    pub(crate) fn new(aim: Aim) -> Self {
+        Self {
+            aim,
+            shots: Arc::default(),
+            changed: Arc::default(),
+            finish: watch::Sender::new(false),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Sends one more.
+    pub(crate) fn fire(&mut self) {
+        let flight = self.aim.agent.run(self.aim.stimulus.clone(), self.aim.deadline);
+        self.follow(flight);
+    }
+
+    /// Takes over a run that the agent sends by itself.
+    pub(crate) fn follow(&mut self, flight: Flight) {
+        // Shots that are settled and over need no task any more.
+        while self.tasks.try_join_next().is_some() {}
+        let index = {
+            let mut shots = lock(&self.shots);
+            shots.push(Shot {
+                fired: Instant::now(),
+                seen: None,
+                seen_at: None,
+                evidence: Vec::new(),
+                settled_after: None,
+            });
+            shots.len() - 1
+        };
+        let tracer = Tracer {
+            aim: self.aim.clone(),
+            shots: Arc::clone(&self.shots),
+            changed: Arc::clone(&self.changed),
+            index,
+        };
+        self.tasks.spawn(tracer.trace(flight, self.finish.subscribe()));
+    }
+
+    /// Returns when something has changed since the last call.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// The shots so far, in the order of sending.
+    pub(crate) fn shots(&self) -> Vec<Shot> {
+        lock(&self.shots).clone()
+    }
+
+    /// Takes back what is still in flight and returns all shots.
+    pub(crate) async fn finish(mut self) -> Vec<Shot> {
+        self.finish.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
+        self.shots()
+    }
+}
+
+/// Follows one shot.
+struct Tracer {
+    aim: Aim,
+    shots: Arc<Mutex<Vec<Shot>>>,
+    changed: Arc<Notify>,
+    index: usize,
+}
+
+impl Tracer {
+    async fn trace(self, mut flight: Flight, mut finish: watch::Receiver<bool>) {
+        let (sender, mut records) = mpsc::unbounded_channel();
+        let mut watches: Vec<Watch> = Vec::new();
+        let deadline = Instant::now() + self.aim.deadline;
+        let mut over = false;
+        let mut finishing = false;
+        loop {
+            tokio::select! {
+                biased;
+                Some(record) = records.recv() => self.pin(record),
+                news = flight.next(deadline), if !over => match news {
+                    News::Started { leg, local } => {
+                        let interest = Interest::Flow { protocol: self.aim.protocol(leg), source: local };
+                        watches.push(self.aim.board.watch(interest, sender.clone()));
+                    }
+                    News::Observed { observed, at } => {
+                        over = true;
+                        let through = self.see(Seen::Client(observed), Some(at));
+                        if through || finishing {
+                            return;
+                        }
+                    }
+                    News::Lost { reason } => {
+                        self.see(unsent(reason), None);
+                        return;
+                    }
+                },
+                // A shot that was stopped waits on for its record until the volley ends.
+                _ = finish.wait_for(|it| *it), if !finishing => {
+                    if over {
+                        return;
+                    }
+                    finishing = true;
+                    self.aim.agent.cancel(flight.id);
+                }
+            }
+        }
+    }
+
+    fn pin(&self, record: Arc<Evidence>) {
+        self.update(|shot| {
+            shot.settled_after.get_or_insert_with(|| shot.fired.elapsed());
+            shot.evidence.push(record);
+        });
+    }
+
+    /// Notes what the client saw; true when it got an answer, which no record can overrule.
+    fn see(&self, seen: Seen, at: Option<SystemTime>) -> bool {
+        let answered = matches!(&seen, Seen::Client(observed) if observed.peer().is_some());
+        self.update(|shot| {
+            shot.seen = Some(seen);
+            shot.seen_at = at;
+        });
+        answered
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Shot)) {
+        if let Some(shot) = lock(&self.shots).get_mut(self.index) {
+            change(shot);
+        }
+        self.changed.notify_one();
+    }
+}
+
+fn lock(shots: &Mutex<Vec<Shot>>) -> MutexGuard<'_, Vec<Shot>> {
+    shots.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,200 @@
+//! What an enforcement point said about one flow, in one form for every fabric.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::hubble;
+use crate::outcome::EnforcementPoint;
+use crate::policy::{PolicyRef, Protocol};
+
+/// One record of an enforcement point.
+#[derive(Debug, Clone)]
+pub struct Evidence {
+    /// Who spoke.
+    pub point: EnforcementPoint,
+    /// On which node.
+    pub node: String,
+    /// The flow in its original direction.
+    pub flow: FlowKey,
+    /// What it did.
+    pub did: Did,
+    /// The policies that it names.
+    pub policies: Vec<PolicyRef>,
+    /// What it wrote.
+    pub record: Arc<hubble::Line>,
+}
+
+impl Evidence {
+    /// Reads a record of Hubble; absent where it says nothing about a flow with ports, or about
+    /// the way back of one.
+    ///
+    /// `facts/README.md`: a drop names its reason, a deny rule's policy is named by the policy
+    /// verdict alone, and a refused DNS query is an L7 record without a drop reason.
+    pub fn from_hubble(line: &Arc<hubble::Line>) -> Option<Self> {
+        let flow = &line.flow;
+        if flow.is_reply == Some(true) {
+            return None;
+        }
+        let key = FlowKey::from_hubble(flow)?;
+        let (point, did) = match flow.kind {
+            hubble::FlowKind::L7 => (EnforcementPoint::DnsProxy, dns_deed(flow)?),
+            _ => (EnforcementPoint::Cilium, packet_deed(flow)?),
+        };
+        let named: Vec<PolicyRef> = match did {
+            Did::Allow { .. } => {
+                flow.allowed_by().filter_map(hubble::NamedPolicy::reference).collect()
+            }
+            _ => flow.denied_by().filter_map(hubble::NamedPolicy::reference).collect(),
+        };
+        Some(Self {
+            point,
+            node: line.node_name.clone(),
+            flow: key,
+            did,
+            policies: named,
+            record: Arc::clone(line),
+        })
+    }
+}
+
+fn packet_deed(flow: &hubble::Flow) -> Option<Did> {
+    let direction = match flow.traffic_direction? {
+        hubble::TrafficDirection::Ingress => Direction::Ingress,
+        hubble::TrafficDirection::Egress => Direction::Egress,
+        hubble::TrafficDirection::TrafficDirectionUnknown => return None,
+    };
+    match (flow.verdict, flow.drop_reason) {
+        (hubble::FlowVerdict::Forwarded | hubble::FlowVerdict::Redirected, _) => {
+            Some(Did::Allow { direction })
+        }
+        (hubble::FlowVerdict::Dropped, Some(hubble::POLICY_DENY)) => {
+            Some(Did::DenyByRule { direction })
+        }
+        (hubble::FlowVerdict::Dropped, Some(hubble::POLICY_DENIED)) => {
+            Some(Did::DenyByDefault { direction })
+        }
+        (hubble::FlowVerdict::Dropped, reason) => {
+            let named = flow.drop_reason_desc.clone();
+            let numbered = || reason.map_or("no reason".to_owned(), |it| format!("reason {it}"));
+            Some(Did::DropOtherwise { reason: named.unwrap_or_else(numbered) })
+        }
+        _ => None,
+    }
+}
+
+fn dns_deed(flow: &hubble::Flow) -> Option<Did> {
+    let l7 = flow.l7.as_ref()?;
+    let dns = l7.dns.as_ref()?;
+    match (l7.kind, flow.verdict) {
+        (hubble::L7Kind::Request, hubble::FlowVerdict::Dropped) => {
+            Some(Did::RefuseName { name: dns.query.clone() })
+        }
+        (hubble::L7Kind::Request, hubble::FlowVerdict::Forwarded) => {
+            Some(Did::Allow { direction: Direction::Egress })
+        }
+        _ => None,
+    }
+}
+
+impl FlowKey {
+    fn from_hubble(flow: &hubble::Flow) -> Option<Self> {
+        let ip = flow.ip.as_ref()?;
+        let (protocol, source, destination) = flow.l4.as_ref()?.ports()?;
+        Some(Self {
+            protocol,
+            source: SocketAddr::new(ip.source, source),
+            destination: SocketAddr::new(ip.destination, destination),
+        })
+    }
+}
+
+/// The addresses and ports of a flow, seen from the side that opened it.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+pub struct FlowKey {
+    /// The transport.
+    pub protocol: Protocol,
+    /// Who opened it.
+    pub source: SocketAddr,
+    /// Whom it was for, after service translation.
+    pub destination: SocketAddr,
+}
+
+/// What an enforcement point did with a flow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Did {
+    /// It let the flow pass.
+    Allow {
+        /// Which of its two hooks.
+        direction: Direction,
+    },
+    /// It stopped the flow because a deny rule matched.
+    DenyByRule {
+        /// Which of its two hooks.
+        direction: Direction,
+    },
+    /// It stopped the flow because nothing allowed it.
+    DenyByDefault {
+        /// Which of its two hooks.
+        direction: Direction,
+    },
+    /// It answered the DNS query with a refusal.
+    RefuseName {
+        /// The name asked for.
+        name: String,
+    },
+    /// It dropped a packet for a reason that is no policy.
+    DropOtherwise {
+        /// Its words.
+        reason: String,
+    },
+}
+
+/// The side of an endpoint at which policy is enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// Into the endpoint.
+    Ingress,
+    /// Out of the endpoint.
+    Egress,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        })
+    }
+}
+
+impl Did {
+    /// Whether the flow was stopped by policy.
+    pub const fn is_denial(&self) -> bool {
+        matches!(
+            self,
+            Self::DenyByRule { .. } | Self::DenyByDefault { .. } | Self::RefuseName { .. }
+        )
+    }
+}
+
+impl fmt::Display for Did {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Allow { direction } => write!(f, "allowed at {direction}"),
+            Self::DenyByRule { direction } => write!(f, "denied at {direction} by a deny rule"),
+            Self::DenyByDefault { direction } => {
+                write!(f, "denied at {direction}: nothing allows it")
+            }
+            Self::RefuseName { name } => write!(f, "refused the query for {name}"),
+            Self::DropOtherwise { reason } => write!(f, "dropped: {reason}"),
+        }
+    }
+}

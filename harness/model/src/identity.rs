@@ -1,0 +1,146 @@
+//! Who a packet is from or for, in Cilium's terms.
+//!
+//! An identity is a set of labels; policies select identities and never addresses. Which address
+//! has which identity is the fabric's to know.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use crate::labels::{
+    CIDR, CLUSTER, DEFAULT_CLUSTER, K8S, Labels, NAMESPACE, NAMESPACE_LABELS, RESERVED,
+    SERVICE_ACCOUNT,
+};
+
+/// An identity that Cilium numbers itself (`pkg/identity/numericidentity.go`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reserved {
+    /// The node that the endpoint is on.
+    Host,
+    /// Everything outside the cluster.
+    World,
+    /// A pod that Cilium does not manage.
+    Unmanaged,
+    /// Cilium's own health endpoints.
+    Health,
+    /// An endpoint whose labels are not known yet.
+    Init,
+    /// Another node.
+    RemoteNode,
+    /// A node that serves the Kubernetes API.
+    KubeApiserver,
+    /// Cilium's own ingress proxy.
+    Ingress,
+}
+
+impl Reserved {
+    /// All of them, by number.
+    pub const ALL: [Self; 8] = [
+        Self::Host,
+        Self::World,
+        Self::Unmanaged,
+        Self::Health,
+        Self::Init,
+        Self::RemoteNode,
+        Self::KubeApiserver,
+        Self::Ingress,
+    ];
+
+    /// Its numeric identity.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Host => 1,
+            Self::World => 2,
+            Self::Unmanaged => 3,
+            Self::Health => 4,
+            Self::Init => 5,
+            Self::RemoteNode => 6,
+            Self::KubeApiserver => 7,
+            Self::Ingress => 8,
+        }
+    }
+
+    /// Its name, which is also the key of its label and that of the entity.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::World => "world",
+            Self::Unmanaged => "unmanaged",
+            Self::Health => "health",
+            Self::Init => "init",
+            Self::RemoteNode => "remote-node",
+            Self::KubeApiserver => "kube-apiserver",
+            Self::Ingress => "ingress",
+        }
+    }
+}
+
+/// Who a packet is from or for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Identity {
+    /// A pod, by its labels.
+    Endpoint(Labels),
+    /// What Cilium has a number of its own for.
+    Reserved(Reserved),
+    /// An address outside the cluster that some policy names a range of.
+    Cidr(IpNet),
+}
+
+impl Identity {
+    /// The labels that selectors see.
+    pub fn labels(&self) -> Labels {
+        self.view().into_owned()
+    }
+
+    /// The same, borrowed where they are at hand.
+    pub(crate) fn view(&self) -> Cow<'_, Labels> {
+        Cow::Owned(match self {
+            Self::Endpoint(labels) => return Cow::Borrowed(labels),
+            // `pkg/identity/numericidentity.go`: the API server's node is a remote node as well.
+            Self::Reserved(Reserved::KubeApiserver) => {
+                reserved(Reserved::KubeApiserver).with(RESERVED, Reserved::RemoteNode.name(), "")
+            }
+            Self::Reserved(name) => reserved(*name),
+            // `pkg/labels/cidr.go` GetCIDRLabels: the range and the world around it.
+            Self::Cidr(range) if range.prefix_len() == 0 => reserved(Reserved::World),
+            Self::Cidr(range) => reserved(Reserved::World).with(CIDR, &cidr_key(range), ""),
+        })
+    }
+}
+
+fn reserved(name: Reserved) -> Labels {
+    Labels::new().with(RESERVED, name.name(), "")
+}
+
+/// The key of a CIDR label: colons are illegal in keys, and so is a dash at either end
+/// (`pkg/labels/cidr.go` getCIDRLabel).
+fn cidr_key(range: &IpNet) -> String {
+    let address = range.network().to_string().replace(':', "-");
+    let front = if address.starts_with('-') { "0" } else { "" };
+    let back = if address.ends_with('-') { "0" } else { "" };
+    format!("{front}{address}{back}/{}", range.prefix_len())
+}
+
+/// The labels of a pod's identity: its own, its namespace's, its service account, the cluster.
+///
+/// As in `CiliumIdentity` objects of a cluster whose name is `default`.
+pub fn endpoint_labels(
+    namespace: &str,
+    namespace_labels: &BTreeMap<String, String>,
+    service_account: &str,
+    pod_labels: &BTreeMap<String, String>,
+) -> Labels {
+    let mut labels = Labels::new();
+    for (key, value) in pod_labels {
+        labels.insert(K8S, key, value);
+    }
+    for (key, value) in namespace_labels {
+        labels.insert(K8S, &format!("{NAMESPACE_LABELS}.{key}"), value);
+    }
+    labels.insert(K8S, &format!("{NAMESPACE_LABELS}.kubernetes.io/metadata.name"), namespace);
+    labels
+        .with(K8S, CLUSTER, DEFAULT_CLUSTER)
+        .with(K8S, SERVICE_ACCOUNT, service_account)
+        .with(K8S, NAMESPACE, namespace)
+}

@@ -1,0 +1,169 @@
+//! Kubernetes manifests: the objects that a case applies.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::policy::{self, Policy, PolicyKind, PolicyRef};
+use crate::selector::is_subdomain;
+use crate::yaml::{self, Diagnostic, Document, Source, Spanned};
+
+/// An object that a case applies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    /// Its name.
+    pub reference: ObjectRef,
+    /// What it says.
+    pub policy: Policy,
+    /// The document as it is applied.
+    pub object: Value,
+    /// The name of the file it is in.
+    pub file: String,
+    /// The line that names its kind, from 1.
+    pub line: usize,
+}
+
+/// An object of a cluster by its coordinates.
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ObjectRef {
+    /// Its group and version.
+    pub api_version: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its namespace, for kinds that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{}/{namespace}/{}", self.kind, self.name),
+            None => write!(f, "{}/{}", self.kind, self.name),
+        }
+    }
+}
+
+impl ObjectRef {
+    /// Whether it is that policy.
+    pub fn names(&self, policy: &PolicyRef) -> bool {
+        *self == Self::from(policy)
+    }
+}
+
+impl From<&PolicyRef> for ObjectRef {
+    fn from(policy: &PolicyRef) -> Self {
+        Self {
+            api_version: policy.kind.api_version().to_owned(),
+            kind: policy.kind.name().to_owned(),
+            namespace: policy.namespace.clone(),
+            name: policy.name.clone(),
+        }
+    }
+}
+
+/// What every manifest has; its other fields are read once its kind is known.
+#[derive(Deserialize)]
+struct Header {
+    #[serde(rename = "apiVersion")]
+    api_version: Spanned<String>,
+    kind: Spanned<String>,
+    metadata: Spanned<Metadata>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Metadata {
+    name: Spanned<String>,
+    #[serde(default)]
+    namespace: Option<Spanned<String>>,
+    #[serde(default, rename = "labels")]
+    _labels: Option<BTreeMap<String, String>>,
+    #[serde(default, rename = "annotations")]
+    _annotations: Option<BTreeMap<String, String>>,
+}
+
+/// Reads a file of manifests as `kubectl apply` does, and evaluates or refuses every field.
+pub fn manifests(source: &Source) -> Result<Vec<Manifest>, Box<Diagnostic>> {
+    yaml::documents(source)?.iter().map(manifest).collect()
+}
+
+fn manifest(document: &Document<'_>) -> Result<Manifest, Box<Diagnostic>> {
+    let header: Header = document.read_manifest(&[])?;
+    let kind = kind(document, &header)?;
+    let reference = reference(document, &header, kind)?;
+    let policy = match kind {
+        PolicyKind::NetworkPolicy => policy::network(document, &reference),
+        PolicyKind::CiliumNetworkPolicy => policy::namespaced(document, &reference),
+        PolicyKind::CiliumClusterwideNetworkPolicy => policy::clusterwide(document, &reference),
+    }?;
+    Ok(Manifest {
+        reference: ObjectRef::from(&reference),
+        policy,
+        object: document.read_manifest(&[])?,
+        file: document.file().to_owned(),
+        line: document.line_of(&header.kind),
+    })
+}
+
+fn kind(document: &Document<'_>, header: &Header) -> Result<PolicyKind, Box<Diagnostic>> {
+    let Header { api_version, kind, .. } = header;
+    let known = PolicyKind::ALL.into_iter().find(|it| it.name() == kind.value);
+    match known {
+        None => Err(document.diagnostic_at(
+            kind,
+            format!("kind `{}` is not evaluated", kind.value),
+            Some(
+                "this version evaluates NetworkPolicy, CiliumNetworkPolicy, \
+                 CiliumClusterwideNetworkPolicy",
+            ),
+        )),
+        Some(known) if known.api_version() != api_version.value => Err(document.diagnostic_at(
+            api_version,
+            format!("`{}` has no {known}", api_version.value),
+            Some(&format!("write `apiVersion: {}`", known.api_version())),
+        )),
+        Some(known) => Ok(known),
+    }
+}
+
+fn reference(
+    document: &Document<'_>,
+    header: &Header,
+    kind: PolicyKind,
+) -> Result<PolicyRef, Box<Diagnostic>> {
+    let Metadata { name, namespace, .. } = &header.metadata.value;
+    for text in [Some(name), namespace.as_ref()].into_iter().flatten() {
+        if !is_subdomain(&text.value) {
+            return Err(document.diagnostic_at(
+                text,
+                format!("`{}` is no name of an object", text.value),
+                Some("a name is lower-case letters, digits, `-` and `.`"),
+            ));
+        }
+    }
+    match namespace {
+        Some(namespace) if !kind.is_namespaced() => {
+            let message = format!("a {kind} has no namespace");
+            Err(document.diagnostic_at(namespace, message, None))
+        }
+        None if kind.is_namespaced() => Err(document.diagnostic_at(
+            &header.metadata,
+            format!("a {kind} needs a namespace"),
+            Some("name the namespace: a case applies manifests as they are"),
+        )),
+        namespace => Ok(PolicyRef {
+            kind,
+            namespace: namespace.as_ref().map(|it| it.value.clone()),
+            name: name.value.clone(),
+        }),
+    }
+}

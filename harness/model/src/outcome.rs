@@ -1,0 +1,208 @@
+//! What is expected of a cell, and how raw facts read once the question is known.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use ztc_wire::{DnsRcode, Observed};
+
+use crate::manifest::ObjectRef;
+
+/// Who can stop a flow.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum EnforcementPoint {
+    /// Cilium's datapath, L3 and L4.
+    Cilium,
+    /// Cilium's DNS proxy.
+    DnsProxy,
+    /// A ztunnel.
+    Ztunnel,
+    /// A waypoint.
+    Waypoint,
+}
+
+impl fmt::Display for EnforcementPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cilium => "cilium",
+            Self::DnsProxy => "dns-proxy",
+            Self::Ztunnel => "ztunnel",
+            Self::Waypoint => "waypoint",
+        })
+    }
+}
+
+/// The form that a denial is expected to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Form {
+    /// A deny rule matched: the record names its policy.
+    ExplicitDeny,
+    /// Nothing allowed the flow: the record names no policy.
+    DefaultDeny,
+    /// The DNS proxy answered REFUSED.
+    DnsRefused,
+}
+
+impl Form {
+    /// Who alone can deny in this form.
+    pub const fn point(self) -> EnforcementPoint {
+        match self {
+            Self::ExplicitDeny | Self::DefaultDeny => EnforcementPoint::Cilium,
+            Self::DnsRefused => EnforcementPoint::DnsProxy,
+        }
+    }
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ExplicitDeny => "explicit-deny",
+            Self::DefaultDeny => "default-deny",
+            Self::DnsRefused => "dns-refused",
+        })
+    }
+}
+
+/// What a case expects of one stimulus.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Expected {
+    /// It gets through.
+    Allowed,
+    /// It does not.
+    Denied {
+        /// Who stops it; absent when the case leaves it open, and then silence is enough.
+        by: Option<EnforcementPoint>,
+        /// The form of the denial, where it matters.
+        form: Option<Form>,
+        /// The policy that stops it: removing it alone must let the flow pass.
+        policy: ObjectRef,
+    },
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Allowed => f.write_str("allowed"),
+            Self::Denied { by, form, policy } => {
+                f.write_str("denied")?;
+                if let Some(by) = by {
+                    write!(f, " by {by}")?;
+                }
+                if let Some(form) = form {
+                    write!(f, " as {form}")?;
+                }
+                write!(f, " ({policy})")
+            }
+        }
+    }
+}
+
+/// What was seen of one stimulus.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Seen {
+    /// What the agent that sent it saw.
+    Client(Observed),
+    /// What kubelet says of the pod that it probes.
+    Kubelet {
+        /// The `Ready` condition.
+        ready: bool,
+        /// Kubelet's words for the last failed probe.
+        message: Option<String>,
+    },
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(observed) => observed.fmt(f),
+            Self::Kubelet { ready: true, .. } => f.write_str("Ready"),
+            Self::Kubelet { ready: false, message: Some(message) } => {
+                write!(f, "not Ready: {message}")
+            }
+            Self::Kubelet { ready: false, message: None } => f.write_str("not Ready"),
+        }
+    }
+}
+
+/// What a fact means for the question "did it get through?".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reading {
+    /// It got through to the right peer.
+    Through {
+        /// Who answered.
+        peer: String,
+    },
+    /// It got through, but the answer is not the one asked for: another peer, or a DNS error.
+    Astray {
+        /// What came.
+        what: String,
+    },
+    /// It did not get through.
+    Stopped,
+    /// Something answered that proves nothing.
+    Unclear {
+        /// What came.
+        what: String,
+    },
+    /// The client could not send: there is nothing to conclude.
+    Unsent {
+        /// Why.
+        why: String,
+    },
+}
+
+impl Reading {
+    /// Reads a fact.
+    ///
+    /// `peers` are the names that may answer; empty when the world cannot tell.
+    ///
+    /// A DNS answer of any code but REFUSED proves that a server received the query. REFUSED is
+    /// what Cilium's proxy answers (`research/cilium.md` §2.5), so it proves nothing by itself.
+    pub fn of(seen: &Seen, peers: &BTreeSet<String>) -> Self {
+        match seen {
+            Seen::Kubelet { ready: true, .. } => {
+                Self::Through { peer: "kubelet's probe".to_owned() }
+            }
+            Seen::Kubelet { ready: false, .. } => Self::Stopped,
+            Seen::Client(observed) => Self::of_observed(observed, peers),
+        }
+    }
+
+    fn of_observed(observed: &Observed, peers: &BTreeSet<String>) -> Self {
+        if let Some(peer) = observed.peer() {
+            return if peers.is_empty() || peers.contains(peer) {
+                Self::Through { peer: peer.to_owned() }
+            } else {
+                Self::Astray { what: format!("{peer} answered") }
+            };
+        }
+        match observed {
+            Observed::Dns { rcode: DnsRcode::REFUSED, .. }
+            | Observed::Unresolved { .. }
+            | Observed::Timeout { .. }
+            | Observed::Cancelled { .. }
+            | Observed::Closed { .. }
+            | Observed::Refused
+            | Observed::Unreachable { .. } => Self::Stopped,
+            Observed::Dns { rcode: DnsRcode::NOERROR, answers, peer, remote }
+                if !answers.is_empty() =>
+            {
+                Self::Through { peer: peer.clone().unwrap_or_else(|| remote.to_string()) }
+            }
+            Observed::Dns { .. } => Self::Astray { what: observed.to_string() },
+            Observed::Http { status: 401 | 403 | 503, .. } => Self::Stopped,
+            Observed::Http { .. } | Observed::Garbled { .. } => {
+                Self::Unclear { what: observed.to_string() }
+            }
+            Observed::Unsent { .. } => Self::Unsent { why: observed.to_string() },
+            Observed::Reply { .. } => unreachable!("a reply has a peer"),
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! `CiliumNetworkPolicy` and `CiliumClusterwideNetworkPolicy`, from manifest to rules.
+
+mod fields;
+mod read;
+
+pub(crate) use read::{clusterwide, namespaced};

@@ -1,0 +1,126 @@
+//! Names of policies.
+
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The kinds of policies that are evaluated.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+pub enum PolicyKind {
+    /// `networking.k8s.io/v1`.
+    NetworkPolicy,
+    /// `cilium.io/v2`, in a namespace.
+    CiliumNetworkPolicy,
+    /// `cilium.io/v2`, for the whole cluster.
+    CiliumClusterwideNetworkPolicy,
+}
+
+impl PolicyKind {
+    /// All of them.
+    pub const ALL: [Self; 3] =
+        [Self::NetworkPolicy, Self::CiliumNetworkPolicy, Self::CiliumClusterwideNetworkPolicy];
+
+    /// Its name in a manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::CiliumNetworkPolicy => "CiliumNetworkPolicy",
+            Self::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+        }
+    }
+
+    /// Its group and version in a manifest.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::NetworkPolicy => "networking.k8s.io/v1",
+            Self::CiliumNetworkPolicy | Self::CiliumClusterwideNetworkPolicy => "cilium.io/v2",
+        }
+    }
+
+    /// Whether its objects live in a namespace.
+    pub fn is_namespaced(self) -> bool {
+        self != Self::CiliumClusterwideNetworkPolicy
+    }
+}
+
+impl fmt::Display for PolicyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A policy by kind, namespace and name; written `NetworkPolicy/zt-pay/default-deny` or
+/// `CiliumClusterwideNetworkPolicy/block-metadata`.
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct PolicyRef {
+    /// Its kind.
+    pub kind: PolicyKind,
+    /// Its namespace, for kinds that have one.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for PolicyRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{}/{namespace}/{}", self.kind, self.name),
+            None => write!(f, "{}/{}", self.kind, self.name),
+        }
+    }
+}
+
+impl From<PolicyRef> for String {
+    fn from(policy: PolicyRef) -> Self {
+        policy.to_string()
+    }
+}
+
+/// A text that names no policy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` is no policy; write `NetworkPolicy/namespace/name`, \
+     `CiliumNetworkPolicy/namespace/name` or `CiliumClusterwideNetworkPolicy/name`"
+)]
+pub struct NotAPolicy {
+    text: String,
+}
+
+impl FromStr for PolicyRef {
+    type Err = NotAPolicy;
+
+    fn from_str(text: &str) -> Result<Self, NotAPolicy> {
+        let (kind, rest) = text.split_once('/').unwrap_or((text, ""));
+        let kind = PolicyKind::ALL.into_iter().find(|candidate| candidate.name() == kind);
+        let parts: Vec<&str> = rest.split('/').collect();
+        match (kind, parts.as_slice()) {
+            _ if parts.contains(&"") => None,
+            (Some(kind), [namespace, name]) if kind.is_namespaced() => Some(Self {
+                kind,
+                namespace: Some((*namespace).to_owned()),
+                name: (*name).to_owned(),
+            }),
+            (Some(kind), [name]) if !kind.is_namespaced() => {
+                Some(Self { kind, namespace: None, name: (*name).to_owned() })
+            }
+            _ => None,
+        }
+        .ok_or_else(|| NotAPolicy { text: text.to_owned() })
+    }
+}
+
+impl TryFrom<String> for PolicyRef {
+    type Error = NotAPolicy;
+
+    fn try_from(text: String) -> Result<Self, NotAPolicy> {
+        text.parse()
+    }
+}

@@ -1,0 +1,332 @@
+//! The words after `send:` in a case.
+//!
+//! ```text
+//! tcp  zt-pay/ledger:8080              to a pod's own address
+//! udp  outside/api:9000                to an outside host
+//! GET  http://ledger.zt-pay:8080/path  to a name or an address
+//! dns      A api.zt.test               to the pod's own resolver
+//! dns/tcp  A api.zt.test @outside/dns  to another one, over TCP
+//! readiness zt-mesh/web                kubelet's probe (from: kubelet)
+//! ```
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use thiserror::Error;
+use ztc_wire::{DnsTransport, RecordType};
+
+use crate::world::PodRef;
+
+/// The namespace-like word that stands for the hosts outside the nodes.
+pub const OUTSIDE: &str = "outside";
+
+/// One thing to send, as a case says it: in the words of the world, not in addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Send {
+    /// A TCP connection with a nonce.
+    Tcp(Target),
+    /// A datagram with a nonce.
+    Udp(Target),
+    /// An HTTP request.
+    Http {
+        /// The method.
+        method: String,
+        /// Host and port.
+        to: Target,
+        /// Path and query.
+        path: String,
+    },
+    /// A DNS query.
+    Dns {
+        /// The name, fully qualified.
+        name: String,
+        /// The record type, `A` or `AAAA`.
+        ipv6: bool,
+        /// Over TCP rather than UDP.
+        tcp: bool,
+        /// The server, or the pod's own resolver.
+        server: Option<Peer>,
+    },
+    /// Kubelet's readiness probe of a pod.
+    Readiness(PodRef),
+}
+
+/// A peer and its port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Target {
+    /// Who.
+    pub peer: Peer,
+    /// The port.
+    pub port: u16,
+}
+
+/// Somebody to send to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Peer {
+    /// A pod, by its own address.
+    Pod(PodRef),
+    /// An outside host, by its address.
+    Outside(String),
+    /// A name, resolved by the client.
+    Name(String),
+    /// An address.
+    Address(IpAddr),
+}
+
+/// Why a text is no stimulus.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SendError {
+    /// The first word is none of ours.
+    #[error(
+        "`{word}` is no stimulus; there are tcp, udp, dns, dns/tcp, readiness and METHOD http://…"
+    )]
+    Verb {
+        /// The word.
+        word: String,
+    },
+    /// The words after the verb are not what the verb takes.
+    #[error("`{verb}` is written `{form}`")]
+    Shape {
+        /// The verb.
+        verb: &'static str,
+        /// How it is written.
+        form: &'static str,
+    },
+    /// A port is missing or no port.
+    #[error("`{text}` has no port between 1 and 65535")]
+    Port {
+        /// The target.
+        text: String,
+    },
+    /// A host is neither a pod, an outside host, a name nor an address.
+    #[error("`{text}` is no peer; write namespace/pod, outside/NAME, a name or an address")]
+    Peer {
+        /// The text.
+        text: String,
+    },
+}
+
+impl Send {
+    /// The record type of a DNS query, on the wire.
+    pub const fn record(ipv6: bool) -> RecordType {
+        if ipv6 { RecordType::Aaaa } else { RecordType::A }
+    }
+
+    /// The transport of a DNS query, on the wire.
+    pub const fn transport(tcp: bool) -> DnsTransport {
+        if tcp { DnsTransport::Tcp } else { DnsTransport::Udp }
+    }
+
+    /// Whom it is sent to, where the case names somebody.
+    pub fn peer(&self) -> Option<&Peer> {
+        match self {
+            Self::Tcp(to) | Self::Udp(to) | Self::Http { to, .. } => Some(&to.peer),
+            Self::Dns { server, .. } => server.as_ref(),
+            Self::Readiness(_) => None,
+        }
+    }
+}
+
+impl FromStr for Send {
+    type Err = SendError;
+
+    fn from_str(text: &str) -> Result<Self, SendError> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        match words.as_slice() {
+            ["tcp", target] => target.parse().map(Self::Tcp),
+            ["udp", target] => target.parse().map(Self::Udp),
+            ["readiness", pod] => pod.parse().map(Self::Readiness).map_err(|_| SendError::Shape {
+                verb: "readiness",
+                form: "readiness NAMESPACE/POD",
+            }),
+            [verb @ ("dns" | "dns/tcp"), record, name, rest @ ..] => {
+                parse_dns(*verb == "dns/tcp", record, name, rest)
+            }
+            [method, url] if method.chars().all(|it| it.is_ascii_uppercase()) => {
+                parse_http(method, url)
+            }
+            ["tcp", ..] => Err(SendError::Shape { verb: "tcp", form: "tcp PEER:PORT" }),
+            ["udp", ..] => Err(SendError::Shape { verb: "udp", form: "udp PEER:PORT" }),
+            ["dns" | "dns/tcp", ..] => Err(DNS_SHAPE),
+            words => Err(SendError::Verb { word: words.first().copied().unwrap_or("").to_owned() }),
+        }
+    }
+}
+
+const DNS_SHAPE: SendError =
+    SendError::Shape { verb: "dns", form: "dns A|AAAA NAME [@SERVER], or dns/tcp" };
+
+fn parse_dns(tcp: bool, record: &str, name: &str, rest: &[&str]) -> Result<Send, SendError> {
+    let ipv6 = match record {
+        "A" => false,
+        "AAAA" => true,
+        _ => return Err(DNS_SHAPE),
+    };
+    let server = match rest {
+        [] => None,
+        [server] => Some(server.strip_prefix('@').ok_or(DNS_SHAPE)?.parse()?),
+        _ => return Err(DNS_SHAPE),
+    };
+    if !is_name(name) {
+        return Err(DNS_SHAPE);
+    }
+    Ok(Send::Dns { name: name.trim_end_matches('.').to_owned(), ipv6, tcp, server })
+}
+
+fn parse_http(method: &str, url: &str) -> Result<Send, SendError> {
+    let shape = SendError::Shape { verb: "http", form: "METHOD http://HOST[:PORT]/PATH" };
+    let rest = url.strip_prefix("http://").ok_or(shape)?;
+    let (authority, path) = match rest.find('/') {
+        Some(at) => rest.split_at(at),
+        None => (rest, "/"),
+    };
+    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+    let to: Target =
+        if has_port { authority.parse()? } else { format!("{authority}:80").parse()? };
+    match to.peer {
+        Peer::Name(_) | Peer::Address(_) => {
+            Ok(Send::Http { method: method.to_owned(), to, path: path.to_owned() })
+        }
+        Peer::Pod(_) | Peer::Outside(_) => Err(SendError::Peer { text: authority.to_owned() }),
+    }
+}
+
+impl FromStr for Target {
+    type Err = SendError;
+
+    fn from_str(text: &str) -> Result<Self, SendError> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return match address.port() {
+                0 => Err(SendError::Port { text: text.to_owned() }),
+                port => Ok(Self { peer: Peer::Address(address.ip()), port }),
+            };
+        }
+        let no_port = || SendError::Port { text: text.to_owned() };
+        let (peer, port) = text.rsplit_once(':').ok_or_else(no_port)?;
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(no_port)?;
+        Ok(Self { peer: peer.parse()?, port })
+    }
+}
+
+impl FromStr for Peer {
+    type Err = SendError;
+
+    fn from_str(text: &str) -> Result<Self, SendError> {
+        let wrong = || SendError::Peer { text: text.to_owned() };
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Address(address));
+        }
+        match text.split_once('/') {
+            Some((OUTSIDE, name)) if is_name(name) => Ok(Self::Outside(name.to_owned())),
+            Some(_) => {
+                let pod: PodRef = text.parse().map_err(|_| wrong())?;
+                if is_name(&pod.namespace) && is_name(&pod.name) {
+                    Ok(Self::Pod(pod))
+                } else {
+                    Err(wrong())
+                }
+            }
+            None if is_name(text) => Ok(Self::Name(text.to_owned())),
+            None => Err(wrong()),
+        }
+    }
+}
+
+/// A DNS name: letters, digits, `-`, `_` and dots, no empty label but the last.
+fn is_name(text: &str) -> bool {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    text.len() <= 253
+        && text.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && label.chars().all(|it| it.is_ascii_alphanumeric() || it == '-' || it == '_')
+        })
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(pod) => pod.fmt(f),
+            Self::Outside(name) => write!(f, "{OUTSIDE}/{name}"),
+            Self::Name(name) => f.write_str(name),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.peer {
+            Peer::Address(address) => SocketAddr::new(address, self.port).fmt(f),
+            ref peer => write!(f, "{peer}:{}", self.port),
+        }
+    }
+}
+
+impl fmt::Display for Send {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(to) => write!(f, "tcp {to}"),
+            Self::Udp(to) => write!(f, "udp {to}"),
+            Self::Http { method, to, path } => write!(f, "{method} http://{to}{path}"),
+            Self::Dns { name, ipv6, tcp, server } => {
+                let verb = if *tcp { "dns/tcp" } else { "dns" };
+                let record = if *ipv6 { "AAAA" } else { "A" };
+                write!(f, "{verb} {record} {name}")?;
+                server.iter().try_for_each(|server| write!(f, " @{server}"))
+            }
+            Self::Readiness(pod) => write!(f, "readiness {pod}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_reads_back_as_it_is_written() {
+        for text in [
+            "tcp zt-pay/ledger:8080",
+            "udp outside/api:9000",
+            "tcp 203.0.113.10:443",
+            "tcp [2001:db8::1]:443",
+            "GET http://ledger.zt-pay:8080/balance?of=all",
+            "POST http://169.254.169.254:80/latest/meta-data/",
+            "dns A api.zt.test",
+            "dns/tcp AAAA api.zt.test @outside/other",
+            "dns A api.zt.test @203.0.113.53",
+            "readiness zt-mesh/web",
+        ] {
+            let send: Send = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(send.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn an_url_without_a_port_means_port_80() {
+        let Send::Http { to, path, .. } = "GET http://api.zt.test".parse().unwrap() else {
+            panic!("no http");
+        };
+        assert_eq!((to.port, path.as_str()), (80, "/"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, words) in [
+            ("", "is no stimulus"),
+            ("ping zt-pay/ledger", "is no stimulus"),
+            ("tcp zt-pay/ledger", "has no port"),
+            ("tcp zt-pay/ledger:0", "has no port"),
+            ("tcp zt-pay/ledger:99999", "has no port"),
+            ("tcp a/b/c:80", "is no peer"),
+            ("dns MX zt.test", "is written"),
+            ("dns A zt.test 10.0.0.1", "is written"),
+            ("GET https://api.zt.test/", "is written"),
+            ("readiness ledger", "is written"),
+        ] {
+            let error = text.parse::<Send>().expect_err(text);
+            assert!(error.to_string().contains(words), "{text}: {error}");
+        }
+    }
+}

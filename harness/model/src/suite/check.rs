@@ -1,0 +1,447 @@
+//! What a suite or a world may not say, each with the place where it says it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::manifest::{Manifest, ObjectRef};
+use crate::outcome::EnforcementPoint;
+use crate::stimulus::{Peer, Send, Target};
+use crate::suite::file::{ExpectationFile, OneOrMany, SuiteFile};
+use crate::suite::load::Question;
+use crate::suite::{Case, Cell, Origin};
+use crate::world::{Born, OutsideHost, Pod, PodRef, ServedPort, Speaks, World};
+use crate::yaml::{Diagnostic, Source, Spanned};
+
+type Checked<T = ()> = Result<T, Box<Diagnostic>>;
+
+/// The port of DNS servers.
+const DNS_PORT: u16 = 53;
+
+pub(super) fn world(source: &Source, world: &World) -> Checked {
+    let mut seen = BTreeSet::new();
+    for pod in &world.pods {
+        let reference = pod.reference();
+        if world.namespace(&pod.namespace).is_none() {
+            return Err(in_text(
+                source,
+                &pod.namespace,
+                format!(
+                    "pod {reference} is in namespace `{}`, which the world does not list",
+                    pod.namespace
+                ),
+            ));
+        }
+        if !seen.insert(reference.clone()) {
+            return Err(in_text(source, &pod.name, format!("pod {reference} is listed twice")));
+        }
+        if let Some(port) = pod.readiness
+            && !serves(&pod.serves, port, &[Speaks::Http])
+        {
+            return Err(in_text(
+                source,
+                &pod.name,
+                format!(
+                    "the readiness probe of {reference} asks port {port}, which serves no http"
+                ),
+            ));
+        }
+    }
+    for service in &world.services {
+        if world.backends(service).next().is_none() {
+            return Err(in_text(
+                source,
+                &service.name,
+                format!("service {}/{} selects no pod", service.namespace, service.name),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A diagnostic at the first line that holds a word; worlds are small, and the word is what is wrong.
+fn in_text(source: &Source, word: &str, message: String) -> Box<Diagnostic> {
+    let (line, column) = source
+        .text
+        .lines()
+        .enumerate()
+        .find_map(|(line, text)| {
+            text.split_once(word).map(|(before, _)| (line + 1, before.chars().count() + 1))
+        })
+        .unwrap_or((1, 1));
+    Diagnostic::new(source, (line, column), word.chars().count(), message, None)
+}
+
+pub(super) fn case_name(source: &Source, name: &Spanned<String>) -> Checked {
+    let text = &name.value;
+    let fits = !text.is_empty()
+        && text.split('-').all(|word| {
+            !word.is_empty()
+                && word.chars().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit())
+        });
+    if fits {
+        Ok(())
+    } else {
+        Err(source.diagnostic_at(
+            name,
+            format!("`{text}` is no name of a case"),
+            Some("write a statement in lower case, its words joined by `-`"),
+        ))
+    }
+}
+
+pub(super) fn distinct_names(source: &Source, file: &SuiteFile) -> Checked {
+    let mut seen = BTreeSet::new();
+    for case in &file.cases {
+        if !seen.insert(&case.value.name.value) {
+            return Err(source.diagnostic_at(
+                &case.value.name,
+                format!("a case `{}` exists already", case.value.name.value),
+                None,
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Two cells with the same source, stimulus and policies are one question asked twice: either a
+/// slip of the pen, or two answers of which one is wrong.
+pub(super) fn distinct_cells(source: &Source, file: &SuiteFile, cases: &[Case]) -> Checked {
+    let mut seen: BTreeMap<Question<'_>, &Case> = BTreeMap::new();
+    for (written, case) in file.cases.iter().zip(cases) {
+        let policies: BTreeSet<String> =
+            case.apply.iter().map(|it| format!("{}:{}", it.file, it.reference)).collect();
+        for cell in &case.cells {
+            let question = (policies.clone(), &cell.from, &cell.send);
+            if let Some(other) = seen.insert(question, case) {
+                let message = format!(
+                    "`{}` from {} is asked of the same policies in case `{}` already",
+                    cell.send,
+                    cell.from,
+                    other.id.name()
+                );
+                let at = expectation_at(&written.value.expect, cell.line);
+                return Err(source.diagnostic_at(at, message, None));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn expectation_at(expectations: &[Spanned<ExpectationFile>], line: usize) -> &Spanned<OneOrMany> {
+    let written = expectations
+        .iter()
+        .find(|it| super::load::line(&it.value.from) == line)
+        .unwrap_or(&expectations[0]);
+    &written.value.send
+}
+
+/// A namespaced policy has to be in a namespace of the world: elsewhere it would act on strangers.
+pub(super) fn manifest(source: &Source, world: &World, manifest: &Manifest) -> Checked {
+    match &manifest.reference.namespace {
+        Some(namespace) if world.namespace(namespace).is_none() => Err(Diagnostic::new(
+            source,
+            (manifest.line, 1),
+            1,
+            format!(
+                "{} is in namespace `{namespace}`, which the world does not have",
+                manifest.reference
+            ),
+            None,
+        )),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn pod<T>(
+    source: &Source,
+    world: &World,
+    at: &Spanned<T>,
+    text: &str,
+) -> Checked<PodRef> {
+    let wrong = |message: String| {
+        let known: Vec<String> = world.pods.iter().map(|pod| pod.reference().to_string()).collect();
+        source.diagnostic_at(at, message, Some(&format!("the world has: {}", known.join(", "))))
+    };
+    let reference: PodRef = text.parse().map_err(|error| wrong(format!("{error}")))?;
+    match world.pod(&reference) {
+        Some(_) => Ok(reference),
+        None => Err(wrong(format!("unknown pod `{reference}`"))),
+    }
+}
+
+pub(super) fn created_pod(
+    source: &Source,
+    world: &World,
+    text: &Spanned<String>,
+) -> Checked<PodRef> {
+    let reference = pod(source, world, text, &text.value)?;
+    match world.pod(&reference).map(|pod| pod.born) {
+        Some(Born::InACase) => Ok(reference),
+        _ => Err(source.diagnostic_at(
+            text,
+            format!("{reference} exists before any case"),
+            Some("only pods with `born: in-a-case` in the world can be created by a case"),
+        )),
+    }
+}
+
+pub(super) fn twin_reference(
+    source: &Source,
+    world: &World,
+    twin: &Spanned<String>,
+    create: &[PodRef],
+) -> Checked<PodRef> {
+    let reference = pod(source, world, twin, &twin.value)?;
+    exists_in_case(world, create, &reference)
+        .map_err(|message| source.diagnostic_at(twin, message, None))?;
+    Ok(reference)
+}
+
+fn exists_in_case(world: &World, create: &[PodRef], pod: &PodRef) -> Result<(), String> {
+    let born = world.pod(pod).map(|pod| pod.born);
+    if born == Some(Born::InACase) && !create.contains(pod) {
+        Err(format!("{pod} exists only in cases that list it under `create`"))
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether anybody listens where the stimulus goes. A denial of what nobody serves proves nothing.
+pub(super) fn reachable(
+    source: &Source,
+    file: &ExpectationFile,
+    world: &World,
+    create: &[PodRef],
+    from: &Origin,
+    send: &Send,
+) -> Checked {
+    let wrong = |message: String| Err(source.diagnostic_at(&file.send, message, None));
+    if let Origin::Pod(pod) = from
+        && let Err(message) = exists_in_case(world, create, pod)
+    {
+        return Err(source.diagnostic_at(&file.from, message, None));
+    }
+    match (from, send) {
+        (Origin::Kubelet, Send::Readiness(pod)) => match world.pod(pod) {
+            None => wrong(format!("unknown pod `{pod}`")),
+            Some(it) if it.readiness.is_none() => {
+                wrong(format!("{pod} has no readiness probe in the world"))
+            }
+            Some(_) => Ok(()),
+        },
+        (Origin::Kubelet, _) => wrong("kubelet sends readiness probes only".to_owned()),
+        (Origin::Pod(_), Send::Readiness(_)) => {
+            wrong("readiness probes come `from: kubelet`".to_owned())
+        }
+        (Origin::Pod(_), Send::Tcp(to)) => {
+            listens(world, to, &[Speaks::Tcp, Speaks::Http]).or_else(wrong)
+        }
+        (Origin::Pod(_), Send::Udp(to)) => listens(world, to, &[Speaks::Udp]).or_else(wrong),
+        (Origin::Pod(_), Send::Http { to, .. }) => {
+            listens(world, to, &[Speaks::Http]).or_else(wrong)
+        }
+        (Origin::Pod(_), Send::Dns { server: None, .. }) => Ok(()),
+        (Origin::Pod(_), Send::Dns { server: Some(server), .. }) => {
+            let to = Target { peer: server.clone(), port: DNS_PORT };
+            listens(world, &to, &[Speaks::Dns]).or_else(wrong)
+        }
+    }
+}
+
+fn serves(ports: &[ServedPort], port: u16, speaks: &[Speaks]) -> bool {
+    ports.iter().any(|it| it.port == port && speaks.contains(&it.speaks))
+}
+
+fn listens(world: &World, to: &Target, speaks: &[Speaks]) -> Result<(), String> {
+    let found = match &to.peer {
+        Peer::Pod(reference) => match world.pod(reference) {
+            None => return Err(format!("unknown pod `{reference}`")),
+            Some(pod) => serves(&pod.serves, to.port, speaks),
+        },
+        Peer::Outside(name) => match world.outside(name) {
+            None => return Err(format!("unknown outside host `{name}`")),
+            Some(host) => serves(&host.serves, to.port, speaks),
+        },
+        Peer::Address(address) => world
+            .outside
+            .iter()
+            .any(|host| host.address == Some(*address) && serves(&host.serves, to.port, speaks)),
+        Peer::Name(name) => match named(world, name) {
+            None => return Err(format!("no service and no outside host is called `{name}`")),
+            Some(Named::Host(host)) => serves(&host.serves, to.port, speaks),
+            Some(Named::Service(pods, ports)) => ports
+                .get(&to.port)
+                .is_some_and(|target| pods.iter().any(|pod| serves(&pod.serves, *target, speaks))),
+        },
+    };
+    if found {
+        Ok(())
+    } else {
+        Err(format!("nobody serves this at {to}: its control could never pass"))
+    }
+}
+
+enum Named<'a> {
+    Host(&'a OutsideHost),
+    Service(Vec<&'a Pod>, BTreeMap<u16, u16>),
+}
+
+/// Who a name stands for: `SERVICE.NAMESPACE[.svc[.cluster.local]]`, or an outside host.
+fn named<'a>(world: &'a World, name: &str) -> Option<Named<'a>> {
+    let name = name.trim_end_matches('.');
+    if let Some(host) = world.outside.iter().find(|host| host.dns.iter().any(|it| it == name)) {
+        return Some(Named::Host(host));
+    }
+    let name = name.strip_suffix(".cluster.local").unwrap_or(name);
+    let name = name.strip_suffix(".svc").unwrap_or(name);
+    let (service, namespace) = name.split_once('.')?;
+    let service = world.service(namespace, service)?;
+    let ports =
+        service.ports.iter().map(|it| (it.port, it.target_port.unwrap_or(it.port))).collect();
+    Some(Named::Service(world.backends(service).collect(), ports))
+}
+
+/// The names that may answer a stimulus; empty when the world cannot tell.
+pub(super) fn peers(world: &World, send: &Send) -> BTreeSet<String> {
+    // A DNS answer names its server only where the server supports NSID, so any may answer.
+    let Some(peer) = send.peer().filter(|_| !matches!(send, Send::Dns { .. })) else {
+        return BTreeSet::new();
+    };
+    let outside = |host: &OutsideHost| Peer::Outside(host.name.clone()).to_string();
+    match peer {
+        Peer::Pod(pod) => BTreeSet::from([pod.to_string()]),
+        Peer::Outside(_) => BTreeSet::from([peer.to_string()]),
+        Peer::Address(address) => {
+            world.outside.iter().filter(|it| it.address == Some(*address)).map(outside).collect()
+        }
+        Peer::Name(name) => match named(world, name) {
+            None => BTreeSet::new(),
+            Some(Named::Host(host)) => BTreeSet::from([outside(host)]),
+            Some(Named::Service(pods, _)) => {
+                pods.iter().map(|pod| pod.reference().to_string()).collect()
+            }
+        },
+    }
+}
+
+/// A denied flow needs a moment at which the same stimulus passes. A pod that is born under the
+/// policy has none, so it needs a twin; all others have it before the policies and need no twin.
+pub(super) fn control_exists(
+    source: &Source,
+    file: &ExpectationFile,
+    world: &World,
+    create: &[PodRef],
+    cell: &Cell,
+) -> Checked {
+    let denied = cell.expected != crate::outcome::Expected::Allowed;
+    let Origin::Pod(from) = &cell.from else {
+        return Ok(());
+    };
+    let born_here = create.contains(from);
+    match (&file.twin, &cell.twin) {
+        (None, _) if denied && born_here => Err(source.diagnostic_at(
+            &file.from,
+            format!("{from} is born under the policy: nothing can be seen to pass before"),
+            Some("name a `twin`: a pod that differs in one attribute and must get through now"),
+        )),
+        (Some(at), _) if !denied || !born_here => Err(source.diagnostic_at(
+            at,
+            "only a denied stimulus of a created pod has a twin",
+            None,
+        )),
+        (Some(at), Some(twin)) => differs_in_one_attribute(world, from, twin)
+            .map_err(|message| source.diagnostic_at(at, message, None)),
+        _ => Ok(()),
+    }
+}
+
+fn differs_in_one_attribute(world: &World, from: &PodRef, twin: &PodRef) -> Result<(), String> {
+    let (Some(one), Some(other)) = (world.pod(from), world.pod(twin)) else {
+        return Err(format!("unknown pod `{twin}`"));
+    };
+    let keys: BTreeSet<&String> = one.labels.keys().chain(other.labels.keys()).collect();
+    let labels = keys.into_iter().filter(|key| one.labels.get(*key) != other.labels.get(*key));
+    let mut differences: Vec<String> = labels.map(|key| format!("label {key}")).collect();
+    for (attribute, differs) in [
+        ("namespace", one.namespace != other.namespace),
+        ("service account", one.service_account != other.service_account),
+        ("node", one.node != other.node),
+        ("time of birth", one.born != other.born),
+    ] {
+        if differs {
+            differences.push(attribute.to_owned());
+        }
+    }
+    match differences.as_slice() {
+        [_] => Ok(()),
+        [] => Err(format!("{twin} differs from {from} in nothing")),
+        several => Err(format!(
+            "{twin} differs from {from} in more than one attribute: {}",
+            several.join(", ")
+        )),
+    }
+}
+
+pub(super) fn nothing_of_denials(source: &Source, file: &ExpectationFile) -> Checked {
+    let impossible = |word: &str| format!("an allowed flow has no `{word}`: nobody stops it");
+    if let Some(by) = &file.by {
+        return Err(source.diagnostic_at(by, impossible("by"), None));
+    }
+    if let Some(form) = &file.form {
+        return Err(source.diagnostic_at(form, impossible("as"), None));
+    }
+    if let Some(policy) = &file.policy {
+        return Err(source.diagnostic_at(policy, impossible("policy"), None));
+    }
+    Ok(())
+}
+
+pub(super) fn form_fits_point(source: &Source, file: &ExpectationFile) -> Checked {
+    let (Some(by), Some(form)) = (&file.by, &file.form) else {
+        return match &file.form {
+            Some(form) => Err(source.diagnostic_at(form, "a form needs a `by`", None)),
+            None => Ok(()),
+        };
+    };
+    let point: EnforcementPoint = form.value.point();
+    if point == by.value {
+        Ok(())
+    } else {
+        let message = format!("{} does not deny as {}; {point} does", by.value, form.value);
+        Err(source.diagnostic_at(form, message, None))
+    }
+}
+
+/// The policy whose removal must let the flow pass.
+pub(super) fn denying_policy(
+    source: &Source,
+    file: &ExpectationFile,
+    apply: &[Manifest],
+) -> Checked<ObjectRef> {
+    let applied = || apply.iter().map(|it| it.reference.to_string()).collect::<Vec<_>>().join(", ");
+    let wrong = |at: &Spanned<String>, message: String| {
+        let help = format!("the case applies: {}", applied());
+        Err(source.diagnostic_at(at, message, Some(&help)))
+    };
+    match (&file.policy, apply) {
+        (None, [only]) => Ok(only.reference.clone()),
+        (None, []) => Err(source.diagnostic_at(
+            &file.send,
+            "a case that applies nothing can deny nothing",
+            None,
+        )),
+        (None, _) => Err(source.diagnostic_at(
+            &file.send,
+            "which of the applied policies denies this? say `policy: NAME`",
+            Some(&format!("the case applies: {}", applied())),
+        )),
+        (Some(name), _) => {
+            let named: Vec<&Manifest> =
+                apply.iter().filter(|it| it.reference.name == name.value).collect();
+            match named.as_slice() {
+                [one] => Ok(one.reference.clone()),
+                [] => wrong(name, format!("the case applies no policy `{}`", name.value)),
+                _ => wrong(name, format!("several applied policies are called `{}`", name.value)),
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The form of a suite file.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
+
+use crate::outcome::{EnforcementPoint, Form};
+use crate::suite::Feature;
+use crate::yaml::Spanned;
+
+/// A suite: one YAML file in a folder under `suites/`, next to the manifests that it applies.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SuiteFile {
+    /// Its name, the same as the folder's.
+    #[schemars(with = "String")]
+    pub suite: Spanned<String>,
+    /// What it shows, one sentence.
+    pub about: String,
+    /// The world that its cases run against: a file under `suites/worlds/`, without `.yaml`.
+    #[schemars(with = "String")]
+    pub world: Spanned<String>,
+    /// What a fabric must have; a fabric that lacks one lists the cases as ignored.
+    #[serde(default)]
+    pub needs: BTreeSet<Feature>,
+    /// The cases.
+    #[schemars(with = "Vec<CaseFile>")]
+    pub cases: Vec<Spanned<CaseFile>>,
+}
+
+/// A case.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CaseFile {
+    /// Its name: a statement in lower case, words joined by `-`.
+    #[schemars(with = "String")]
+    pub name: Spanned<String>,
+    /// Why its expectations should hold: the rule, in a sentence that a reader can check.
+    #[schemars(with = "String")]
+    pub because: Spanned<String>,
+    /// The manifests to apply, in this order; files beside the suite.
+    #[schemars(with = "Vec<String>")]
+    pub apply: Vec<Spanned<String>>,
+    /// Pods of the world to make after the policies are enforced.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub create: Vec<Spanned<String>>,
+    /// What to send and what to expect of it.
+    #[schemars(with = "Vec<ExpectationFile>")]
+    pub expect: Vec<Spanned<ExpectationFile>>,
+}
+
+/// An expectation: every source with every stimulus is a cell of its own.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExpectationFile {
+    /// Who sends: a pod as `namespace/name`, or `kubelet`; one or a list.
+    #[schemars(with = "OneOrMany")]
+    pub from: Spanned<OneOrMany>,
+    /// What: `tcp`, `udp`, `dns`, `METHOD http://…`, `readiness`; one or a list.
+    #[schemars(with = "OneOrMany")]
+    pub send: Spanned<OneOrMany>,
+    /// Whether it gets through.
+    pub is: Is,
+    /// Who denies it.
+    #[serde(default)]
+    #[schemars(with = "Option<EnforcementPoint>")]
+    pub by: Option<Spanned<EnforcementPoint>>,
+    /// The form of the denial.
+    #[serde(default, rename = "as")]
+    #[schemars(with = "Option<Form>")]
+    pub form: Option<Spanned<Form>>,
+    /// The name of the applied policy that denies it; may be left out when the case applies one.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub policy: Option<Spanned<String>>,
+    /// A pod that differs in one attribute and must get through at the same moment.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub twin: Option<Spanned<String>>,
+}
+
+/// Whether a stimulus gets through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Is {
+    /// It does.
+    Allowed,
+    /// It does not.
+    Denied,
+}
+
+/// One text, or a list of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OneOrMany(pub Vec<String>);
+
+// By hand rather than `untagged`, whose errors name no place and no expectation.
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Texts;
+
+        impl<'de> Visitor<'de> for Texts {
+            type Value = OneOrMany;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text or a list of texts")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMany, E> {
+                Ok(OneOrMany(vec![text.to_owned()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut texts: A) -> Result<OneOrMany, A::Error> {
+                let mut all = Vec::new();
+                while let Some(text) = texts.next_element()? {
+                    all.push(text);
+                }
+                Ok(OneOrMany(all))
+            }
+        }
+
+        deserializer.deserialize_any(Texts)
+    }
+}
+
+impl JsonSchema for OneOrMany {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "OneOrMany".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "anyOf": [
+                { "type": "string" },
+                { "type": "array", "items": { "type": "string" }, "minItems": 1 }
+            ]
+        })
+    }
+}

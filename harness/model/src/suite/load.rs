@@ -1,0 +1,205 @@
+//! From files to cases that can be run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::manifest::{self, Manifest};
+use crate::outcome::Expected;
+use crate::stimulus::Send;
+use crate::suite::file::{CaseFile, ExpectationFile, Is, SuiteFile};
+use crate::suite::{Case, CaseId, Cell, KUBELET, Origin, Suite, check};
+use crate::world::{PodRef, World};
+use crate::yaml::{self, Diagnostic, Source, Spanned};
+
+/// Everything that a suite file can refer to.
+#[derive(Debug, Default)]
+pub struct Library {
+    /// The worlds, by name.
+    pub worlds: BTreeMap<String, World>,
+    /// The manifest files beside the suite file, by file name.
+    pub manifests: BTreeMap<String, Source>,
+}
+
+/// Reads a world.
+///
+/// # Errors
+/// A diagnostic at what is wrong.
+pub fn world(source: &Source) -> Result<World, Box<Diagnostic>> {
+    let world: World = yaml::strict(source)?;
+    check::world(source, &world)?;
+    Ok(world)
+}
+
+/// Reads a suite file, checks it against its world and its manifests, and expands it.
+///
+/// # Errors
+/// A diagnostic at what is wrong, in the suite file or in a manifest.
+pub fn load(source: &Source, library: &Library) -> Result<Suite, Box<Diagnostic>> {
+    let file: SuiteFile = yaml::strict(source)?;
+    let world = library.worlds.get(&file.world.value).ok_or_else(|| {
+        let known: Vec<&str> = library.worlds.keys().map(String::as_str).collect();
+        source.diagnostic_at(
+            &file.world,
+            format!("unknown world `{}`", file.world.value),
+            Some(&format!("there are: {}", known.join(", "))),
+        )
+    })?;
+    let reader = Reader { source, library, world, suite: &file.suite.value };
+    let cases = file.cases.iter().map(|case| reader.case(case)).collect::<Result<Vec<_>, _>>()?;
+    check::distinct_names(source, &file)?;
+    check::distinct_cells(source, &file, &cases)?;
+    Ok(Suite {
+        name: file.suite.value.clone(),
+        about: file.about.clone(),
+        world: file.world.value.clone(),
+        needs: file.needs.clone(),
+        cases,
+    })
+}
+
+struct Reader<'a> {
+    source: &'a Source,
+    library: &'a Library,
+    world: &'a World,
+    suite: &'a str,
+}
+
+impl Reader<'_> {
+    fn case(&self, case: &Spanned<CaseFile>) -> Result<Case, Box<Diagnostic>> {
+        let file = &case.value;
+        check::case_name(self.source, &file.name)?;
+        if file.because.value.trim().is_empty() {
+            return Err(self.source.diagnostic_at(
+                &file.because,
+                "a case says why its expectations should hold",
+                None,
+            ));
+        }
+        let apply = self.manifests(&file.apply)?;
+        let create = file
+            .create
+            .iter()
+            .map(|pod| check::created_pod(self.source, self.world, pod))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut cells = Vec::new();
+        for expectation in &file.expect {
+            self.expand(expectation, &apply, &create, &mut cells)?;
+        }
+        if cells.is_empty() {
+            return Err(self.source.diagnostic_at(
+                &file.name,
+                "a case expects at least one thing",
+                None,
+            ));
+        }
+        Ok(Case {
+            id: CaseId::new(self.suite, &file.name.value),
+            because: file.because.value.trim().to_owned(),
+            world: self.world.world.clone(),
+            apply,
+            create,
+            cells,
+            file: self.source.file.clone(),
+            line: line(&file.name),
+        })
+    }
+
+    fn manifests(&self, names: &[Spanned<String>]) -> Result<Vec<Manifest>, Box<Diagnostic>> {
+        let mut all: Vec<Manifest> = Vec::new();
+        for name in names {
+            let source = self.library.manifests.get(&name.value).ok_or_else(|| {
+                let known: Vec<&str> = self.library.manifests.keys().map(String::as_str).collect();
+                self.source.diagnostic_at(
+                    name,
+                    format!("there is no manifest `{}` beside this suite", name.value),
+                    Some(&format!("there are: {}", known.join(", "))),
+                )
+            })?;
+            for manifest in manifest::manifests(source)? {
+                check::manifest(source, self.world, &manifest)?;
+                if all.iter().any(|other| other.reference == manifest.reference) {
+                    return Err(self.source.diagnostic_at(
+                        name,
+                        format!("{} is applied twice", manifest.reference),
+                        Some("the second would replace the first; split the case"),
+                    ));
+                }
+                all.push(manifest);
+            }
+        }
+        Ok(all)
+    }
+
+    fn expand(
+        &self,
+        expectation: &Spanned<ExpectationFile>,
+        apply: &[Manifest],
+        create: &[PodRef],
+        cells: &mut Vec<Cell>,
+    ) -> Result<(), Box<Diagnostic>> {
+        let file = &expectation.value;
+        let expected = self.expected(file, apply)?;
+        let twin = match &file.twin {
+            None => None,
+            Some(twin) => Some(check::twin_reference(self.source, self.world, twin, create)?),
+        };
+        for from in &file.from.value.0 {
+            let origin = self.origin(&file.from, from)?;
+            for text in &file.send.value.0 {
+                let send: Send = text.parse().map_err(|error: crate::stimulus::SendError| {
+                    self.source.diagnostic_at(&file.send, error.to_string(), None)
+                })?;
+                check::reachable(self.source, file, self.world, create, &origin, &send)?;
+                let cell = Cell {
+                    peers: check::peers(self.world, &send),
+                    from: origin.clone(),
+                    send,
+                    expected: expected.clone(),
+                    twin: twin.clone(),
+                    line: line(&file.from),
+                };
+                check::control_exists(self.source, file, self.world, create, &cell)?;
+                cells.push(cell);
+            }
+        }
+        Ok(())
+    }
+
+    fn origin(
+        &self,
+        at: &Spanned<crate::suite::file::OneOrMany>,
+        text: &str,
+    ) -> Result<Origin, Box<Diagnostic>> {
+        if text == KUBELET {
+            return Ok(Origin::Kubelet);
+        }
+        check::pod(self.source, self.world, at, text).map(Origin::Pod)
+    }
+
+    fn expected(
+        &self,
+        file: &ExpectationFile,
+        apply: &[Manifest],
+    ) -> Result<Expected, Box<Diagnostic>> {
+        match file.is {
+            Is::Allowed => {
+                check::nothing_of_denials(self.source, file)?;
+                Ok(Expected::Allowed)
+            }
+            Is::Denied => {
+                check::form_fits_point(self.source, file)?;
+                Ok(Expected::Denied {
+                    by: file.by.as_ref().map(|by| by.value),
+                    form: file.form.as_ref().map(|form| form.value),
+                    policy: check::denying_policy(self.source, file, apply)?,
+                })
+            }
+        }
+    }
+}
+
+pub(super) fn line<T>(at: &Spanned<T>) -> usize {
+    usize::try_from(at.referenced.line()).unwrap_or(usize::MAX)
+}
+
+/// The cells of several cases that ask the same question of the same policies.
+pub(super) type Question<'a> = (BTreeSet<String>, &'a Origin, &'a Send);

@@ -1,0 +1,171 @@
+//! Suites: cases as they are written, and cases as they can be run.
+//!
+//! [`file`] is the form of a suite file. [`load`] checks it against its world and its manifests
+//! and expands it; what it returns can be run without a further question.
+
+mod check;
+pub mod file;
+mod load;
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use load::{Library, load, world};
+
+use crate::manifest::Manifest;
+use crate::outcome::Expected;
+use crate::stimulus::Send;
+use crate::world::PodRef;
+
+/// A suite that can be run.
+#[derive(Debug, Clone)]
+pub struct Suite {
+    /// Its name.
+    pub name: String,
+    /// What it is about.
+    pub about: String,
+    /// The name of the world that its cases run against.
+    pub world: String,
+    /// What a fabric must have.
+    pub needs: BTreeSet<Feature>,
+    /// Its cases, in the order in which they are written.
+    pub cases: Vec<Case>,
+}
+
+/// Something that a fabric may lack.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Feature {
+    /// Cilium's policies.
+    Cilium,
+    /// Cilium's DNS proxy.
+    DnsProxy,
+    /// Pods enrolled in Istio's ambient mesh, probed from 169.254.7.127.
+    AmbientProbes,
+    /// ztunnel: mutual TLS and L4 authorization.
+    Ztunnel,
+    /// Waypoints: L7 authorization.
+    Waypoint,
+    /// IPv6 addresses.
+    Ipv6,
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cilium => "cilium",
+            Self::DnsProxy => "dns-proxy",
+            Self::AmbientProbes => "ambient-probes",
+            Self::Ztunnel => "ztunnel",
+            Self::Waypoint => "waypoint",
+            Self::Ipv6 => "ipv6",
+        })
+    }
+}
+
+/// Names a case: `suite::case`.
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(transparent)]
+pub struct CaseId(String);
+
+impl CaseId {
+    /// The case of that name in the suite of that name.
+    pub fn new(suite: &str, case: &str) -> Self {
+        Self(format!("{suite}::{case}"))
+    }
+
+    /// The name of the suite.
+    pub fn suite(&self) -> &str {
+        self.0.split_once("::").map_or("", |(suite, _)| suite)
+    }
+
+    /// The name of the case.
+    pub fn name(&self) -> &str {
+        self.0.split_once("::").map_or(&self.0, |(_, case)| case)
+    }
+
+    /// Both.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A case that can be run.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// Its name.
+    pub id: CaseId,
+    /// Why its expectations should hold.
+    pub because: String,
+    /// The world that it runs against.
+    pub world: String,
+    /// What to apply, in this order.
+    pub apply: Vec<Manifest>,
+    /// Pods to make after the policies are enforced.
+    pub create: Vec<PodRef>,
+    /// What to send and what to expect of it.
+    pub cells: Vec<Cell>,
+    /// The file that it is written in.
+    pub file: String,
+    /// The line that it begins at.
+    pub line: usize,
+}
+
+impl Case {
+    /// Whether it must have the whole cluster for itself: what it applies reaches beyond the
+    /// world's own namespaces.
+    pub fn is_clusterwide(&self) -> bool {
+        self.apply.iter().any(|manifest| manifest.policy.is_clusterwide())
+    }
+}
+
+/// One stimulus from one source, and what is expected of it.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    /// Who sends.
+    pub from: Origin,
+    /// What.
+    pub send: Send,
+    /// What is expected.
+    pub expected: Expected,
+    /// The names that may answer; empty when the world cannot tell.
+    pub peers: BTreeSet<String>,
+    /// Who must get through at the same moment, where no earlier moment can be the control.
+    pub twin: Option<PodRef>,
+    /// The line of the expectation.
+    pub line: usize,
+}
+
+/// Who sends a stimulus.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Origin {
+    /// The agent in a pod.
+    Pod(PodRef),
+    /// Kubelet, on the node of the pod that it probes.
+    Kubelet,
+}
+
+/// The word for kubelet after `from:`.
+pub const KUBELET: &str = "kubelet";
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(pod) => pod.fmt(f),
+            Self::Kubelet => f.write_str(KUBELET),
+        }
+    }
+}

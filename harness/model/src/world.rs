@@ -1,0 +1,281 @@
+//! The workloads that cases run against.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A world as its file under `suites/worlds/` says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct World {
+    /// Its name, the same as the file's.
+    pub world: String,
+    /// What it stands for, one sentence.
+    pub about: String,
+    /// The namespaces that it makes or, if they exist already, uses.
+    pub namespaces: Vec<Namespace>,
+    /// The pods. Cluster DNS is the fabric's and is not listed.
+    pub pods: Vec<Pod>,
+    /// The Kubernetes services.
+    #[serde(default)]
+    pub services: Vec<KubeService>,
+    /// The hosts outside the nodes.
+    #[serde(default)]
+    pub outside: Vec<OutsideHost>,
+}
+
+/// A namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Namespace {
+    /// Its name.
+    pub name: String,
+    /// Its labels; `kubernetes.io/metadata.name` is added as Kubernetes does.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The label by which Istio enrols a namespace or a pod in its ambient mesh.
+pub const AMBIENT_LABEL: (&str, &str) = ("istio.io/dataplane-mode", "ambient");
+
+/// A pod with a probe agent in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Which node it is forced onto.
+    pub node: NodeSlot,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Its service account.
+    #[serde(default = "default_service_account")]
+    pub service_account: String,
+    /// What it serves.
+    #[serde(default)]
+    pub serves: Vec<ServedPort>,
+    /// Its readiness probe, if it has one: an HTTP GET of `/` on this port.
+    #[serde(default)]
+    pub readiness: Option<u16>,
+    /// When it is made.
+    #[serde(default)]
+    pub born: Born,
+}
+
+fn default_service_account() -> String {
+    "default".to_owned()
+}
+
+impl Pod {
+    /// Its name in cases and reports.
+    pub fn reference(&self) -> PodRef {
+        PodRef { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+}
+
+/// One of the two nodes that every world spans, so that same-node and other-node paths both exist.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeSlot {
+    /// The first node.
+    A,
+    /// The second node.
+    B,
+}
+
+/// When a pod is made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Born {
+    /// With the world, before any case.
+    #[default]
+    WithTheWorld,
+    /// By a case that lists it under `create`, after its policies are enforced.
+    InACase,
+}
+
+/// A port that a pod or an outside host serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServedPort {
+    /// What it speaks.
+    pub speaks: Speaks,
+    /// The port.
+    pub port: u16,
+    /// The name of the container port, for named ports in policies.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+/// What a port speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Speaks {
+    /// A line with a nonce, echoed with the peer's name, over TCP.
+    Tcp,
+    /// The same over UDP.
+    Udp,
+    /// HTTP/1.1.
+    Http,
+    /// DNS over UDP and TCP, for the names of the world's outside hosts.
+    Dns,
+}
+
+/// A Kubernetes service with a cluster address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KubeService {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The labels of the pods behind it.
+    pub selector: BTreeMap<String, String>,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+}
+
+/// A port of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServicePort {
+    /// The port of the service.
+    pub port: u16,
+    /// The port of the pods; the same when absent.
+    #[serde(default)]
+    pub target_port: Option<u16>,
+    /// The protocol.
+    #[serde(default)]
+    pub protocol: ServiceProtocol,
+}
+
+/// The protocol of a service's port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ServiceProtocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// A host outside the nodes: it has no Cilium identity but `world`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OutsideHost {
+    /// Its name in cases, as `outside/NAME`, and as a peer.
+    pub name: String,
+    /// Its address, where the world fixes one; the fabric chooses otherwise.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
+    /// The names under `zt.test` that resolve to it.
+    #[serde(default)]
+    pub dns: Vec<String>,
+    /// What it serves.
+    pub serves: Vec<ServedPort>,
+}
+
+/// A pod by namespace and name; written `namespace/name`.
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct PodRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for PodRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl From<PodRef> for String {
+    fn from(pod: PodRef) -> Self {
+        pod.to_string()
+    }
+}
+
+/// A text that is no `namespace/name`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is no pod; write `namespace/name`")]
+pub struct NotAPod {
+    text: String,
+}
+
+impl FromStr for PodRef {
+    type Err = NotAPod;
+
+    fn from_str(text: &str) -> Result<Self, NotAPod> {
+        match text.split_once('/') {
+            Some((namespace, name))
+                if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
+            {
+                Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+            }
+            _ => Err(NotAPod { text: text.to_owned() }),
+        }
+    }
+}
+
+impl TryFrom<String> for PodRef {
+    type Error = NotAPod;
+
+    fn try_from(text: String) -> Result<Self, NotAPod> {
+        text.parse()
+    }
+}
+
+impl World {
+    /// The pod of that name.
+    pub fn pod(&self, reference: &PodRef) -> Option<&Pod> {
+        self.pods
+            .iter()
+            .find(|pod| pod.namespace == reference.namespace && pod.name == reference.name)
+    }
+
+    /// The namespace of that name.
+    pub fn namespace(&self, name: &str) -> Option<&Namespace> {
+        self.namespaces.iter().find(|namespace| namespace.name == name)
+    }
+
+    /// The outside host of that name.
+    pub fn outside(&self, name: &str) -> Option<&OutsideHost> {
+        self.outside.iter().find(|host| host.name == name)
+    }
+
+    /// The service of that name.
+    pub fn service(&self, namespace: &str, name: &str) -> Option<&KubeService> {
+        self.services.iter().find(|service| service.namespace == namespace && service.name == name)
+    }
+
+    /// The pods behind a service, present or still to be born.
+    pub fn backends<'a>(&'a self, service: &'a KubeService) -> impl Iterator<Item = &'a Pod> {
+        self.pods.iter().filter(|pod| {
+            pod.namespace == service.namespace
+                && service.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
+        })
+    }
+
+    /// Whether the pod is enrolled in the ambient mesh, by its own label or its namespace's.
+    pub fn is_ambient(&self, pod: &Pod) -> bool {
+        let (key, value) = AMBIENT_LABEL;
+        let namespace = self.namespace(&pod.namespace);
+        let label = pod.labels.get(key).or_else(|| namespace.and_then(|it| it.labels.get(key)));
+        label.is_some_and(|mode| mode == value)
+    }
+}

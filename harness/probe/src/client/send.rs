@@ -1,0 +1,26 @@
+//! From a stimulus to the client that sends it.
+
+use ztc_wire::{Observed, Stimulus};
+
+use super::{dns, http, resolve, tcp, udp};
+use crate::run::Run;
+
+/// Sends a stimulus and returns what was seen. Dropping the future closes its socket.
+pub(crate) async fn send(run: &Run, stimulus: &Stimulus) -> Observed {
+    exchange(run, stimulus).await.unwrap_or_else(|observed| observed)
+}
+
+async fn exchange(run: &Run, stimulus: &Stimulus) -> Result<Observed, Observed> {
+    match stimulus {
+        Stimulus::Tcp { to } => tcp::exchange(run, resolve::target(run, to).await?).await,
+        Stimulus::Udp { to } => udp::exchange(run, resolve::target(run, to).await?).await,
+        Stimulus::Http { method, to, path, headers } => {
+            let request = http::request(method, to, path, headers)?;
+            http::exchange(run, resolve::target(run, to).await?, request).await
+        }
+        Stimulus::Dns { name, record, transport, server } => {
+            let server = server.map_or_else(|| resolve::server(run), Ok)?;
+            dns::exchange(run, server, *transport, name, *record).await
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Fresh sockets, bound to a port of ours and announced before their first packet.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use tokio::io::Interest;
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use ztc_wire::{Leg, Observed};
+
+use super::failure::{from_network, unsent};
+use crate::run::Run;
+
+/// A TCP connection. It ends with a reset, so that its port and address pair are free at once
+/// instead of after a minute of TIME-WAIT.
+pub(super) async fn connect(
+    run: &Run,
+    leg: Leg,
+    remote: SocketAddr,
+) -> Result<TcpStream, Observed> {
+    let socket = tcp_socket(remote).map_err(|error| unsent("make a TCP socket", error))?;
+    let ((), local) = bind(run, remote, |local| socket.bind(local))?;
+    run.started(leg, local, remote);
+    socket.connect(remote).await.map_err(|error| from_network("connect", run.phase(), &error))
+}
+
+fn tcp_socket(remote: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if remote.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_zero_linger()?;
+    Ok(socket)
+}
+
+/// A UDP socket that sends to, and hears from, this address only.
+fn associate(run: &Run, leg: Leg, remote: SocketAddr) -> Result<UdpSocket, Observed> {
+    let (socket, local) = bind(run, remote, std::net::UdpSocket::bind)?;
+    run.started(leg, local, remote);
+    socket
+        .connect(remote)
+        .map_err(|error| from_network("connect a UDP socket", run.phase(), &error))?;
+    socket
+        .set_nonblocking(true)
+        .and_then(|()| UdpSocket::from_std(socket))
+        .map_err(|error| unsent("make a UDP socket", error))
+}
+
+/// Binds to the address that leads to `remote` and to the next port; returns both with what `bind`
+/// made of them.
+fn bind<T>(
+    run: &Run,
+    remote: SocketAddr,
+    bind: impl Fn(SocketAddr) -> io::Result<T>,
+) -> Result<(T, SocketAddr), Observed> {
+    let mut local = source(run, remote)?;
+    let bound = run.ports().bind(|port| {
+        local.set_port(port);
+        // A socket that reaches itself would hear its own words.
+        if local == remote { Err(io::ErrorKind::AddrInUse.into()) } else { bind(local) }
+    });
+    bound.map(|bound| (bound, local)).map_err(|error| unsent("bind a socket", error))
+}
+
+/// Longer than any answer of ours and than any DNS answer over UDP that we ask for; of what is
+/// longer the start is enough.
+const MAX_DATAGRAM: usize = 4096;
+
+/// Sends one datagram and waits for one.
+pub(super) async fn exchange_datagrams(
+    run: &Run,
+    leg: Leg,
+    remote: SocketAddr,
+    question: &[u8],
+) -> Result<Vec<u8>, Observed> {
+    let socket = associate(run, leg, remote)?;
+    let failed = |operation| move |error: io::Error| from_network(operation, run.phase(), &error);
+    socket.send(question).await.map_err(failed("send"))?;
+    receive(&socket).await.map_err(failed("receive"))
+}
+
+/// A datagram, or what ICMP said instead. The latter is an error condition of the socket that does
+/// not make it readable: `UdpSocket::recv` alone would never wake for it.
+async fn receive(socket: &UdpSocket) -> io::Result<Vec<u8>> {
+    loop {
+        let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
+        if ready.is_error()
+            && let Some(error) = socket.take_error()?
+        {
+            return Err(error);
+        }
+        let mut datagram = Vec::with_capacity(MAX_DATAGRAM);
+        match socket.try_recv_buf(&mut datagram) {
+            Ok(_) => return Ok(datagram),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The address that the kernel sends from towards `remote`, by its routes of this moment: what
+/// connecting a UDP socket chooses. No packet is sent.
+fn source(run: &Run, remote: SocketAddr) -> Result<SocketAddr, Observed> {
+    let any = match remote {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let socket = std::net::UdpSocket::bind(any)
+        .map_err(|error| unsent("make a socket to look a route up", error))?;
+    socket.connect(remote).map_err(|error| from_network("look a route up", run.phase(), &error))?;
+    socket.local_addr().map_err(|error| unsent("look a source address up", error))
+}

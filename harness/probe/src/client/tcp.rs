@@ -1,0 +1,35 @@
+//! The TCP client: a line with a nonce out, the line that answers it in.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use ztc_wire::{Leg, Observed, Phase};
+
+use super::failure::from_network;
+use super::socket;
+use crate::random;
+use crate::run::Run;
+use crate::words::{self, Heard, MAX_WORDS};
+
+/// Connects, asks, and listens until the answer is whole or cannot become ours any more.
+pub(super) async fn exchange(run: &Run, remote: SocketAddr) -> Result<Observed, Observed> {
+    run.wait_for(Phase::Connect);
+    let mut stream = socket::connect(run, Leg::Send, remote).await?;
+    run.wait_for(Phase::Reply);
+    let failed = |operation| move |error: io::Error| from_network(operation, Phase::Reply, &error);
+
+    let nonce = random::nonce();
+    stream.write_all(words::question(&nonce).as_bytes()).await.map_err(failed("send"))?;
+    let mut heard = Vec::with_capacity(MAX_WORDS);
+    loop {
+        if stream.read_buf(&mut heard).await.map_err(failed("receive"))? == 0 {
+            return Ok(Observed::Closed { reset: false });
+        }
+        match words::hear(&nonce, &heard) {
+            Heard::Part => {}
+            Heard::Peer(peer) => return Ok(Observed::Reply { peer, remote }),
+            Heard::Garbled => return Ok(Observed::Garbled { got: words::excerpt(&heard) }),
+        }
+    }
+}

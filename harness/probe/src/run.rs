@@ -1,0 +1,201 @@
+//! Runs: who is under way, when each has to end, and that each ends in exactly one observation.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+use ztc_wire::{Event, Leg, Observed, Phase, RunId, Stimulus};
+
+use crate::client;
+use crate::ports::Ports;
+use crate::spool::{self, Spool};
+
+/// Runs under way at once before more are refused: each holds a socket.
+pub(crate) const MAX_RUNS: usize = 4096;
+
+/// The longest deadline; a longer one is cut, as the clock cannot count to the end of 64 bits.
+const LONGEST: Duration = Duration::from_hours(24);
+
+/// Why a run cannot even be refused with an observation.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The number is taken: its observations could not be told apart.
+    #[error("run {} is under way already", .0.0)]
+    Duplicate(RunId),
+    /// The spool has no room even for a refusal.
+    #[error("run {} is not taken: {held} entries wait for an acknowledgement", .id.0)]
+    SpoolFull {
+        /// The run.
+        id: RunId,
+        /// How many entries the spool holds.
+        held: usize,
+    },
+}
+
+/// The runs of an agent.
+#[derive(Debug)]
+pub(crate) struct Runs {
+    spool: Arc<Spool>,
+    ports: Ports,
+    resolv_conf: PathBuf,
+    cancels: Mutex<HashMap<RunId, oneshot::Sender<()>>>,
+}
+
+impl Runs {
+    pub(crate) fn new(spool: Arc<Spool>, resolv_conf: PathBuf) -> Self {
+        Self { spool, ports: Ports::new(), resolv_conf, cancels: Mutex::default() }
+    }
+
+    /// Starts a run on the current runtime. From here on it ends in one [`Event::Observed`].
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        id: RunId,
+        deadline_ms: u64,
+        stimulus: Stimulus,
+    ) -> Result<(), RunError> {
+        let received = Instant::now();
+        let held = self.spool.len();
+        let mut cancels = self.cancels();
+        if cancels.contains_key(&id) {
+            return Err(RunError::Duplicate(id));
+        }
+        if held >= spool::CEILING {
+            return Err(RunError::SpoolFull { id, held });
+        }
+        if held >= spool::CAPACITY {
+            self.refuse(id, format!("{held} entries wait for an acknowledgement"));
+            return Ok(());
+        }
+        if cancels.len() >= MAX_RUNS {
+            self.refuse(id, "too many runs at once".into());
+            return Ok(());
+        }
+        let (cancel, cancelled) = oneshot::channel();
+        cancels.insert(id, cancel);
+        drop(cancels);
+
+        let run = Run { id, runs: Arc::clone(self), phase: Mutex::new(Phase::Connect) };
+        let deadline = received + Duration::from_millis(deadline_ms).min(LONGEST);
+        tokio::spawn(run.end(stimulus, deadline, cancelled));
+        Ok(())
+    }
+
+    /// Ends a run now. One that is over, or never was, is ignored.
+    pub(crate) fn cancel(&self, id: RunId) {
+        if let Some(cancel) = self.cancels().remove(&id) {
+            // The receiver is gone when the run has just ended by itself: it was faster.
+            cancel.send(()).ok();
+        }
+    }
+
+    fn refuse(&self, id: RunId, error: String) {
+        let observed = Observed::Unsent { operation: "take the run".into(), error };
+        self.spool.say(Event::Observed { id, observed });
+    }
+
+    fn cancels(&self) -> MutexGuard<'_, HashMap<RunId, oneshot::Sender<()>>> {
+        self.cancels.lock().expect("nothing panics while it holds the runs")
+    }
+}
+
+/// One run, as its client sees it.
+#[derive(Debug)]
+pub(crate) struct Run {
+    id: RunId,
+    runs: Arc<Runs>,
+    phase: Mutex<Phase>,
+}
+
+impl Run {
+    async fn end(self, stimulus: Stimulus, deadline: Instant, cancelled: oneshot::Receiver<()>) {
+        // An answer that has arrived wins over a deadline or a cancel that comes at the same time.
+        let observed = tokio::select! {
+            biased;
+            ended = timeout_at(deadline, client::send(&self, &stimulus)) => {
+                ended.unwrap_or_else(|_| Observed::Timeout { phase: self.phase() })
+            }
+            _ = cancelled => Observed::Cancelled { phase: self.phase() },
+        };
+        self.runs.cancels().remove(&self.id);
+        self.runs.spool.say(Event::Observed { id: self.id, observed });
+    }
+
+    /// Says that a bound socket is about to send its first packet.
+    pub(crate) fn started(&self, leg: Leg, local: SocketAddr, remote: SocketAddr) {
+        self.runs.spool.say(Event::Started { id: self.id, leg, local, remote });
+    }
+
+    /// From now on the client waits for this.
+    pub(crate) fn wait_for(&self, phase: Phase) {
+        *self.phase.lock().expect("nothing panics while it holds the phase") = phase;
+    }
+
+    /// What the client waits for.
+    pub(crate) fn phase(&self) -> Phase {
+        *self.phase.lock().expect("nothing panics while it holds the phase")
+    }
+
+    /// Where local ports come from.
+    pub(crate) fn ports(&self) -> &Ports {
+        &self.runs.ports
+    }
+
+    /// Where the pod's resolver is written down.
+    pub(crate) fn resolv_conf(&self) -> &Path {
+        &self.runs.resolv_conf
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use ztc_wire::{Host, Target};
+
+    use super::*;
+
+    fn refused_at_once() -> Stimulus {
+        let host = Host::Ip(Ipv4Addr::LOCALHOST.into());
+        Stimulus::Udp { to: Target { host, port: 1 } }
+    }
+
+    /// Fills a spool with entries that are of no interest.
+    fn fill(spool: &Spool, entries: usize) {
+        while spool.len() < entries {
+            spool.say(Event::Observed { id: RunId(0), observed: Observed::Refused });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_spool_refuses_runs_first_with_an_entry_and_then_without() {
+        let spool = Arc::new(Spool::new());
+        let runs = Arc::new(Runs::new(Arc::clone(&spool), "/etc/resolv.conf".into()));
+        fill(&spool, spool::CAPACITY);
+        runs.start(RunId(1), 1000, refused_at_once()).unwrap();
+        assert_eq!(spool.len(), spool::CAPACITY + 1, "refused with an entry");
+        assert!(runs.cancels().is_empty());
+
+        fill(&spool, spool::CEILING);
+        let error = runs.start(RunId(2), 1000, refused_at_once()).unwrap_err();
+        assert!(matches!(error, RunError::SpoolFull { id: RunId(2), .. }), "{error}");
+        assert_eq!(spool.len(), spool::CEILING);
+
+        spool.acknowledge(spool::CEILING as u64).unwrap();
+        runs.start(RunId(3), 1000, refused_at_once()).unwrap();
+        assert!(runs.cancels().contains_key(&RunId(3)), "taken");
+    }
+
+    #[tokio::test]
+    async fn the_longest_deadline_does_not_overflow_the_clock() {
+        let runs = Arc::new(Runs::new(Arc::new(Spool::new()), "/etc/resolv.conf".into()));
+        runs.start(RunId(1), u64::MAX, refused_at_once()).unwrap();
+        let mut said = runs.spool.subscribe();
+        said.wait_for(|last| *last == 2).await.unwrap();
+        assert!(runs.cancels().is_empty(), "over");
+    }
+}

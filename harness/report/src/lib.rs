@@ -1,0 +1,32 @@
+//! Consumers of the event stream: what a run is shown as, and what it leaves behind.
+//!
+//! Everything that is said here is in an event. This room must not know fabrics, policies or
+//! clocks: a time in a report is a time in an event. Text that came from a cluster is shown with
+//! its control characters spelt out, so that it can neither drive a terminal nor break a file.
+#![forbid(unsafe_code)]
+
+pub mod console;
+pub mod evidence;
+pub mod failure;
+mod file;
+pub mod jsonl;
+pub mod junit;
+mod page;
+mod rehearsal;
+pub mod reporters;
+pub mod run_dir;
+pub mod schema;
+mod span;
+
+#[cfg(test)]
+mod sample;
+
+pub use console::{Console, ConsoleOptions, Rendered};
+pub use evidence::EvidenceFolder;
+pub use failure::failure_text;
+pub use file::FileError;
+pub use jsonl::JsonLines;
+pub use junit::JUnit;
+pub use reporters::{ReportError, ReportErrors, Reporters};
+pub use run_dir::{RunDir, RunDirError};
+pub use schema::schemas;

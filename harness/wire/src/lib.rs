@@ -1,0 +1,15 @@
+//! The words between the engine and the agent in a pod: stimuli, raw facts, and how they are framed.
+//!
+//! This room knows shapes only. It must not know policies, expectations or verdicts: an agent that
+//! does not know what is expected of it cannot be tempted to agree. It does no I/O.
+#![forbid(unsafe_code)]
+
+mod frame;
+mod message;
+mod observed;
+mod stimulus;
+
+pub use frame::{FrameError, LineSplitter, MAX_LINE, decode, encode};
+pub use message::{Event, FromAgent, Leg, PROTOCOL, RunId, ToAgent};
+pub use observed::{DnsRcode, Observed, Phase};
+pub use stimulus::{DnsTransport, Host, RecordType, Service, Stimulus, Target, Zone, ZoneRecord};

@@ -1,0 +1,152 @@
+//! What an agent can be asked to send, and what it can be asked to serve.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One thing that an agent sends, once, on a fresh socket.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Stimulus {
+    /// Connect, send a line with a nonce, wait for the line that answers it.
+    Tcp {
+        /// Where to.
+        to: Target,
+    },
+    /// Send a datagram with a nonce, wait for the datagram that answers it.
+    Udp {
+        /// Where to.
+        to: Target,
+    },
+    /// One HTTP/1.1 request on a connection of its own; the nonce travels in `x-ztc-nonce`.
+    Http {
+        /// The request method.
+        method: String,
+        /// Host and port of the URL.
+        to: Target,
+        /// Path and query of the URL, with its leading `/`.
+        path: String,
+        /// Headers to add.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        headers: BTreeMap<String, String>,
+    },
+    /// One DNS query for exactly this name: no search list, no cache, no retry.
+    Dns {
+        /// The name, taken as fully qualified.
+        name: String,
+        /// The type of record asked for.
+        record: RecordType,
+        /// UDP or TCP.
+        transport: DnsTransport,
+        /// The server; the pod's own resolver (`/etc/resolv.conf`) when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        server: Option<SocketAddr>,
+    },
+}
+
+/// A host and a port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// Name or address.
+    pub host: Host,
+    /// Port, 1 to 65535.
+    pub port: u16,
+}
+
+/// A host by address or by a name that the agent resolves the way a pod does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Host {
+    /// An address: no query is sent.
+    Ip(IpAddr),
+    /// A name: resolved through the pod's resolver with its search list.
+    Name(String),
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(IpAddr::V6(address)) => write!(f, "[{address}]"),
+            Self::Ip(address) => write!(f, "{address}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// The transport of a DNS query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DnsTransport {
+    /// A datagram.
+    Udp,
+    /// A connection, with the two-byte length of RFC 1035 §4.2.2.
+    Tcp,
+}
+
+/// The record types that cases ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum RecordType {
+    /// IPv4 addresses.
+    A,
+    /// IPv6 addresses.
+    Aaaa,
+}
+
+/// Something that an agent serves from its start on, on every address of its pod.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Service {
+    /// Answers `ztc1 <nonce>\n` with `ztc1 <nonce> <peer>\n`.
+    Tcp {
+        /// Listening port.
+        port: u16,
+    },
+    /// Answers the same words, one datagram each.
+    Udp {
+        /// Listening port.
+        port: u16,
+    },
+    /// Answers every request with 200, the nonce and the peer's name in `x-ztc-nonce` and `x-ztc-peer`.
+    Http {
+        /// Listening port.
+        port: u16,
+    },
+    /// Answers for a zone, over UDP and TCP, with the peer's name as EDNS NSID (RFC 5001) when asked.
+    Dns {
+        /// Listening port.
+        port: u16,
+        /// The names it knows; everything else is NXDOMAIN.
+        zone: Zone,
+    },
+}
+
+/// The names that a DNS service knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Zone {
+    /// The records, fully qualified; a name may come several times.
+    pub records: Vec<ZoneRecord>,
+}
+
+/// One address record.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ZoneRecord {
+    /// Fully qualified name; a trailing dot is optional.
+    pub name: String,
+    /// The address: A or AAAA follows from its family.
+    pub address: IpAddr,
+    /// Time to live in seconds.
+    pub ttl: u32,
+}
