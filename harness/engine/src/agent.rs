@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -68,7 +68,7 @@ pub(crate) enum News {
     /// A socket is about to send.
     Started { leg: Leg, local: SocketAddr },
     /// The run is over.
-    Observed { observed: Observed, at: SystemTime },
+    Observed { observed: Observed, at: Instant },
     /// Nothing more will be heard.
     Lost { reason: String },
 }
@@ -82,38 +82,59 @@ pub(crate) struct Agent {
     session: AbortHandle,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    /// The first id of this attachment. An agent may still speak of lower ones: of runs that an
+    /// attachment before this one had sent and given up.
+    first: u64,
     /// The next id to give; every lower one has been given.
     next: u64,
     runs: HashMap<RunId, mpsc::UnboundedSender<News>>,
-    heard: u64,
+    /// The number of the last thing that was heard; nothing where any number may be the first,
+    /// because nobody can tell how much the agent has said to others and forgotten.
+    heard: Option<u64>,
     incarnation: Option<u64>,
-    /// What to add to the agent's clock to get the engine's, microseconds.
-    offset_us: i128,
+    clock: Option<Clock>,
+    /// A run was never answered.
+    hung: bool,
     lost: Option<String>,
 }
 
 impl Agent {
-    /// Attaches to the agent. `first` are the ids of the runs that it sends by itself.
-    pub(crate) fn attach(
+    /// Attaches to an agent that has a life behind it: its runs get ids from `next` on.
+    pub(crate) fn attach(cluster: Arc<dyn Cluster>, pod: PodRef, next: RunId) -> Self {
+        Self::open(cluster, pod, Shared::new(next.0, None))
+    }
+
+    /// Attaches to an agent that has just been born. It sends `first` by itself, and everything
+    /// that it ever says has to be heard.
+    pub(crate) fn attach_newborn(
         cluster: Arc<dyn Cluster>,
         pod: PodRef,
         first: &[RunId],
     ) -> (Self, Vec<Flight>) {
-        let (outbox, orders) = mpsc::unbounded_channel();
-        let shared = Arc::new(Mutex::new(Shared { next: 1, ..Shared::default() }));
-        let mut flights = Vec::new();
+        let mut state = Shared::new(1, Some(0));
+        let mut expected = Vec::new();
         for id in first {
             let (sender, news) = mpsc::unbounded_channel();
-            let mut state = lock(&shared);
             state.next = state.next.max(id.0 + 1);
             state.runs.insert(*id, sender);
-            flights.push(Flight { id: *id, news });
+            expected.push((*id, news));
         }
+        let agent = Self::open(cluster, pod, state);
+        let flights = expected
+            .into_iter()
+            .map(|(id, news)| Flight { id, news, shared: Arc::clone(&agent.shared) })
+            .collect();
+        (agent, flights)
+    }
+
+    fn open(cluster: Arc<dyn Cluster>, pod: PodRef, state: Shared) -> Self {
+        let (outbox, orders) = mpsc::unbounded_channel();
+        let shared = Arc::new(Mutex::new(state));
         let link = Link { cluster, pod: pod.clone(), shared: Arc::clone(&shared) };
         let session = tokio::spawn(link.serve(orders)).abort_handle();
-        (Self { pod, shared, outbox, session }, flights)
+        Self { pod, shared, outbox, session }
     }
 
     /// Sends a stimulus.
@@ -122,15 +143,16 @@ impl Agent {
         let mut shared = lock(&self.shared);
         let id = RunId(shared.next);
         shared.next += 1;
+        let flight = Flight { id, news, shared: Arc::clone(&self.shared) };
         if let Some(reason) = &shared.lost {
             sender.send(News::Lost { reason: reason.clone() }).ok();
-            return Flight { id, news };
+            return flight;
         }
         shared.runs.insert(id, sender);
         let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
         // The session task ends only by losing all runs, which answers this one as well.
         self.outbox.send(ToAgent::Run { id, deadline_ms, stimulus }).ok();
-        Flight { id, news }
+        flight
     }
 
     /// Takes a run back; its last news is then not far.
@@ -138,9 +160,15 @@ impl Agent {
         self.outbox.send(ToAgent::Cancel { id }).ok();
     }
 
-    /// Why the agent cannot be used any more, if so.
-    pub(crate) fn lost(&self) -> Option<String> {
-        lock(&self.shared).lost.clone()
+    /// Whether the next case may use this attachment: nothing was lost in it.
+    pub(crate) fn is_sound(&self) -> bool {
+        let shared = lock(&self.shared);
+        shared.lost.is_none() && !shared.hung
+    }
+
+    /// The first id that was not given in this attachment.
+    pub(crate) fn next_id(&self) -> RunId {
+        RunId(lock(&self.shared).next)
     }
 
     /// Waits until the agent has said hello.
@@ -174,6 +202,7 @@ pub(crate) struct Flight {
     /// Its id.
     pub(crate) id: RunId,
     news: mpsc::UnboundedReceiver<News>,
+    shared: Arc<Mutex<Shared>>,
 }
 
 impl Flight {
@@ -182,12 +211,14 @@ impl Flight {
         match timeout_at(deadline + GRACE, self.news.recv()).await {
             Ok(Some(news)) => news,
             Ok(None) => News::Lost { reason: "the session with the agent ended".to_owned() },
-            Err(_elapsed) => News::Lost {
-                reason: format!(
+            Err(_elapsed) => {
+                lock(&self.shared).hung = true;
+                let reason = format!(
                     "the agent said nothing within {} ms of the deadline",
                     GRACE.as_millis()
-                ),
-            },
+                );
+                News::Lost { reason }
+            }
         }
     }
 }
@@ -206,8 +237,10 @@ impl Link {
         let mut undelivered = Vec::new();
         loop {
             let heard = lock(&self.shared).heard;
+            let opened = Instant::now();
             let error = self.session(&mut orders, &mut undelivered).await;
-            if lock(&self.shared).heard > heard {
+            let stood = !matches!(error, AgentError::Mute) && opened.elapsed() > ATTACH_CEILING;
+            if stood || lock(&self.shared).heard > heard {
                 gone_since = None;
             }
             let gone = *gone_since.get_or_insert_with(Instant::now);
@@ -237,11 +270,13 @@ impl Link {
         orders: &mut mpsc::UnboundedReceiver<ToAgent>,
         undelivered: &mut Vec<ToAgent>,
     ) -> AgentError {
-        let session = match self.cluster.session(&self.pod).await {
-            Ok(session) => session,
-            Err(error) => return AgentError::Open(error),
+        let hello_by = Instant::now() + ATTACH_CEILING;
+        let session = match timeout_at(hello_by, self.cluster.session(&self.pod)).await {
+            Ok(Ok(session)) => session,
+            Ok(Err(error)) => return AgentError::Open(error),
+            Err(_elapsed) => return AgentError::Mute,
         };
-        match self.converse(session, orders, undelivered).await {
+        match self.converse(session, hello_by, orders, undelivered).await {
             Ok(never) => match never {},
             Err(error) => error,
         }
@@ -250,13 +285,14 @@ impl Link {
     async fn converse(
         &self,
         session: Session,
+        hello_by: Instant,
         orders: &mut mpsc::UnboundedReceiver<ToAgent>,
         undelivered: &mut Vec<ToAgent>,
     ) -> Result<std::convert::Infallible, AgentError> {
         let Session { mut reader, mut writer } = session;
-        let after = lock(&self.shared).heard;
-        let attached = SystemTime::now();
-        let mut hello_by = Some(Instant::now() + ATTACH_CEILING);
+        let after = lock(&self.shared).heard.unwrap_or(0);
+        let attached = Instant::now();
+        let mut hello_by = Some(hello_by);
         let mut splitter = LineSplitter::default();
         let mut buffer = vec![0; 64 * 1024];
         let mut unsent = encode(&ToAgent::Attach { protocol: PROTOCOL, after });
@@ -280,8 +316,8 @@ impl Link {
                         }
                     }
                     let heard = lock(&self.shared).heard;
-                    if heard > before {
-                        let ack = encode(&ToAgent::Ack { seq: heard });
+                    if let Some(seq) = heard.filter(|_| heard > before) {
+                        let ack = encode(&ToAgent::Ack { seq });
                         writer.write_all(&ack).await.map_err(AgentError::Broken)?;
                     }
                 }
@@ -303,7 +339,7 @@ impl Link {
     }
 
     /// Takes in one message; true for a hello.
-    fn hear(&self, message: FromAgent, attached: SystemTime) -> Result<bool, AgentError> {
+    fn hear(&self, message: FromAgent, attached: Instant) -> Result<bool, AgentError> {
         match message {
             FromAgent::Hello { protocol, incarnation, now_us, .. } => {
                 if protocol != PROTOCOL {
@@ -314,7 +350,7 @@ impl Link {
                     return Err(violation("it was restarted: what it had seen is gone"));
                 }
                 shared.incarnation = Some(incarnation);
-                shared.offset_us = clock_offset_us(attached, SystemTime::now(), now_us);
+                shared.clock = Some(Clock::read(attached, Instant::now(), now_us));
                 Ok(true)
             }
             FromAgent::Said { seq, at_us, event } => {
@@ -322,11 +358,10 @@ impl Link {
                 if shared.incarnation.is_none() {
                     return Err(violation("it spoke before its hello"));
                 }
-                if seq != shared.heard + 1 {
-                    let expected = shared.heard + 1;
-                    return Err(violation(format!("number {seq} came where {expected} was due")));
+                if let Some(due) = shared.heard.map(|heard| heard + 1).filter(|due| *due != seq) {
+                    return Err(violation(format!("number {seq} came where {due} was due")));
                 }
-                shared.heard = seq;
+                shared.heard = Some(seq);
                 shared.tell(at_us, event).map(|()| false)
             }
             FromAgent::Rejected { reason } => Err(AgentError::Rejected { reason }),
@@ -335,13 +370,30 @@ impl Link {
 }
 
 impl Shared {
+    fn new(first: u64, heard: Option<u64>) -> Self {
+        Self {
+            first,
+            next: first,
+            runs: HashMap::new(),
+            heard,
+            incarnation: None,
+            clock: None,
+            hung: false,
+            lost: None,
+        }
+    }
+
     fn tell(&mut self, at_us: u64, event: Event) -> Result<(), AgentError> {
         let (id, news) = match event {
             Event::Started { id, leg, local, .. } => (id, News::Started { leg, local }),
             Event::Observed { id, observed } => {
-                (id, News::Observed { observed, at: self.engine_time(at_us) })
+                let at = self.clock.map_or_else(Instant::now, |clock| clock.engine_time(at_us));
+                (id, News::Observed { observed, at })
             }
         };
+        if id.0 < self.first {
+            return Ok(());
+        }
         let over = matches!(news, News::Observed { .. });
         let Some(sender) = self.runs.get(&id) else {
             return Err(violation(format!(
@@ -357,23 +409,36 @@ impl Shared {
         Ok(())
     }
 
-    fn engine_time(&self, at_us: u64) -> SystemTime {
-        let us = (i128::from(at_us) + self.offset_us).max(0);
-        UNIX_EPOCH + Duration::from_micros(u64::try_from(us).unwrap_or(u64::MAX))
+}
+
+/// One moment on both clocks. The engine's does not jump when somebody sets the time.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    engine: Instant,
+    agent_us: u64,
+}
+
+impl Clock {
+    /// The agent's word lies, at best knowledge, in the middle between asking and hearing
+    /// (Cristian's algorithm).
+    fn read(asked: Instant, heard: Instant, now_us: u64) -> Self {
+        Self { engine: asked + heard.duration_since(asked) / 2, agent_us: now_us }
+    }
+
+    fn engine_time(self, at_us: u64) -> Instant {
+        let apart = Duration::from_micros(at_us.abs_diff(self.agent_us));
+        let moment = if at_us >= self.agent_us {
+            self.engine.checked_add(apart)
+        } else {
+            self.engine.checked_sub(apart)
+        };
+        // A moment that no clock of the engine can show is an agent's nonsense.
+        moment.unwrap_or(self.engine)
     }
 }
 
 fn violation(what: impl Into<String>) -> AgentError {
     AgentError::Violation { what: what.into() }
-}
-
-/// What to add to the agent's clock: its word lies, at best knowledge, in the middle between
-/// asking and hearing (Cristian's algorithm).
-fn clock_offset_us(asked: SystemTime, heard: SystemTime, now_us: u64) -> i128 {
-    let us = |time: SystemTime| {
-        time.duration_since(UNIX_EPOCH).map_or(0, |it| i128::try_from(it.as_micros()).unwrap_or(0))
-    };
-    i128::midpoint(us(asked), us(heard)) - i128::from(now_us)
 }
 
 async fn past(deadline: Option<Instant>) {

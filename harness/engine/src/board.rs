@@ -1,8 +1,8 @@
 //! The board on which records of enforcement points are pinned and found by the flow they are about.
 //!
 //! A record may come before the agent's word about its port has been read, or after: so the board
-//! keeps a bounded number of denials and also tells watchers of new ones. Records of allowed flows
-//! are not kept: a nonce says more.
+//! keeps a bounded number of records and also tells watchers of new ones. That Cilium let a packet
+//! pass is not kept: it says so of every connection, and a nonce says more.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -10,12 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use ztc_model::evidence::Evidence;
+use ztc_model::outcome::EnforcementPoint;
 use ztc_model::policy::Protocol;
 
 use crate::fabric::Witness;
 
-/// How many denials a board keeps for watchers that come late.
+/// How many records a board keeps for watchers that come late.
 const KEPT: usize = 4096;
 
 /// Which records a watcher wants.
@@ -48,7 +50,7 @@ pub(crate) struct Board {
 
 #[derive(Debug, Default)]
 struct Pinned {
-    kept: VecDeque<Arc<Evidence>>,
+    kept: VecDeque<(Instant, Arc<Evidence>)>,
     watchers: HashMap<Interest, mpsc::UnboundedSender<Arc<Evidence>>>,
     gaps: Vec<String>,
     closed: bool,
@@ -84,15 +86,19 @@ impl Board {
     pub(crate) fn watch(
         &self,
         interest: Interest,
+        since: Instant,
         sender: mpsc::UnboundedSender<Arc<Evidence>>,
     ) -> Watch {
         let mut pinned = lock(&self.shared);
-        for evidence in pinned.kept.iter().filter(|it| interest.covers(it)) {
+        let recent = pinned.kept.iter().rev().take_while(|(at, _)| *at >= since);
+        let mut theirs: Vec<_> = recent.filter(|(_, it)| interest.covers(it)).collect();
+        theirs.reverse();
+        for (_, evidence) in theirs {
             // The receiver belongs to the shot that is asking.
             sender.send(Arc::clone(evidence)).ok();
         }
-        pinned.watchers.insert(interest, sender);
-        Watch { shared: Arc::clone(&self.shared), interest }
+        pinned.watchers.insert(interest, sender.clone());
+        Watch { shared: Arc::clone(&self.shared), interest, sender }
     }
 
     /// The interruptions of the stream so far, in words.
@@ -111,7 +117,7 @@ impl Drop for Board {
 
 impl Pinned {
     fn pin(&mut self, evidence: Arc<Evidence>) {
-        if !evidence.did.is_denial() {
+        if !evidence.did.is_denial() && evidence.point == EnforcementPoint::Cilium {
             return;
         }
         let flow =
@@ -129,7 +135,7 @@ impl Pinned {
         if self.kept.len() == KEPT {
             self.kept.pop_front();
         }
-        self.kept.push_back(evidence);
+        self.kept.push_back((Instant::now(), evidence));
     }
 }
 
@@ -138,11 +144,16 @@ impl Pinned {
 pub(crate) struct Watch {
     shared: Arc<Mutex<Pinned>>,
     interest: Interest,
+    sender: mpsc::UnboundedSender<Arc<Evidence>>,
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        lock(&self.shared).watchers.remove(&self.interest);
+        let mut pinned = lock(&self.shared);
+        // A later shot may have been given the same port.
+        if pinned.watchers.get(&self.interest).is_some_and(|it| it.same_channel(&self.sender)) {
+            pinned.watchers.remove(&self.interest);
+        }
     }
 }
 

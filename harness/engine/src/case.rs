@@ -223,7 +223,7 @@ impl<'a> Life<'a> {
     /// Sees every stimulus pass that is expected to be denied; those of newborns have twins.
     async fn controls(&mut self, senders: &[Sender]) {
         let seen = join_all(self.case.cells.iter().zip(senders).map(|(cell, sender)| async {
-            if cell.expected == Expected::Allowed { None } else { self.pass(cell, sender).await }
+            if cell.expected.is_denied() { self.pass(cell, sender).await } else { None }
         }))
         .await;
         for (outcome, seen) in self.outcomes.iter_mut().zip(seen) {
@@ -274,7 +274,7 @@ impl<'a> Life<'a> {
         hopeless: bool,
         stage: watch::Receiver<Stage>,
     ) -> Watched {
-        let denied = cell.expected != Expected::Allowed;
+        let denied = cell.expected.is_denied();
         match sender {
             _ if hopeless => Watched::default(),
             Sender::Unborn => Watched::default(),
@@ -492,7 +492,7 @@ impl<'a> Life<'a> {
     /// Sees every denied stimulus pass again after everything is removed.
     async fn recovery(&mut self, senders: &[Sender]) {
         let seen = join_all(self.case.cells.iter().zip(senders).map(|(cell, sender)| async {
-            if cell.expected == Expected::Allowed { None } else { self.pass(cell, sender).await }
+            if cell.expected.is_denied() { self.pass(cell, sender).await } else { None }
         }))
         .await;
         for (outcome, seen) in self.outcomes.iter_mut().zip(seen) {

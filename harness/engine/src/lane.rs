@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 use ztc_model::world::{PodRef, World};
+use ztc_wire::RunId;
 
 use crate::agent::Agent;
 use crate::board::Board;
@@ -26,17 +27,20 @@ impl LiveLane {
         Self { world, cluster, board, agents: Mutex::default() }
     }
 
-    /// The agent in a pod, attached and greeted. One that was lost is attached to again.
+    /// The agent in a pod, attached and greeted. One that was lost, or that left a run without an
+    /// answer, is attached to again.
     ///
     /// # Errors
     /// Why it does not answer, in words.
     pub(crate) async fn agent(&self, pod: &PodRef, pace: &Pace) -> Result<Arc<Agent>, String> {
         let agent = {
             let mut agents = self.agents.lock().await;
-            match agents.get(pod).filter(|agent| agent.lost().is_none()) {
-                Some(agent) => Arc::clone(agent),
-                None => {
-                    let (agent, _) = Agent::attach(Arc::clone(&self.cluster), pod.clone(), &[]);
+            match agents.get(pod) {
+                Some(agent) if agent.is_sound() => Arc::clone(agent),
+                unsound => {
+                    // The agent outlives the attachment, and so do the ids of its runs.
+                    let next = unsound.map_or(RunId(1), |agent| agent.next_id());
+                    let agent = Agent::attach(Arc::clone(&self.cluster), pod.clone(), next);
                     let agent = Arc::new(agent);
                     agents.insert(pod.clone(), Arc::clone(&agent));
                     agent

@@ -55,7 +55,7 @@ pub(crate) fn cell(
     gaps: &[String],
 ) -> CellReport {
     let facts = &outcome.facts;
-    let denied = matches!(cell.expected, Expected::Denied { .. });
+    let denied = cell.expected.is_denied();
     let by_evidence = outcome.settled_after.iter().flatten().count();
     let stopped = stopped(&facts.samples, &cell.peers);
     CellReport {
@@ -64,7 +64,7 @@ pub(crate) fn cell(
         expected: cell.expected.to_string(),
         expected_by: match &cell.expected {
             Expected::Denied { by, .. } => *by,
-            Expected::Allowed => None,
+            Expected::Allowed { .. } => None,
         },
         verdict: with_gaps(verdict, gaps),
         seen: decisive(facts, &cell.peers, denied),

@@ -87,7 +87,7 @@ pub(crate) struct Shot {
     pub(crate) seen_at: Option<SystemTime>,
     /// What enforcement points said of it.
     pub(crate) evidence: Vec<Arc<Evidence>>,
-    /// How long after the order the first record came.
+    /// How long after the order the first record of a denial came.
     pub(crate) settled_after: Option<Duration>,
 }
 
@@ -108,7 +108,7 @@ pub(crate) enum State {
 
 impl Shot {
     pub(crate) fn state(&self, peers: &BTreeSet<String>) -> State {
-        let on_record = !self.evidence.is_empty();
+        let on_record = self.evidence.iter().any(|it| it.did.is_denial());
         match self.seen.as_ref().map(|seen| Reading::of(seen, peers)) {
             None if on_record => State::StoppedOnRecord,
             None => State::Open,
@@ -239,7 +239,9 @@ impl Tracer {
 
     fn pin(&self, record: Arc<Evidence>) {
         self.update(|shot| {
-            shot.settled_after.get_or_insert_with(|| shot.fired.elapsed());
+            if record.did.is_denial() {
+                shot.settled_after.get_or_insert_with(|| shot.fired.elapsed());
+            }
             shot.evidence.push(record);
         });
     }

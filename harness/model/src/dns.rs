@@ -139,3 +139,63 @@ fn matches_label(pattern: &str, label: &str) -> bool {
         .filter_map(|end| label.get(end..))
         .any(|label| matches_label(rest, label))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(pattern: &str, name: &str) -> bool {
+        DnsRule::pattern(pattern).unwrap().matches(name)
+    }
+
+    /// `pkg/policy/api/fqdn.go`: names are compared without regard to case and the last dot.
+    #[test]
+    fn a_name_matches_itself_in_any_spelling() {
+        let rule = DnsRule::name("Api.zt.test").unwrap();
+        assert!(rule.matches("api.zt.test") && rule.matches("API.ZT.TEST."));
+        assert!(!rule.matches("x.api.zt.test") && !rule.matches("zt.test"));
+    }
+
+    /// Recorded on a real cluster: `*.zt.test` did not match `d.e.zt.test`, `**.zt.test` did.
+    #[test]
+    fn one_star_stays_within_a_label() {
+        assert!(matches("*.zt.test", "d.zt.test."));
+        assert!(!matches("*.zt.test", "d.e.zt.test."));
+        assert!(!matches("*.zt.test", "zt.test."));
+        assert!(matches("a*c.zt.test", "abc.zt.test") && matches("a*c.zt.test", "ac.zt.test"));
+        assert!(!matches("a*c.zt.test", "a.c.zt.test"));
+        assert!(matches("*b*.test", "abc.test") && !matches("*b*.test", "acc.test"));
+        assert!(matches("*a*ab", "aaab") && !matches("*a*ab", "ab"));
+    }
+
+    /// `pkg/fqdn/matchpattern`: two stars and a dot in front are whole labels, elsewhere one star.
+    #[test]
+    fn two_stars_in_front_are_one_label_or_more() {
+        assert!(matches("**.zt.test", "d.zt.test."));
+        assert!(matches("**.zt.test", "d.e.zt.test."));
+        assert!(!matches("**.zt.test", "zt.test."));
+        assert!(!matches("**.zt.test", ".zt.test."));
+        assert!(!matches("a.**.test", "a.b.c.test"));
+        assert!(matches("a.**.test", "a.b.test"));
+        assert!(!matches("**zt.test", "a.zt.test"));
+    }
+
+    /// The same place: a pattern of stars alone is every name, the root too.
+    #[test]
+    fn stars_alone_match_every_name() {
+        for pattern in ["*", "**", "*.", "**."] {
+            for name in ["zt.test.", "a.b.c.d", "."] {
+                assert!(matches(pattern, name), "{pattern} {name}");
+            }
+        }
+    }
+
+    /// The same place: `allowedPatternChars`, `allowedMatchNameChars` and `MaxFQDNLength`.
+    #[test]
+    fn what_is_no_name_is_refused() {
+        assert_eq!(DnsRule::name(""), Err(BadDnsRule::Empty));
+        assert_eq!(DnsRule::name("*.test"), Err(BadDnsRule::Character('*')));
+        assert_eq!(DnsRule::pattern("zt test"), Err(BadDnsRule::Character(' ')));
+        assert_eq!(DnsRule::pattern(&"a".repeat(256)), Err(BadDnsRule::TooLong(256)));
+    }
+}

@@ -105,3 +105,25 @@ impl fmt::Display for Label<'_> {
         if self.value.is_empty() { Ok(()) } else { write!(f, "={}", self.value) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_read_back_as_they_are_printed() {
+        let printed = ["cidr:10.0.0.0/8", "k8s:app=web", "k8s:note=a:b=c", "reserved:world"];
+        assert_eq!(Labels::from_iter(printed).to_strings(), printed);
+        let bare = Labels::from_iter(["app=web"]);
+        assert_eq!(bare.get("unspec", "app"), Some("web"));
+    }
+
+    /// `pkg/labels` Label.Has: the source `any` of a selector stands for every source.
+    #[test]
+    fn any_source_finds_the_key_under_every_source() {
+        let labels = Labels::from_iter(["container:app=api", "k8s:tier=front"]);
+        assert_eq!(labels.get(ANY, "app"), Some("api"));
+        assert_eq!(labels.get(ANY, "tier"), Some("front"));
+        assert_eq!(labels.get(K8S, "app"), None);
+    }
+}

@@ -73,7 +73,10 @@ impl fmt::Display for Form {
 #[serde(rename_all = "kebab-case")]
 pub enum Expected {
     /// It gets through.
-    Allowed,
+    Allowed {
+        /// The enforcement point that must say that it let the flow pass, where the case asks.
+        via: Option<EnforcementPoint>,
+    },
     /// It does not.
     Denied {
         /// Who stops it; absent when the case leaves it open, and then silence is enough.
@@ -85,10 +88,18 @@ pub enum Expected {
     },
 }
 
+impl Expected {
+    /// Whether the flow must not get through.
+    pub const fn is_denied(&self) -> bool {
+        matches!(self, Self::Denied { .. })
+    }
+}
+
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Allowed => f.write_str("allowed"),
+            Self::Allowed { via: None } => f.write_str("allowed"),
+            Self::Allowed { via: Some(via) } => write!(f, "allowed via {via}"),
             Self::Denied { by, form, policy } => {
                 f.write_str("denied")?;
                 if let Some(by) = by {

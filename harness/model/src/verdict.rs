@@ -195,7 +195,7 @@ pub struct Sample {
 /// Judges one cell. `peers` are the names that may answer.
 pub fn judge(expected: &Expected, peers: &BTreeSet<String>, facts: &Facts) -> Verdict {
     match expected {
-        Expected::Allowed => judge_allowed(peers, facts),
+        Expected::Allowed { via } => judge_allowed(*via, peers, facts),
         Expected::Denied { by, form, policy } => {
             let denial = Denial { by: *by, form: *form, policy };
             if let Some(leak) = leak(peers, facts) {
@@ -219,7 +219,11 @@ fn leak(peers: &BTreeSet<String>, facts: &Facts) -> Option<Failure> {
     })
 }
 
-fn judge_allowed(peers: &BTreeSet<String>, facts: &Facts) -> Verdict {
+fn judge_allowed(
+    via: Option<EnforcementPoint>,
+    peers: &BTreeSet<String>,
+    facts: &Facts,
+) -> Verdict {
     if let Some(doubt) = &facts.broken {
         return Verdict::Inconclusive(doubt.clone());
     }
@@ -242,7 +246,14 @@ fn judge_allowed(peers: &BTreeSet<String>, facts: &Facts) -> Verdict {
             }
         }
     }
-    Verdict::Pass
+    let mut records = facts.samples.iter().flat_map(|sample| &sample.evidence);
+    match via {
+        Some(via) if !records.any(|it| it.point == via && !it.did.is_denial()) => {
+            let why = format!("no record of {via} says that it let this flow pass");
+            Verdict::Inconclusive(Doubt::NoEvidence(why))
+        }
+        _ => Verdict::Pass,
+    }
 }
 
 struct Denial<'a> {

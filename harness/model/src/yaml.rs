@@ -10,7 +10,7 @@ use std::fmt;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde::de::DeserializeOwned;
 use serde_saphyr::{
-    DefaultMessageFormatter, Error, Location, MessageFormatter, Options, from_str_with_options,
+    Error, Location, MessageFormatter, Options, UserMessageFormatter, from_str_with_options,
 };
 
 pub use serde_saphyr::Spanned;
@@ -151,6 +151,8 @@ fn check_size(source: &Source) -> Result<(), Box<Diagnostic>> {
 fn limits() -> Options {
     serde_saphyr::options! {
         with_snippet: false,
+        reject_unsupported_tags: true,
+        reject_tagged_field_names: true,
         budget: serde_saphyr::budget! {
             max_depth: 64,
             max_events: 500_000,
@@ -244,13 +246,7 @@ impl<'a> Document<'a> {
                 let help = "a field that is ignored would make verdicts wrong";
                 (format!("this version does not evaluate `{field}`"), Some(help.to_owned()))
             }
-            Error::SerdeUnknownField { field, expected, .. } => {
-                (format!("unknown field `{field}`"), Some(expectation(expected)))
-            }
-            Error::SerdeUnknownVariant { variant, expected, .. } => {
-                (format!("unknown value `{variant}`"), Some(expectation(expected)))
-            }
-            error => (DefaultMessageFormatter.format_message(error).into_owned(), None),
+            error => reason(error),
         };
         self.diagnostic(error.location().unwrap_or(Location::UNKNOWN), message, help.as_deref())
     }
@@ -300,6 +296,33 @@ fn number(number: u64) -> usize {
 fn is_separator(line: &str) -> bool {
     line.strip_prefix("---")
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
+}
+
+/// The parser's error in our words, with a help.
+fn reason(error: &Error) -> (String, Option<String>) {
+    match error {
+        Error::SerdeUnknownField { field, expected, .. } => {
+            (format!("unknown field `{field}`"), Some(expectation(expected)))
+        }
+        Error::SerdeUnknownVariant { variant, expected, .. } => {
+            (format!("unknown value `{variant}`"), Some(expectation(expected)))
+        }
+        Error::DuplicateMappingKey { key: Some(key), .. } => {
+            (format!("`{key}` is here twice"), None)
+        }
+        Error::QuotingRequired { value, .. } => {
+            (format!("`{value}` is no text without quotes"), Some(format!("write `\"{value}\"`")))
+        }
+        Error::Budget { .. }
+        | Error::AliasReplayCounterOverflow { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => {
+            let help = "nesting, nodes and what aliases repeat are limited";
+            ("the document is too large here".to_owned(), Some(help.to_owned()))
+        }
+        error => (UserMessageFormatter.format_message(error).into_owned(), None),
+    }
 }
 
 fn expectation(expected: &[&str]) -> String {

@@ -78,6 +78,7 @@ impl Console {
                 result(page)
             }
             EventKind::CaseFinished(report) => self.case_finished(report),
+            EventKind::Warning { message } => self.progress(&format!("warning: {message}")),
             EventKind::Interrupted => {
                 self.progress("interrupted: the running cases clean up, the others do not start")
             }

@@ -65,7 +65,9 @@ impl JUnit {
             }
             EventKind::Interrupted => self.interrupted = true,
             EventKind::RunFinished(summary) => self.interrupted |= summary.interrupted,
-            EventKind::LaneUp { .. } | EventKind::CasePhase { .. } => {}
+            EventKind::LaneUp { .. }
+            | EventKind::CasePhase { .. }
+            | EventKind::Warning { .. } => {}
         }
     }
 

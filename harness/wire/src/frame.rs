@@ -24,6 +24,10 @@ pub enum FrameError {
 }
 
 /// A message as a line, with its end.
+///
+/// # Panics
+/// When JSON cannot say the message: a map whose keys are no texts. No message of this protocol
+/// has one.
 pub fn encode<M: Serialize>(message: &M) -> Vec<u8> {
     let mut line = serde_json::to_vec(message).expect("messages have string keys only");
     line.push(b'\n');

@@ -124,3 +124,33 @@ impl TryFrom<String> for PolicyRef {
         text.parse()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_is_written_with_its_namespace_if_it_has_one() {
+        for text in [
+            "NetworkPolicy/zt-pay/default-deny",
+            "CiliumNetworkPolicy/zt-pay/dns",
+            "CiliumClusterwideNetworkPolicy/block-metadata",
+        ] {
+            assert_eq!(text.parse::<PolicyRef>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_text_that_names_no_policy_is_refused() {
+        for text in [
+            "",
+            "NetworkPolicy/default-deny",
+            "NetworkPolicy//default-deny",
+            "NetworkPolicy/a/b/c",
+            "CiliumClusterwideNetworkPolicy/zt-pay/block-metadata",
+            "AdminNetworkPolicy/a",
+        ] {
+            assert!(text.parse::<PolicyRef>().is_err(), "{text}");
+        }
+    }
+}

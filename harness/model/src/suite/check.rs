@@ -233,7 +233,7 @@ pub(super) fn reachable(
             wrong("readiness probes come `from: kubelet`".to_owned())
         }
         (Origin::Pod(_), Send::Tcp(to)) => {
-            listens(world, to, &[Speaks::Tcp, Speaks::Http]).or_else(wrong)
+            listens(world, to, &[Speaks::Tcp]).or_else(wrong)
         }
         (Origin::Pod(_), Send::Udp(to)) => listens(world, to, &[Speaks::Udp]).or_else(wrong),
         (Origin::Pod(_), Send::Http { to, .. }) => {
@@ -332,7 +332,7 @@ pub(super) fn control_exists(
     create: &[PodRef],
     cell: &Cell,
 ) -> Checked {
-    let denied = cell.expected != crate::outcome::Expected::Allowed;
+    let denied = cell.expected.is_denied();
     let Origin::Pod(from) = &cell.from else {
         return Ok(());
     };
@@ -393,6 +393,13 @@ pub(super) fn nothing_of_denials(source: &Source, file: &ExpectationFile) -> Che
         return Err(source.diagnostic_at(policy, impossible("policy"), None));
     }
     Ok(())
+}
+
+pub(super) fn nothing_of_passages(source: &Source, file: &ExpectationFile) -> Checked {
+    match &file.via {
+        Some(via) => Err(source.diagnostic_at(via, "a denied flow has no `via`: say `by`", None)),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn form_fits_point(source: &Source, file: &ExpectationFile) -> Checked {

@@ -65,6 +65,10 @@ pub struct ExpectationFile {
     pub send: Spanned<OneOrMany>,
     /// Whether it gets through.
     pub is: Is,
+    /// Who must say that it let the flow pass.
+    #[serde(default)]
+    #[schemars(with = "Option<EnforcementPoint>")]
+    pub via: Option<Spanned<EnforcementPoint>>,
     /// Who denies it.
     #[serde(default)]
     #[schemars(with = "Option<EnforcementPoint>")]

@@ -183,9 +183,10 @@ impl Reader<'_> {
         match file.is {
             Is::Allowed => {
                 check::nothing_of_denials(self.source, file)?;
-                Ok(Expected::Allowed)
+                Ok(Expected::Allowed { via: file.via.as_ref().map(|via| via.value) })
             }
             Is::Denied => {
+                check::nothing_of_passages(self.source, file)?;
                 check::form_fits_point(self.source, file)?;
                 Ok(Expected::Denied {
                     by: file.by.as_ref().map(|by| by.value),

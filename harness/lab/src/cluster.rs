@@ -1,0 +1,279 @@
+//! The lab as a fabric: what the engine asks for, told to the switch, the nodes and the agents.
+
+use std::env;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{RwLock, RwLockReadGuard, broadcast};
+use ztc_engine::fabric::{
+    AddressBook, Cluster, Endpoint, Fabric, FabricError, FirstRun, Lane, Receipt, Session,
+    Settling, Witness,
+};
+use ztc_model::manifest::{Manifest, ObjectRef};
+use ztc_model::policy::{PolicyKind, PolicyRef};
+use ztc_model::world::{PodRef, World};
+
+use crate::datapath::{Datapath, EndpointState, NodeId, Now};
+use crate::fault::{self, Faults, NotAFault};
+use crate::host::{AgentCommand, AgentError, PumpError, Switch, is_inside};
+use crate::lane::{LaneError, RunningLane};
+use crate::plan::{NODES, Plan};
+
+/// How long the agent of a pod that exists may take to answer.
+const AGENT: Duration = Duration::from_secs(5);
+
+/// Why there is no lab.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// The lab's namespaces were not entered.
+    #[error("the lab runs in namespaces of its own: call `ztc_lab::enter` first thing in `main`")]
+    Outside,
+    /// The faults that are asked for do not exist.
+    #[error("cannot read {}", fault::VARIABLE)]
+    Fault(#[from] NotAFault),
+}
+
+/// Why a lane does not do what it is asked.
+#[derive(Debug, thiserror::Error)]
+enum ClusterError {
+    #[error("the lane has been taken down")]
+    Down,
+    #[error("the lane no longer moves packets")]
+    Pump(#[from] PumpError),
+    #[error("the world has no pod {pod}")]
+    NoSuchPod { pod: PodRef },
+    #[error("pod {pod} does not exist now")]
+    Absent { pod: PodRef },
+    #[error("pod {pod} exists already")]
+    Exists { pod: PodRef },
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    #[error(transparent)]
+    Lane(#[from] LaneError),
+}
+
+/// Makes lanes out of network namespaces.
+pub struct Lab {
+    agent: AgentCommand,
+    faults: Faults,
+}
+
+impl Lab {
+    /// A lab whose agents are started by `agent`, broken as `ZTC_LAB_FAULT` says.
+    ///
+    /// # Errors
+    /// [`LabError`], when [`enter`](crate::enter) has not returned
+    /// [`Inside`](crate::Entered::Inside) or a fault is unknown.
+    pub fn new(agent: AgentCommand) -> Result<Self, LabError> {
+        if !is_inside() {
+            return Err(LabError::Outside);
+        }
+        let faults = env::var(fault::VARIABLE).unwrap_or_default().parse()?;
+        Ok(Self { agent, faults })
+    }
+
+    /// How it is broken on purpose, in the words of `ZTC_LAB_FAULT`; normally not at all.
+    pub fn faults(&self) -> Option<String> {
+        Some(self.faults.to_string()).filter(|it| !it.is_empty())
+    }
+}
+
+impl fmt::Debug for Lab {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lab").field("faults", &self.faults).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Fabric for Lab {
+    async fn up(&self, world: Arc<World>, lane: Lane) -> Result<Arc<dyn Cluster>, FabricError> {
+        // Whatever was made is dropped with the error: nothing is left behind.
+        let failed = |source| FabricError::Up { lane, leftovers: Vec::new(), source };
+        let plan = Plan::new(&world).map_err(|source| failed(source.into()))?;
+        let running = RunningLane::start(lane, &plan, self.agent.clone(), self.faults.clone())
+            .await
+            .map_err(|source| failed(source.into()))?;
+        let switch = Arc::clone(running.pump().switch());
+        let births = tokio::sync::Mutex::new(());
+        Ok(Arc::new(LabCluster { plan, switch, births, running: RwLock::new(Some(running)) }))
+    }
+}
+
+/// A lane of the lab.
+#[derive(Debug)]
+struct LabCluster {
+    plan: Plan,
+    switch: Arc<Switch>,
+    /// Held while a pod is made or unmade, so that no two are made under one name.
+    births: tokio::sync::Mutex<()>,
+    /// Absent when the lane has been taken down.
+    running: RwLock<Option<RunningLane>>,
+}
+
+impl LabCluster {
+    /// The lane, if it still works.
+    async fn running(&self) -> Result<RwLockReadGuard<'_, RunningLane>, ClusterError> {
+        let running = RwLockReadGuard::try_map(self.running.read().await, Option::as_ref)
+            .map_err(|_down| ClusterError::Down)?;
+        running.pump().check()?;
+        Ok(running)
+    }
+
+    async fn address_book(&self) -> Result<AddressBook, ClusterError> {
+        let running = self.running().await?;
+        let pods = running.pods();
+        Ok(AddressBook {
+            pods: pods.iter().map(|(name, pod)| (name.clone(), pod.address())).collect(),
+            kubelet: pods.iter().map(|(name, pod)| (name.clone(), pod.probe_source)).collect(),
+            outside: running.outside().map(|(name, it)| (name.to_owned(), it)).collect(),
+        })
+    }
+
+    async fn endpoint_list(&self) -> Result<Vec<Endpoint>, ClusterError> {
+        let running = self.running().await?;
+        let states = self.switch.datapath().endpoints();
+        let mut endpoints = Vec::with_capacity(states.len());
+        for EndpointState { reference, node, identity, realised, .. } in states {
+            // Between the switch and the list of pods a pod may come or go.
+            let pod = running.pods().get(&reference).cloned();
+            let Some(pod) = pod else { continue };
+            endpoints.push(Endpoint {
+                node: running.node_name(node).to_owned(),
+                identity: Some(identity),
+                realised,
+                audit: false,
+                readiness: pod.readiness().await,
+                pod: reference,
+            });
+        }
+        Ok(endpoints)
+    }
+
+    /// Tells the switch of a change and says what to wait for.
+    async fn change(
+        &self,
+        make: impl FnOnce(&mut Datapath, Now) -> u64 + Send,
+    ) -> Result<Receipt, ClusterError> {
+        let running = self.running().await?;
+        let now = Now::read();
+        let revision = make(&mut self.switch.datapath(), now);
+        let nodes = (0..NODES.len()).map(|node| running.node_name(NodeId(node)).to_owned());
+        Ok(Receipt {
+            accepted: now.monotonic,
+            revisions: nodes.map(|node| (node, revision)).collect(),
+        })
+    }
+
+    async fn look(&self, receipt: &Receipt) -> Result<Settling, ClusterError> {
+        let running = self.running().await?;
+        let states = self.switch.datapath().endpoints();
+        let late: Vec<String> = states
+            .iter()
+            .filter_map(|endpoint| {
+                let wanted = *receipt.revisions.get(running.node_name(endpoint.node))?;
+                let EndpointState { reference, realised, .. } = endpoint;
+                (*realised < wanted)
+                    .then(|| format!("{reference} is at revision {realised} of {wanted}"))
+            })
+            .collect();
+        Ok(if late.is_empty() {
+            Settling::Realised
+        } else {
+            Settling::NotYet { status: late.join(", ") }
+        })
+    }
+
+    async fn open_session(&self, pod: &PodRef) -> Result<Session, ClusterError> {
+        let running = self.running().await?;
+        let found = running.pods().get(pod).cloned();
+        let found = found.ok_or_else(|| ClusterError::Absent { pod: pod.clone() })?;
+        let (reader, writer) = found.agent().connect(AGENT).await?.into_split();
+        Ok(Session { reader: Box::new(reader), writer: Box::new(writer) })
+    }
+
+    async fn give_birth(&self, pod: &PodRef, first: Vec<FirstRun>) -> Result<(), ClusterError> {
+        let _alone = self.births.lock().await;
+        let running = self.running().await?;
+        let plan =
+            self.plan.pods.get(pod).ok_or_else(|| ClusterError::NoSuchPod { pod: pod.clone() })?;
+        if running.pods().contains_key(pod) {
+            return Err(ClusterError::Exists { pod: pod.clone() });
+        }
+        Ok(running.start_pod(plan, first).await?)
+    }
+
+    async fn put_to_death(&self, pod: &PodRef) -> Result<(), ClusterError> {
+        let _alone = self.births.lock().await;
+        self.running().await?.stop_pod(pod).await;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Cluster for LabCluster {
+    async fn addresses(&self) -> Result<AddressBook, FabricError> {
+        self.address_book().await.map_err(|error| FabricError::Addresses { source: error.into() })
+    }
+
+    async fn endpoints(&self) -> Result<Vec<Endpoint>, FabricError> {
+        self.endpoint_list().await.map_err(|error| FabricError::Endpoints { source: error.into() })
+    }
+
+    async fn apply(&self, manifest: &Manifest) -> Result<Receipt, FabricError> {
+        let policy = manifest.policy.clone();
+        self.change(|datapath, now| datapath.apply(policy, now)).await.map_err(|error| {
+            FabricError::Apply { object: manifest.reference.clone(), source: error.into() }
+        })
+    }
+
+    async fn delete(&self, object: &ObjectRef) -> Result<Receipt, FabricError> {
+        self.change(|datapath, now| match policy_ref(object) {
+            Some(policy) => datapath.remove(&policy, now),
+            None => datapath.revision(),
+        })
+        .await
+        .map_err(|error| FabricError::Delete { object: object.clone(), source: error.into() })
+    }
+
+    async fn settled(&self, receipt: &Receipt) -> Result<Settling, FabricError> {
+        self.look(receipt).await.map_err(|error| FabricError::Settled { source: error.into() })
+    }
+
+    async fn session(&self, pod: &PodRef) -> Result<Session, FabricError> {
+        self.open_session(pod)
+            .await
+            .map_err(|error| FabricError::Session { pod: pod.clone(), source: error.into() })
+    }
+
+    async fn create_pod(&self, pod: &PodRef, first: Vec<FirstRun>) -> Result<(), FabricError> {
+        self.give_birth(pod, first)
+            .await
+            .map_err(|error| FabricError::CreatePod { pod: pod.clone(), source: error.into() })
+    }
+
+    async fn delete_pod(&self, pod: &PodRef) -> Result<(), FabricError> {
+        self.put_to_death(pod)
+            .await
+            .map_err(|error| FabricError::DeletePod { pod: pod.clone(), source: error.into() })
+    }
+
+    fn evidence(&self) -> broadcast::Receiver<Witness> {
+        self.switch.subscribe()
+    }
+
+    async fn down(&self) -> Result<(), FabricError> {
+        let running = self.running.write().await.take();
+        if let Some(running) = running {
+            running.stop().await;
+        }
+        Ok(())
+    }
+}
+
+/// The policy of that name; none when it is of a kind that the lab does not enforce.
+fn policy_ref(object: &ObjectRef) -> Option<PolicyRef> {
+    let kind = PolicyKind::ALL.into_iter().find(|kind| kind.name() == object.kind)?;
+    Some(PolicyRef { kind, namespace: object.namespace.clone(), name: object.name.clone() })
+}

@@ -1,0 +1,163 @@
+//! The hook where policy is enforced for packets in the original direction.
+
+use std::time::{Duration, Instant};
+
+use ztc_model::evidence::{Direction, FlowKey};
+use ztc_model::identity::Reserved;
+use ztc_model::policy::{Decision, Protocol};
+
+use crate::fault::{Fault, Faults};
+
+use super::aging::Aging;
+use super::config::PortId;
+use super::conntrack::Belongs;
+use super::policy_map::Peer;
+use super::record::DropReason;
+use super::switch::{Datapath, Visit};
+
+/// The most denied flows whose fate is remembered while the datapath leaks on purpose.
+const LEAK_CAPACITY: usize = 1 << 16;
+/// For how long: longer than a client tries again.
+const LEAK_MEMORY: Duration = Duration::from_secs(120);
+
+/// What becomes of a packet at a hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It goes on.
+    Passes,
+    /// It goes to the DNS proxy of the node.
+    ToProxy,
+    /// It is gone.
+    Stopped,
+}
+
+/// How the hooks are broken on purpose, with what that needs to be remembered.
+#[derive(Debug)]
+pub(super) struct Sabotage {
+    pub(super) faults: Faults,
+    last_change: Option<Instant>,
+    denied_flows: u32,
+    /// Whether a denied flow leaks.
+    leaks: Aging<FlowKey, bool>,
+}
+
+impl Sabotage {
+    pub(super) fn new(faults: Faults) -> Self {
+        Self { faults, last_change: None, denied_flows: 0, leaks: Aging::new(LEAK_CAPACITY) }
+    }
+
+    /// Notes that a policy has changed.
+    pub(super) fn policy_changed(&mut self, now: Instant) {
+        self.last_change = Some(now);
+    }
+
+    /// Whether the last change has not arrived at the hooks yet.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        let delay = self.faults.late_enforcement();
+        delay.zip(self.last_change).is_some_and(|(delay, change)| now < change + delay)
+    }
+
+    /// Whether a packet vanishes that policy lets pass.
+    fn loses_allowed(&self) -> bool {
+        self.faults.has(Fault::DropEverything)
+    }
+
+    /// Whether a packet passes that policy drops.
+    fn passes_denied(
+        &mut self,
+        hook: Direction,
+        decision: &Decision,
+        flow: FlowKey,
+        now: Instant,
+    ) -> bool {
+        let is_egress_deny =
+            hook == Direction::Egress && matches!(decision, Decision::Denied { .. });
+        self.faults.has(Fault::AllowEverything)
+            || (is_egress_deny && self.faults.has(Fault::IgnoreEgressDeny))
+            || self.leaks(flow, now)
+    }
+
+    fn leaks(&mut self, flow: FlowKey, now: Instant) -> bool {
+        let Some(one_in) = self.faults.leak_one_in() else {
+            return false;
+        };
+        if let Some(leaks) = self.leaks.get(&flow, now) {
+            return *leaks;
+        }
+        self.denied_flows = self.denied_flows.wrapping_add(1);
+        let leaks = self.denied_flows.is_multiple_of(one_in.get());
+        self.leaks.insert(flow, leaks, now, LEAK_MEMORY);
+        leaks
+    }
+}
+
+impl Datapath {
+    /// Asks the policy of an endpoint about a packet in its original direction, and does what it
+    /// says, unless broken on purpose.
+    ///
+    /// Records as `bpf/bpf_lxc.c` does: a verdict for a new connection and for whatever is denied,
+    /// and one more for each packet that is dropped.
+    pub(super) fn judge(
+        &mut self,
+        port: PortId,
+        hook: Direction,
+        belongs: Belongs,
+        visit: &mut Visit,
+    ) -> Fate {
+        let Some(endpoint) = self.endpoints.get(port) else {
+            return Fate::Stopped;
+        };
+        let (node, enforced) = (endpoint.node, std::sync::Arc::clone(&endpoint.enforced));
+        let flow = visit.packet.flow();
+        let now = visit.now.monotonic;
+        let peer = match hook {
+            Direction::Egress => self.peer(flow.destination.ip(), node),
+            Direction::Ingress => {
+                Peer { identity: self.repository.identity(flow.source.ip(), node), names: 0 }
+            }
+        };
+        let policy = enforced.at(hook);
+        let entry = policy.lookup(peer, flow.protocol, destination_port(flow));
+        let denied = DropReason::of(&entry.decision);
+        // A node always reaches its own pods, so nothing breaks that on purpose.
+        let breakable = hook == Direction::Egress || peer.identity != Reserved::Host.number();
+        if denied.is_some() && breakable && self.sabotage.is_late(now) {
+            return self.pass(node, hook, belongs, visit);
+        }
+        let recorder = self.recorder(visit.now);
+        if policy.is_enforced() && (belongs == Belongs::New || denied.is_some()) {
+            let revision = enforced.revision;
+            visit.flows.push(recorder.policy_verdict(node, hook, &visit.packet, entry, revision));
+        }
+        if let Some(reason) = denied {
+            visit.flows.push(recorder.dropped(node, hook, &visit.packet, reason));
+            let passes =
+                breakable && self.sabotage.passes_denied(hook, &entry.decision, flow, now);
+            return if passes { self.pass(node, hook, belongs, visit) } else { Fate::Stopped };
+        }
+        if breakable && self.sabotage.loses_allowed() {
+            return Fate::Stopped;
+        }
+        self.pass(node, hook, belongs, visit);
+        match entry.decision {
+            Decision::Inspected { .. } if hook == Direction::Egress => Fate::ToProxy,
+            _ => Fate::Passes,
+        }
+    }
+
+    /// Who an address is to a rule about what is sent to it.
+    pub(super) fn peer(&self, address: std::net::IpAddr, node: super::config::NodeId) -> Peer {
+        match self.endpoints.at(address) {
+            Some((_, endpoint)) => endpoint.as_receiver(),
+            None => Peer { identity: self.repository.identity(address, node), names: 0 },
+        }
+    }
+}
+
+/// The port that rules see: ICMP has none.
+fn destination_port(flow: FlowKey) -> u16 {
+    match flow.protocol {
+        Protocol::Tcp | Protocol::Udp => flow.destination.port(),
+        Protocol::Icmp | Protocol::Icmpv6 => 0,
+    }
+}

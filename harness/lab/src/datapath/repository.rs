@@ -1,0 +1,162 @@
+//! The policies of the cluster, the identities that there are, and how both become what is
+//! enforced.
+//!
+//! Every change compiles anew what all endpoints enforce: a policy can mention ranges that become
+//! identities to all others, and a pod can bring an identity that policies of others select.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use ztc_model::identity::{Identity, Reserved};
+use ztc_model::labels::Labels;
+use ztc_model::policy::{NamedPorts, Policy, PolicyRef, endpoint_policy};
+
+use super::config::NodeId;
+use super::endpoints::{Endpoint, Endpoints, Enforced};
+use super::identity::{Identities, Number};
+use super::ipcache::IpCache;
+use super::policy_map::{KnownPeer, Names, Peer, PolicyMap};
+
+/// The number of no names at all, which most endpoints have.
+const NO_NAMES: Names = 0;
+
+/// Policies and identities.
+#[derive(Debug)]
+pub(super) struct Repository {
+    policies: BTreeMap<PolicyRef, Policy>,
+    revision: u64,
+    identities: Identities,
+    ipcache: IpCache,
+    /// The sets of named ports by their numbers.
+    named_ports: Vec<NamedPorts>,
+}
+
+impl Repository {
+    /// No policies, and no addresses but those of the nodes.
+    pub(super) fn new(nodes: impl IntoIterator<Item = (IpAddr, NodeId)>) -> Self {
+        let mut ipcache = IpCache::default();
+        for (address, node) in nodes {
+            ipcache.set_node(address, node);
+        }
+        Self {
+            policies: BTreeMap::new(),
+            // As in Cilium, where an agent without policies is at 1.
+            revision: 1,
+            identities: Identities::new(),
+            ipcache,
+            named_ports: vec![NamedPorts::new()],
+        }
+    }
+
+    /// The revision of the policies.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Adds a policy or replaces the one of its name.
+    pub(super) fn apply(&mut self, policy: Policy) {
+        self.policies.insert(policy.reference(), policy);
+        self.mention_ranges();
+        self.revision += 1;
+    }
+
+    /// Removes a policy; one that does not exist changes nothing.
+    pub(super) fn remove(&mut self, policy: &PolicyRef) {
+        if self.policies.remove(policy).is_some() {
+            self.mention_ranges();
+            self.revision += 1;
+        }
+    }
+
+    /// Gives an address to a pod; returns the number of its identity.
+    pub(super) fn add_pod(&mut self, address: IpAddr, labels: Labels) -> Number {
+        let identity = self.identities.number(&Identity::Endpoint(labels));
+        self.ipcache.set_pod(address, identity);
+        identity
+    }
+
+    /// Takes an address from a pod.
+    pub(super) fn remove_pod(&mut self, address: IpAddr) {
+        self.ipcache.forget(address);
+    }
+
+    /// The number of a set of named ports.
+    pub(super) fn names(&mut self, named: &NamedPorts) -> Names {
+        let known = self.named_ports.iter().position(|it| it == named);
+        let index = known.unwrap_or_else(|| {
+            self.named_ports.push(named.clone());
+            self.named_ports.len() - 1
+        });
+        Names::try_from(index).expect("there are far fewer endpoints than numbers")
+    }
+
+    /// The identity of an address as a node sees it.
+    pub(super) fn identity(&self, address: IpAddr, seen_from: NodeId) -> Number {
+        self.ipcache.identity(address, seen_from)
+    }
+
+    /// The labels of an identity, as in records.
+    pub(super) fn labels(&self, identity: Number) -> Vec<String> {
+        let identity = self.identities.get(identity);
+        identity.map(|it| it.labels().to_strings()).unwrap_or_default()
+    }
+
+    /// Compiles the policies for all endpoints.
+    pub(super) fn regenerate(&self, endpoints: &mut Endpoints) {
+        let peers = self.peers(endpoints);
+        let mut compiled: HashMap<(Number, Names), Arc<Enforced>> = HashMap::new();
+        for endpoint in endpoints.iter_mut() {
+            let enforced = compiled
+                .entry((endpoint.identity, endpoint.names))
+                .or_insert_with(|| Arc::new(self.compile(endpoint, &peers)));
+            endpoint.enforced = Arc::clone(enforced);
+        }
+    }
+
+    fn compile(&self, endpoint: &Endpoint, peers: &BTreeSet<Peer>) -> Enforced {
+        let labels = self.identities.get(endpoint.identity).map(Identity::labels);
+        let policy = endpoint_policy(self.policies.values(), &labels.unwrap_or_default());
+        let known = |peer: Peer| self.identities.get(peer.identity).map(|it| (peer, it));
+        let senders: BTreeSet<Number> = peers.iter().map(|peer| peer.identity).collect();
+        let senders = senders
+            .into_iter()
+            .filter_map(|identity| known(Peer { identity, names: NO_NAMES }))
+            .map(|(peer, identity)| KnownPeer { peer, identity, named: &endpoint.named_ports });
+        let receivers = peers.iter().filter_map(|peer| known(*peer)).map(|(peer, identity)| {
+            KnownPeer { peer, identity, named: &self.named_ports[peer.names as usize] }
+        });
+        Enforced {
+            revision: self.revision,
+            ingress: PolicyMap::compile(&policy.ingress, senders),
+            egress: PolicyMap::compile(&policy.egress, receivers),
+        }
+    }
+
+    /// Everybody that a packet can come from or go to at the moment.
+    fn peers(&self, endpoints: &Endpoints) -> BTreeSet<Peer> {
+        let nameless = |identity| Peer { identity, names: NO_NAMES };
+        let reserved = Reserved::ALL.into_iter().map(|name| nameless(name.number()));
+        let ranges = self.ipcache.range_identities().map(nameless);
+        let pods = endpoints.iter().map(Endpoint::as_receiver);
+        reserved.chain(ranges).chain(pods).collect()
+    }
+
+    /// Makes identities of the ranges that policies mention, those that they leave out too.
+    fn mention_ranges(&mut self) {
+        let ranges: BTreeSet<IpNet> = self
+            .policies
+            .values()
+            .flat_map(|policy| &policy.specs().specs)
+            .flat_map(|spec| spec.policy.ingress.rules.iter().chain(&spec.policy.egress.rules))
+            .flat_map(|rule| rule.peers.cidrs())
+            .map(|range| range.trunc())
+            .collect();
+        let numbered: Vec<(IpNet, Number)> = ranges
+            .into_iter()
+            .map(|range| (range, self.identities.number(&Identity::Cidr(range))))
+            .collect();
+        self.ipcache.set_ranges(numbered);
+    }
+}

@@ -1,0 +1,405 @@
+//! The way of a packet from the port where it enters to the port where it leaves.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use ztc_model::evidence::Direction;
+use ztc_model::hubble::Line;
+use ztc_model::policy::{Policy, PolicyRef};
+
+use crate::fault::Fault;
+
+use super::config::{Attachment, Config, NodeConfig, NodeId, Now, PortId};
+use super::conntrack::{Belongs, Conntrack};
+use super::endpoints::{Endpoint, EndpointState, Endpoints, Enforced};
+use super::hooks::{Fate, Sabotage};
+use super::packet::{Content, Packet, Unreadable};
+use super::proxy::{Proxies, Redirect};
+use super::record::{DropReason, Recorder};
+use super::repository::Repository;
+use super::service::{Services, Translation};
+
+/// The switch of one cluster.
+#[derive(Debug)]
+pub(crate) struct Datapath {
+    pub(super) nodes: Vec<NodeConfig>,
+    pub(super) repository: Repository,
+    pub(super) endpoints: Endpoints,
+    pub(super) proxies: Proxies,
+    pub(super) sabotage: Sabotage,
+    services: Services,
+    /// The connections of each node.
+    conntracks: Vec<Conntrack>,
+    ports: HashMap<PortId, Plugged>,
+    /// The port of each node, and the addresses behind it.
+    node_ports: Vec<Option<(PortId, Vec<IpAddr>)>>,
+    outside: HashMap<IpAddr, PortId>,
+    next_port: u32,
+}
+
+/// What is plugged into a port, as far as a packet from there needs to know.
+#[derive(Debug, Clone, Copy)]
+enum Plugged {
+    Pod(NodeId, IpAddr),
+    Node(NodeId),
+    Outside(IpAddr),
+}
+
+/// What became of a packet.
+#[derive(Debug)]
+pub(crate) struct Forwarded {
+    /// Where it leaves, and its bytes.
+    pub(crate) to: Option<(PortId, Vec<u8>)>,
+    /// What is on record about it.
+    pub(crate) flows: Vec<Line>,
+}
+
+/// A packet on its way.
+#[derive(Debug)]
+pub(super) struct Visit {
+    pub(super) packet: Packet,
+    pub(super) now: Now,
+    /// The service that the client asked for, where the packet goes to a backend of it.
+    pub(super) asked: Option<SocketAddr>,
+    pub(super) flows: Vec<Line>,
+}
+
+impl Datapath {
+    /// A switch with nothing plugged in, and no policies.
+    pub(crate) fn new(config: Config) -> Self {
+        let Config { nodes, services, faults } = config;
+        let addresses = nodes.iter().enumerate().map(|(at, node)| (node.address, NodeId(at)));
+        Self {
+            repository: Repository::new(addresses),
+            endpoints: Endpoints::default(),
+            proxies: Proxies::new(),
+            sabotage: Sabotage::new(faults),
+            services: Services::new(services),
+            conntracks: nodes.iter().map(|_| Conntrack::new()).collect(),
+            ports: HashMap::new(),
+            node_ports: nodes.iter().map(|_| None).collect(),
+            outside: HashMap::new(),
+            next_port: 0,
+            nodes,
+        }
+    }
+
+    /// Plugs something in. A pod is subject to the policies there are from its first packet on.
+    pub(crate) fn attach(&mut self, attachment: Attachment) -> PortId {
+        let port = PortId(self.next_port);
+        self.next_port += 1;
+        let plugged = match attachment {
+            Attachment::Pod { reference, node, address, labels, named_ports } => {
+                let endpoint = Endpoint {
+                    id: port.0 + 1,
+                    reference,
+                    node,
+                    address,
+                    identity: self.repository.add_pod(address, labels),
+                    names: self.repository.names(&named_ports),
+                    named_ports,
+                    enforced: Enforced::closed(),
+                };
+                self.endpoints.insert(port, endpoint);
+                self.repository.regenerate(&mut self.endpoints);
+                Plugged::Pod(node, address)
+            }
+            Attachment::Node { node, addresses } => {
+                self.node_ports[node.0] = Some((port, addresses));
+                Plugged::Node(node)
+            }
+            Attachment::Outside { address } => {
+                self.outside.insert(address, port);
+                Plugged::Outside(address)
+            }
+        };
+        self.ports.insert(port, plugged);
+        port
+    }
+
+    /// Unplugs a port. What is left of its connections is forgotten.
+    pub(crate) fn detach(&mut self, port: PortId, now: Now) {
+        match self.ports.remove(&port) {
+            Some(Plugged::Pod(_, address)) => {
+                self.endpoints.remove(port);
+                if self.endpoints.at(address).is_none() {
+                    self.repository.remove_pod(address);
+                }
+                for conntrack in &mut self.conntracks {
+                    conntrack.forget(address, now.monotonic);
+                }
+            }
+            Some(Plugged::Node(node)) => self.node_ports[node.0] = None,
+            Some(Plugged::Outside(address)) => {
+                self.outside.remove(&address);
+            }
+            None => {}
+        }
+    }
+
+    /// Adds a policy or replaces the one of its name; returns the revision that contains it.
+    pub(crate) fn apply(&mut self, policy: Policy, now: Now) -> u64 {
+        self.repository.apply(policy);
+        self.policies_changed(now)
+    }
+
+    /// Removes a policy; one that does not exist changes nothing. Returns the revision without it.
+    pub(crate) fn remove(&mut self, policy: &PolicyRef, now: Now) -> u64 {
+        self.repository.remove(policy);
+        self.policies_changed(now)
+    }
+
+    /// The revision of the policies.
+    pub(crate) fn revision(&self) -> u64 {
+        self.repository.revision()
+    }
+
+    /// What is enforced for each pod.
+    pub(crate) fn endpoints(&self) -> Vec<EndpointState> {
+        self.endpoints.states()
+    }
+
+    /// Takes a packet in.
+    pub(crate) fn forward(&mut self, from: PortId, packet: Vec<u8>, now: Now) -> Forwarded {
+        let Some(plugged) = self.ports.get(&from).copied() else {
+            return Forwarded { to: None, flows: Vec::new() };
+        };
+        let packet = match Packet::parse(packet) {
+            Ok(packet) => packet,
+            Err(reason) => {
+                return self.finish(None, self.unreadable(plugged, reason, now));
+            }
+        };
+        let mut visit = Visit { packet, now, asked: None, flows: Vec::new() };
+        let to = match plugged {
+            Plugged::Pod(node, address) => self.from_pod(from, node, address, &mut visit),
+            Plugged::Node(node) => self.from_node(node, &mut visit),
+            Plugged::Outside(address) => self.from_outside(address, &mut visit),
+        };
+        let Visit { packet, flows, .. } = visit;
+        self.finish(to.map(|port| (port, packet.into_bytes())), flows)
+    }
+
+    /// Whoever writes records now.
+    pub(super) fn recorder(&self, now: Now) -> Recorder<'_> {
+        Recorder {
+            nodes: &self.nodes,
+            repository: &self.repository,
+            endpoints: &self.endpoints,
+            wrong_policy_name: self.sabotage.faults.has(Fault::WrongPolicyName),
+            now: now.wall,
+        }
+    }
+
+    /// Lets a packet pass a hook, and remembers its connection.
+    pub(super) fn pass(
+        &mut self,
+        node: NodeId,
+        hook: Direction,
+        belongs: Belongs,
+        visit: &Visit,
+    ) -> Fate {
+        if belongs == Belongs::New {
+            let asked = visit.asked.filter(|_| hook == Direction::Egress);
+            self.conntracks[node.0].open(hook, &visit.packet, asked, visit.now.monotonic);
+        }
+        Fate::Passes
+    }
+
+    fn policies_changed(&mut self, now: Now) -> u64 {
+        self.sabotage.policy_changed(now.monotonic);
+        self.repository.regenerate(&mut self.endpoints);
+        self.repository.revision()
+    }
+
+    fn finish(&self, to: Option<(PortId, Vec<u8>)>, mut flows: Vec<Line>) -> Forwarded {
+        if self.sabotage.faults.has(Fault::LoseFlowRecords) {
+            flows.clear();
+        }
+        Forwarded { to, flows }
+    }
+
+    fn unreadable(&self, from: Plugged, reason: Unreadable, now: Now) -> Vec<Line> {
+        let (ends, reason) = match reason {
+            Unreadable::Malformed => return Vec::new(),
+            Unreadable::Fragment(from, to) => ((from, to), DropReason::Fragment),
+            Unreadable::Protocol(from, to) => ((from, to), DropReason::UnknownL4Protocol),
+        };
+        match from {
+            Plugged::Pod(node, _) => vec![self.recorder(now).unreadable(node, ends, reason)],
+            Plugged::Node(_) | Plugged::Outside(_) => Vec::new(),
+        }
+    }
+
+    fn from_pod(
+        &mut self,
+        port: PortId,
+        node: NodeId,
+        address: IpAddr,
+        visit: &mut Visit,
+    ) -> Option<PortId> {
+        let source = visit.packet.flow().source.ip();
+        if source != address {
+            let reason = match source.is_ipv4() == address.is_ipv4() {
+                true => DropReason::InvalidSourceIp,
+                false => DropReason::UnsupportedL3Protocol,
+            };
+            return self.drop_at_egress(node, visit, reason);
+        }
+        let belongs = self.look_up(node, Direction::Egress, visit);
+        if matches!(belongs, Belongs::Reply { .. }) {
+            return self.deliver(node, visit);
+        }
+        if self.sabotage.faults.has(Fault::MuteClients) {
+            return None;
+        }
+        let belongs = match self.translate(visit) {
+            Translation::None => belongs,
+            Translation::To(_) => self.look_up(node, Direction::Egress, visit),
+            Translation::NoBackend => {
+                return self.drop_at_egress(node, visit, DropReason::ServiceBackendNotFound);
+            }
+        };
+        match self.judge(port, Direction::Egress, belongs, visit) {
+            Fate::Passes => self.deliver(node, visit),
+            Fate::ToProxy => self.to_proxy(port, node, visit),
+            Fate::Stopped => None,
+        }
+    }
+
+    fn from_node(&mut self, node: NodeId, visit: &mut Visit) -> Option<PortId> {
+        let flow = visit.packet.flow();
+        let now = visit.now.monotonic;
+        let NodeConfig { address, proxy_port, .. } = self.nodes[node.0];
+        if flow.source == SocketAddr::new(address, proxy_port)
+            && let Some(asked) = self.proxies.asked(flow.protocol, flow.destination, now)
+        {
+            // The proxy's answer belongs to a connection that the client's egress has let pass.
+            visit.packet.set_source(asked);
+            return self.endpoints.at(flow.destination.ip()).map(|(port, _)| port);
+        }
+        if let Some(client) = self.proxies.client_of(flow.protocol, flow.source, now) {
+            // Policy was asked at the client's egress, when the query was redirected.
+            visit.packet.set_source(SocketAddr::new(client, flow.source.port()));
+        }
+        self.deliver(node, visit)
+    }
+
+    fn from_outside(&mut self, address: IpAddr, visit: &mut Visit) -> Option<PortId> {
+        let flow = visit.packet.flow();
+        if flow.source.ip() != address {
+            // As the reverse path filter of a router would.
+            return None;
+        }
+        // Its own network is nobody's node; a node that it talks to is found by its address.
+        let node = self.endpoints.at(flow.destination.ip()).map_or(NodeId(0), |(_, it)| it.node);
+        self.deliver(node, visit)
+    }
+
+    /// Sends a packet to the DNS proxy of its client's node.
+    fn to_proxy(&mut self, port: PortId, node: NodeId, visit: &mut Visit) -> Option<PortId> {
+        let flow = visit.packet.flow();
+        let redirect = Redirect {
+            protocol: flow.protocol,
+            endpoint: port,
+            client: flow.source,
+            server: flow.destination,
+            node,
+        };
+        let asked = visit.asked.unwrap_or(flow.destination);
+        self.proxies.redirect(redirect, asked, visit.now.monotonic);
+        let NodeConfig { address, proxy_port, .. } = self.nodes[node.0];
+        visit.packet.set_destination(SocketAddr::new(address, proxy_port));
+        self.node_port(node)
+    }
+
+    /// Finds the port of whom a packet is for, past the ingress hook if that is a pod.
+    fn deliver(&mut self, from: NodeId, visit: &mut Visit) -> Option<PortId> {
+        let flow = visit.packet.flow();
+        if let Some(socket) = self.proxies.socket_for(flow, visit.now.monotonic) {
+            visit.packet.set_destination(socket);
+            return self.node_with(from, socket.ip());
+        }
+        let destination = flow.destination.ip();
+        match self.endpoints.at(destination) {
+            Some((port, endpoint)) => {
+                let node = endpoint.node;
+                self.enter_pod(port, node, visit)
+            }
+            None => self
+                .node_with(from, destination)
+                .or_else(|| self.outside.get(&destination).copied()),
+        }
+    }
+
+    fn enter_pod(&mut self, port: PortId, node: NodeId, visit: &mut Visit) -> Option<PortId> {
+        let belongs = self.look_up(node, Direction::Ingress, visit);
+        if let Belongs::Reply { asked } = belongs {
+            if let Some(asked) = asked {
+                untranslate(&mut visit.packet, asked);
+            }
+            return Some(port);
+        }
+        match self.judge(port, Direction::Ingress, belongs, visit) {
+            Fate::Passes | Fate::ToProxy => Some(port),
+            Fate::Stopped => None,
+        }
+    }
+
+    fn look_up(&mut self, node: NodeId, hook: Direction, visit: &Visit) -> Belongs {
+        self.conntracks[node.0].look_up(hook, &visit.packet, visit.now.monotonic)
+    }
+
+    fn translate(&mut self, visit: &mut Visit) -> Translation {
+        let flow = visit.packet.flow();
+        let endpoints = &self.endpoints;
+        let address_of = |pod: &_| endpoints.address_of(pod);
+        let translation = self.services.translate(flow, address_of, visit.now.monotonic);
+        if let Translation::To(backend) = translation {
+            visit.packet.set_destination(backend);
+            visit.asked = Some(flow.destination);
+        }
+        translation
+    }
+
+    fn drop_at_egress(
+        &self,
+        node: NodeId,
+        visit: &mut Visit,
+        reason: DropReason,
+    ) -> Option<PortId> {
+        let record =
+            self.recorder(visit.now).dropped(node, Direction::Egress, &visit.packet, reason);
+        visit.flows.push(record);
+        None
+    }
+
+    /// The node that answers on an address: the given one if it does, as nodes may share some.
+    fn node_with(&self, preferred: NodeId, address: IpAddr) -> Option<PortId> {
+        let answers = |node: &&Option<(PortId, Vec<IpAddr>)>| {
+            node.as_ref().is_some_and(|(_, addresses)| addresses.contains(&address))
+        };
+        let first = self.node_ports.get(preferred.0).into_iter();
+        let node = first.chain(&self.node_ports).find(answers)?;
+        node.as_ref().map(|(port, _)| *port)
+    }
+
+    fn node_port(&self, node: NodeId) -> Option<PortId> {
+        self.node_ports[node.0].as_ref().map(|(port, _)| *port)
+    }
+}
+
+/// Lets a reply come from the service that its client asked.
+fn untranslate(packet: &mut Packet, asked: SocketAddr) {
+    match packet.content() {
+        Content::Tcp(_) | Content::Udp => packet.set_source(asked),
+        Content::Icmp(Some(quoted)) => {
+            // An error of a router on the way is from the router; one of the backend's is from it.
+            if packet.flow().source.ip() == quoted.flow.destination.ip() {
+                packet.set_source(asked);
+            }
+            packet.set_quoted_destination(asked);
+        }
+        Content::Icmp(None) => {}
+    }
+}

@@ -1,0 +1,177 @@
+//! Ways to break the lab on purpose, so that the harness can be tested: each must be noticed.
+//!
+//! Faults come after the decision about a packet, and only where policy was asked: not for a node
+//! that talks to its own pods, so that pods become ready and the harness comes to the point where
+//! it has to notice.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The environment variable that faults are read from, as names with a comma between.
+pub const VARIABLE: &str = "ZTC_LAB_FAULT";
+
+/// One way to be broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// `ignore-egress-deny`: what a deny rule keeps in passes. The records say that it was dropped.
+    IgnoreEgressDeny,
+    /// `allow-everything`: all that policy drops passes, names that the DNS proxy refuses too. The
+    /// records say that it was dropped.
+    AllowEverything,
+    /// `drop-everything`: all that policy is asked about vanishes in its original direction. The
+    /// records are those of the decision: a connection that was allowed is on record as allowed,
+    /// and nothing tells of the loss.
+    DropEverything,
+    /// `lose-flow-records`: enforcement works, and no record of it leaves.
+    LoseFlowRecords,
+    /// `wrong-policy-name`: enforcement works, and records name another policy.
+    WrongPolicyName,
+    /// `late-enforcement=300ms`: until that long after the last change of a policy, what policy
+    /// denies passes. It is enforcement that is late, so there is no record of a denial before.
+    LateEnforcement(Duration),
+    /// `leak-one-in=20`: of the flows that policy drops every 20th passes, all of its packets
+    /// through both hooks. The records say that they were dropped.
+    LeakOneIn(NonZeroU32),
+    /// `mute-clients`: what a pod sends on its own account vanishes before the switch looks at it,
+    /// without a record. What it answers to others passes.
+    MuteClients,
+}
+
+/// The ways in which a lab is broken; normally none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Faults(Vec<Fault>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, fault) in self.0.iter().enumerate() {
+            if position > 0 {
+                f.write_str(",")?;
+            }
+            match fault {
+                Fault::IgnoreEgressDeny => f.write_str("ignore-egress-deny")?,
+                Fault::AllowEverything => f.write_str("allow-everything")?,
+                Fault::DropEverything => f.write_str("drop-everything")?,
+                Fault::LoseFlowRecords => f.write_str("lose-flow-records")?,
+                Fault::WrongPolicyName => f.write_str("wrong-policy-name")?,
+                Fault::LateEnforcement(late) => {
+                    write!(f, "late-enforcement={}ms", late.as_millis())?;
+                }
+                Fault::LeakOneIn(count) => write!(f, "leak-one-in={count}")?,
+                Fault::MuteClients => f.write_str("mute-clients")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A text that is no list of faults.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` is no fault of the lab; valid in {VARIABLE} are `ignore-egress-deny`, \
+     `allow-everything`, `drop-everything`, `lose-flow-records`, `wrong-policy-name`, \
+     `late-enforcement=300ms`, `leak-one-in=20` and `mute-clients`"
+)]
+pub struct NotAFault {
+    text: String,
+}
+
+impl Faults {
+    /// A lab that is broken in these ways.
+    pub fn new(faults: impl IntoIterator<Item = Fault>) -> Self {
+        Self(faults.into_iter().collect())
+    }
+
+    /// Whether it is broken in this way.
+    pub(crate) fn has(&self, fault: Fault) -> bool {
+        self.0.contains(&fault)
+    }
+
+    /// For how long after a change of a policy denials are not enforced.
+    pub(crate) fn late_enforcement(&self) -> Option<Duration> {
+        self.0.iter().find_map(|fault| match fault {
+            Fault::LateEnforcement(delay) => Some(*delay),
+            _ => None,
+        })
+    }
+
+    /// One of how many denied flows passes.
+    pub(crate) fn leak_one_in(&self) -> Option<NonZeroU32> {
+        self.0.iter().find_map(|fault| match fault {
+            Fault::LeakOneIn(flows) => Some(*flows),
+            _ => None,
+        })
+    }
+}
+
+/// Reads names with a comma between; an empty text is none.
+impl FromStr for Faults {
+    type Err = NotAFault;
+
+    fn from_str(text: &str) -> Result<Self, NotAFault> {
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        names.map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl FromStr for Fault {
+    type Err = NotAFault;
+
+    fn from_str(text: &str) -> Result<Self, NotAFault> {
+        let fault = match text.split_once('=') {
+            None => match text {
+                "ignore-egress-deny" => Some(Self::IgnoreEgressDeny),
+                "allow-everything" => Some(Self::AllowEverything),
+                "drop-everything" => Some(Self::DropEverything),
+                "lose-flow-records" => Some(Self::LoseFlowRecords),
+                "wrong-policy-name" => Some(Self::WrongPolicyName),
+                "mute-clients" => Some(Self::MuteClients),
+                _ => None,
+            },
+            Some(("late-enforcement", delay)) => milliseconds(delay).map(Self::LateEnforcement),
+            Some(("leak-one-in", flows)) => flows.parse().ok().map(Self::LeakOneIn),
+            Some(_) => None,
+        };
+        fault.ok_or_else(|| NotAFault { text: text.to_owned() })
+    }
+}
+
+fn milliseconds(text: &str) -> Option<Duration> {
+    text.strip_suffix("ms")?.parse().ok().map(Duration::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_read_from_names_with_a_comma_between() {
+        let faults: Faults = "ignore-egress-deny, late-enforcement=300ms,leak-one-in=20".parse().unwrap();
+        assert!(faults.has(Fault::IgnoreEgressDeny));
+        assert!(!faults.has(Fault::AllowEverything));
+        assert_eq!(faults.late_enforcement(), Some(Duration::from_millis(300)));
+        assert_eq!(faults.leak_one_in(), NonZeroU32::new(20));
+    }
+
+    #[test]
+    fn an_empty_text_is_no_fault() {
+        assert_eq!("".parse(), Ok(Faults::default()));
+    }
+
+    #[test]
+    fn every_name_in_the_message_is_a_fault() {
+        let message = "tpyo".parse::<Faults>().unwrap_err().to_string();
+        let mut names = message.split('`').skip(1).step_by(2);
+        assert_eq!(names.next(), Some("tpyo"));
+        let faults: Vec<Fault> = names.map(|name| name.parse().unwrap()).collect();
+        assert_eq!(faults.len(), 8);
+    }
+
+    #[test]
+    fn a_fault_without_its_number_is_refused() {
+        for text in ["late-enforcement", "late-enforcement=soon", "leak-one-in=0", "mute-clients=1"] {
+            assert!(text.parse::<Faults>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! What the lab does with Linux: namespaces, devices, sockets, processes.
+//!
+//! Nothing in here decides about a packet or a name; that is the datapath's, which does no I/O.
+
+mod agent;
+mod dns_proxy;
+mod dns_upstream;
+mod journal;
+mod kubelet;
+mod netlink;
+mod netns;
+mod node;
+mod pump;
+mod runtime_thread;
+mod sandbox;
+mod tun;
+mod workload;
+
+pub use agent::{AgentCommand, AgentLaunch};
+pub use sandbox::{Entered, SandboxError, enter};
+
+pub(crate) use agent::{Agent, AgentError};
+pub(crate) use kubelet::Prober;
+pub(crate) use node::{Node, NodeError};
+pub(crate) use pump::{Pump, PumpError, Switch};
+pub(crate) use sandbox::{WORK_DIR, is_inside};
+pub(crate) use workload::{Workload, WorkloadError, WorkloadPlan};

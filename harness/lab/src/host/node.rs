@@ -1,0 +1,82 @@
+//! A node: its network namespace, its DNS proxy, and kubelet's probes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::dns_proxy::{self, DnsProxyError};
+use super::kubelet::AMBIENT_PROBE_SOURCE;
+use super::netns::{NetNs, NetnsError};
+use super::pump::{Plug, Pump, PumpError};
+use super::runtime_thread::{RuntimeThread, RuntimeThreadError};
+use crate::datapath::{Attachment, NodeConfig, NodeId};
+
+/// Why a node could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NodeError {
+    /// No network namespace.
+    #[error("cannot make the network of {node}")]
+    Netns {
+        /// Which node.
+        node: String,
+        /// Why.
+        source: NetnsError,
+    },
+    /// It could not be plugged into the switch.
+    #[error("cannot plug {node} in")]
+    Attach {
+        /// Which node.
+        node: String,
+        /// Why.
+        source: PumpError,
+    },
+    /// Its thread could not be started.
+    #[error("cannot start {node}")]
+    Thread {
+        /// Which node.
+        node: String,
+        /// Why.
+        source: RuntimeThreadError,
+    },
+    /// Its DNS proxy could not be started.
+    #[error("cannot start the DNS proxy of {node}")]
+    DnsProxy {
+        /// Which node.
+        node: String,
+        /// Why.
+        source: DnsProxyError,
+    },
+}
+
+/// A node at work.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// What it is to the datapath.
+    pub(crate) config: NodeConfig,
+    /// The runtime whose sockets are the node's.
+    pub(crate) thread: RuntimeThread,
+    _plug: Plug,
+    _netns: NetNs,
+}
+
+impl Node {
+    /// Starts a node. Blocks for some milliseconds.
+    pub(crate) fn start(id: NodeId, config: NodeConfig, pump: &Pump) -> Result<Self, NodeError> {
+        let node = || config.name.clone();
+        let addresses = vec![config.address, AMBIENT_PROBE_SOURCE];
+        let (netns, device) = NetNs::create(&addresses)
+            .map_err(|source| NodeError::Netns { node: node(), source })?;
+        let plug = pump
+            .attach(Attachment::Node { node: id, addresses }, device)
+            .map_err(|source| NodeError::Attach { node: node(), source })?;
+        let thread = RuntimeThread::start(&config.name, Some(&netns))
+            .map_err(|source| NodeError::Thread { node: node(), source })?;
+        dns_proxy::start(&thread, &netns, &config, Arc::clone(pump.switch()))
+            .map_err(|source| NodeError::DnsProxy { node: node(), source })?;
+        Ok(Self { config, thread, _plug: plug, _netns: netns })
+    }
+
+    /// Where the probes of a pod come from.
+    pub(crate) fn probe_source(&self, ambient: bool) -> IpAddr {
+        if ambient { AMBIENT_PROBE_SOURCE } else { self.config.address }
+    }
+}

@@ -1,0 +1,285 @@
+//! One lane at work: a switch, two nodes, the outside hosts, and the pods that exist now.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::{join_all, try_join, try_join_all};
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout_at};
+use ztc_engine::fabric::{FirstRun, Lane, Readiness};
+use ztc_model::world::PodRef;
+
+use crate::datapath::{Attachment, Config, Datapath, NodeId};
+use crate::fault::Faults;
+use crate::host::{
+    Agent, AgentCommand, AgentError, AgentLaunch, Node, NodeError, Prober, Pump, PumpError, WORK_DIR,
+    Workload, WorkloadError, WorkloadPlan,
+};
+use crate::plan::{AddressPool, NODES, OutsidePlan, Plan, PlanError, PodPlan, node_configs, resolv_conf};
+
+/// How long a lane may take to come up.
+const UP: Duration = Duration::from_secs(10);
+
+/// Why a lane does not come up, or a pod is not made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LaneError {
+    #[error("cannot make a directory in {WORK_DIR}")]
+    Directory { source: io::Error },
+    #[error(transparent)]
+    Pump(#[from] PumpError),
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    #[error(transparent)]
+    Address(#[from] PlanError),
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    #[error("pod {pod} is not ready after {UP:?}: {status}{log}")]
+    NotReady { pod: PodRef, status: String, log: String },
+}
+
+/// A lane at work. Dropped, all of it is gone.
+#[derive(Debug)]
+pub(crate) struct RunningLane {
+    pods: Mutex<BTreeMap<PodRef, Arc<RunningPod>>>,
+    outside: BTreeMap<String, Workload>,
+    addresses: Mutex<Vec<AddressPool>>,
+    nodes: Vec<Node>,
+    pump: Arc<Pump>,
+    command: AgentCommand,
+    files: AtomicUsize,
+    directory: TempDir,
+}
+
+/// A pod at work.
+#[derive(Debug)]
+pub(crate) struct RunningPod {
+    /// Its node.
+    pub(crate) node: NodeId,
+    /// Where its readiness probes come from.
+    pub(crate) probe_source: IpAddr,
+    prober: Option<Prober>,
+    workload: Workload,
+}
+
+impl RunningLane {
+    /// Brings up everything that the plan has with the world, and waits until all of it is ready.
+    pub(crate) async fn start(
+        lane: Lane,
+        plan: &Plan,
+        command: AgentCommand,
+        faults: Faults,
+    ) -> Result<Self, LaneError> {
+        let deadline = Instant::now() + UP;
+        let directory = tempfile::Builder::new()
+            .prefix(&format!("lane-{}-", lane.0))
+            .tempdir_in(WORK_DIR)
+            .map_err(|source| LaneError::Directory { source })?;
+        let nodes = node_configs();
+        let services = plan.services.clone();
+        let datapath = Datapath::new(Config { nodes: nodes.clone(), services, faults });
+        let pump = Arc::new(Pump::start(&format!("switch-{}", lane.0), datapath)?);
+        let nodes = try_join_all(nodes.into_iter().enumerate().map(|(index, config)| {
+            let pump = Arc::clone(&pump);
+            blocking(move || Node::start(NodeId(index), config, &pump))
+        }));
+        let mut running = Self {
+            nodes: nodes.await?,
+            addresses: Mutex::new((0..NODES.len()).map(AddressPool::of_pods).collect()),
+            pods: Mutex::default(),
+            outside: BTreeMap::new(),
+            pump,
+            command,
+            files: AtomicUsize::new(0),
+            directory,
+        };
+        running.populate(plan).await?;
+        running.ready(deadline).await?;
+        Ok(running)
+    }
+
+    /// Makes the outside hosts and the pods of the world, all at once.
+    async fn populate(&mut self, plan: &Plan) -> Result<(), LaneError> {
+        let outside = try_join_all(plan.outside.iter().map(async |host| {
+            Ok::<_, LaneError>((host.name.clone(), self.start_outside(host).await?))
+        }));
+        let pods = plan.pods.values().filter(|pod| pod.with_the_world);
+        let pods = try_join_all(pods.map(|pod| self.start_pod(pod, Vec::new())));
+        let (outside, _pods) = try_join(outside, pods).await?;
+        self.outside = outside.into_iter().collect();
+        Ok(())
+    }
+
+    /// Waits until every agent answers and every readiness probe passes.
+    async fn ready(&self, deadline: Instant) -> Result<(), LaneError> {
+        let pods: Vec<_> = self.pods().iter().map(|(name, pod)| (name.clone(), Arc::clone(pod))).collect();
+        let agents = pods.iter().map(|(_, pod)| &pod.workload.agent);
+        let outside = self.outside.values().map(|workload| &workload.agent);
+        try_join_all(agents.chain(outside).map(|agent| agent.connect(deadline - Instant::now())))
+            .await?;
+        for (name, pod) in pods {
+            let Some(prober) = &pod.prober else { continue };
+            if timeout_at(deadline, prober.passes()).await.is_err() {
+                let status = prober.readiness().message.unwrap_or_else(|| "no probe yet".to_owned());
+                let log = self.pump.check().map_or_else(|error| format!("; {error}"), |()| String::new());
+                return Err(LaneError::NotReady { pod: name, status, log });
+            }
+        }
+        Ok(())
+    }
+
+    async fn start_outside(&self, host: &OutsidePlan) -> Result<Workload, LaneError> {
+        let (socket, resolv) = self.file_names();
+        let plan = WorkloadPlan {
+            address: host.address,
+            attachment: Attachment::Outside { address: host.address },
+            launch: AgentLaunch {
+                name: format!("outside/{}", host.name),
+                socket,
+                resolv_conf: resolv,
+                serve: host.serve.clone(),
+                first: Vec::new(),
+            },
+            // Nobody resolves names for it.
+            resolv_conf: String::new(),
+        };
+        Ok(self.start_workload(plan).await?)
+    }
+
+    /// Makes a pod; returns when its agent runs, ready or not.
+    pub(crate) async fn start_pod(&self, pod: &PodPlan, first: Vec<FirstRun>) -> Result<(), LaneError> {
+        let address = self.addresses()[pod.node.0].take()?;
+        let (socket, resolv) = self.file_names();
+        let plan = WorkloadPlan {
+            address,
+            attachment: Attachment::Pod {
+                reference: pod.reference.clone(),
+                node: pod.node,
+                address,
+                labels: pod.labels.clone(),
+                named_ports: pod.named_ports.clone(),
+            },
+            launch: AgentLaunch {
+                name: pod.reference.to_string(),
+                socket,
+                resolv_conf: resolv,
+                serve: pod.serve.clone(),
+                first,
+            },
+            resolv_conf: resolv_conf(&pod.reference.namespace),
+        };
+        let workload = match self.start_workload(plan).await {
+            Ok(workload) => workload,
+            Err(error) => {
+                self.addresses()[pod.node.0].give_back(address);
+                return Err(error.into());
+            }
+        };
+        let node = &self.nodes[pod.node.0];
+        let probe_source = node.probe_source(pod.ambient);
+        let prober = pod.readiness.map(|port| {
+            Prober::start(node.thread.handle(), probe_source, SocketAddr::new(address, port))
+        });
+        let running = RunningPod { node: pod.node, probe_source, prober, workload };
+        self.pods().insert(pod.reference.clone(), Arc::new(running));
+        Ok(())
+    }
+
+    async fn start_workload(&self, plan: WorkloadPlan) -> Result<Workload, WorkloadError> {
+        let (pump, command) = (Arc::clone(&self.pump), self.command.clone());
+        let runtime = Handle::current();
+        blocking(move || Workload::start(plan, &pump, &command, &runtime)).await
+    }
+
+    /// Ends a pod, if it exists.
+    pub(crate) async fn stop_pod(&self, pod: &PodRef) {
+        let Some(running) = self.pods().remove(pod) else { return };
+        let (node, address) = (running.node, running.address());
+        running.workload.agent.stop().await;
+        drop(running);
+        self.addresses()[node.0].give_back(address);
+    }
+
+    /// Ends everything, agents first.
+    pub(crate) async fn stop(self) {
+        let pods: Vec<_> = std::mem::take(&mut *self.pods()).into_values().collect();
+        let agents = pods.iter().map(|pod| &pod.workload.agent);
+        let outside = self.outside.values().map(|workload| &workload.agent);
+        join_all(agents.chain(outside).map(Agent::stop)).await;
+        // Threads are waited for, and the caller's runtime must not be.
+        blocking(move || drop((pods, self))).await;
+    }
+
+    /// The switch.
+    pub(crate) fn pump(&self) -> &Pump {
+        &self.pump
+    }
+
+    /// The name of a node.
+    pub(crate) fn node_name(&self, node: NodeId) -> &str {
+        &self.nodes[node.0].config.name
+    }
+
+    /// The pods that exist.
+    pub(crate) fn pods(&self) -> MutexGuard<'_, BTreeMap<PodRef, Arc<RunningPod>>> {
+        // The map is whole whenever the lock is free.
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The outside hosts and their addresses.
+    pub(crate) fn outside(&self) -> impl Iterator<Item = (&str, IpAddr)> {
+        self.outside.iter().map(|(name, workload)| (name.as_str(), workload.address))
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, Vec<AddressPool>> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Names for the socket and the `resolv.conf` of one more agent. Numbers, as the path of a
+    /// socket has at most 107 bytes (unix(7)) and the name of a pod may have 253.
+    fn file_names(&self) -> (PathBuf, PathBuf) {
+        let number = self.files.fetch_add(1, Ordering::Relaxed);
+        let name = |kind| self.directory.path().join(format!("{number}.{kind}"));
+        (name("sock"), name("resolv.conf"))
+    }
+}
+
+impl RunningPod {
+    /// Its address.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.workload.address
+    }
+
+    /// Its agent.
+    pub(crate) fn agent(&self) -> &Agent {
+        &self.workload.agent
+    }
+
+    /// What kubelet says of it. Without a probe it is ready as soon as its agent answers.
+    pub(crate) async fn readiness(&self) -> Readiness {
+        match &self.prober {
+            Some(prober) => prober.readiness(),
+            None => Readiness { ready: self.agent().answers().await, probes: None, message: None },
+        }
+    }
+}
+
+/// Does work that blocks on a thread where it may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down, and takes this task with it.
+            Err(_cancelled) => std::future::pending().await,
+        },
+    }
+}

@@ -1,0 +1,118 @@
+//! What policies decide, rule by rule, each with the source of the rule.
+//!
+//! `pkg/...` is a path in cilium/cilium at version 1.20; "recorded" means that it was seen on a
+//! real cluster, Cilium 1.20.2 on Kubernetes 1.36.
+
+mod default_deny;
+mod elements;
+mod kubernetes;
+mod names;
+mod peers;
+mod ports;
+mod precedence;
+mod subjects;
+
+use std::collections::BTreeMap;
+
+use ztc_model::dns::DnsRule;
+use ztc_model::identity::{Identity, Reserved, endpoint_labels};
+use ztc_model::labels::Labels;
+use ztc_model::manifest::manifests;
+use ztc_model::policy::{
+    Decision, EndpointPolicy, NamedPorts, Policy, PolicyRef, Protocol, endpoint_policy,
+};
+use ztc_model::yaml::Source;
+
+/// The policies of a text of manifests.
+fn policies(text: &str) -> Vec<Policy> {
+    match manifests(&Source::new("policies.yaml", text)) {
+        Ok(manifests) => manifests.into_iter().map(|manifest| manifest.policy).collect(),
+        Err(diagnostic) => panic!("{diagnostic}"),
+    }
+}
+
+/// The message about a text of manifests that must be refused.
+fn refusal(text: &str) -> String {
+    let refused = manifests(&Source::new("policies.yaml", text));
+    refused.expect_err("it must be refused").message
+}
+
+fn labels<const N: usize>(labels: [(&str, &str); N]) -> BTreeMap<String, String> {
+    labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+/// A pod with `app=APP` in a namespace that is labelled `team=NAMESPACE`.
+fn pod(namespace: &str, app: &str) -> Labels {
+    endpoint_labels(namespace, &labels([("team", namespace)]), app, &labels([("app", app)]))
+}
+
+fn peer(namespace: &str, app: &str) -> Identity {
+    Identity::Endpoint(pod(namespace, app))
+}
+
+fn range(text: &str) -> Identity {
+    Identity::Cidr(text.parse().unwrap())
+}
+
+fn reference(text: &str) -> PolicyRef {
+    text.parse().unwrap()
+}
+
+/// A spec for the pods `app=web` of `shop`.
+fn namespaced(spec: &str) -> String {
+    let spec = spec.trim_end().replace('\n', "\n  ");
+    format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\n\
+         metadata: {{ name: one, namespace: shop }}\n\
+         spec:\n  endpointSelector: {{ matchLabels: {{ app: web }} }}\n  {spec}\n"
+    )
+}
+
+/// A spec for every endpoint of the cluster.
+fn clusterwide(spec: &str) -> String {
+    let spec = spec.trim_end().replace('\n', "\n  ");
+    format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\n\
+         metadata: {{ name: wide }}\nspec:\n  endpointSelector: {{}}\n  {spec}\n"
+    )
+}
+
+/// A `NetworkPolicy` for the pods `app=web` of `shop`.
+fn kubernetes(spec: &str) -> String {
+    let spec = spec.trim_end().replace('\n', "\n  ");
+    format!(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
+         metadata: {{ name: one, namespace: shop }}\n\
+         spec:\n  podSelector: {{ matchLabels: {{ app: web }} }}\n  {spec}\n"
+    )
+}
+
+/// What policies say about the pod `app=web` of `shop`.
+fn web(text: &str) -> EndpointPolicy {
+    endpoint_policy(&policies(text), &pod("shop", "web"))
+}
+
+fn egress_on(text: &str, to: &Identity, protocol: Protocol, port: u16) -> Decision {
+    web(text).egress.decide(to, protocol, port, &NamedPorts::new())
+}
+
+fn egress(text: &str, to: &Identity) -> Decision {
+    egress_on(text, to, Protocol::Tcp, 8080)
+}
+
+fn ingress(text: &str, from: &Identity) -> Decision {
+    web(text).ingress.decide(from, Protocol::Tcp, 8080, &NamedPorts::new())
+}
+
+fn allowed(by: &str) -> Decision {
+    Decision::Allowed { by: vec![reference(by)] }
+}
+
+fn denied(by: &str) -> Decision {
+    Decision::Denied { by: vec![reference(by)] }
+}
+
+const NOTHING_ENFORCED: Decision = Decision::Allowed { by: Vec::new() };
+const ONE: &str = "CiliumNetworkPolicy/shop/one";
+const WIDE: &str = "CiliumClusterwideNetworkPolicy/wide";
+const KUBERNETES: &str = "NetworkPolicy/shop/one";

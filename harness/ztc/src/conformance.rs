@@ -1,0 +1,147 @@
+//! `cargo test --test conformance`: every case is a test, on the contract of libtest and nextest.
+//!
+//! Listing reads files and nothing else. A case that the fabric cannot run is listed as ignored, by
+//! what the profile declares. Nothing but libtest's own lines goes to standard output.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use tokio::runtime::Runtime;
+use ztc_engine::event::ExitStatus;
+use ztc_engine::profile::Profile;
+use ztc_lab::Entered;
+use ztc_model::verdict::Verdict;
+
+use crate::execution::{Execution, Plan, run_name};
+use crate::project::{Project, ProjectError, Suites};
+use crate::selection::{self, Selected};
+use crate::terminal;
+
+/// The environment variable that names a profile, or a file with one.
+const CLUSTER_ENV: &str = "ZTC_CLUSTER";
+/// The profile of those who name none.
+pub(crate) const DEFAULT_PROFILE: &str = "lab";
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    if let Some(code) = ztc_probe::run_if_agent() {
+        return code;
+    }
+    let args = Arguments::from_args();
+    let project = Project::find();
+    let (suites, profile) = match read(&project) {
+        Ok(read) => read,
+        Err(error) => {
+            terminal::trouble(&ztc_engine::chain(&error));
+            return ExitStatus::Usage.into();
+        }
+    };
+    let cases = selection::all(&suites, &profile);
+    if args.list {
+        return libtest_mimic::run(&args, list(&cases, &profile)).exit_code();
+    }
+    let cases = selected(&args, cases, &profile);
+    if cases.is_empty() {
+        terminal::trouble("the filter selects no case; `--list` shows them all");
+        return ExitStatus::Usage.into();
+    }
+    let plan = Plan { worlds: suites.worlds, cases, results: project.results(), name: name(&args), profile };
+    match ztc_lab::enter() {
+        Ok(Entered::Outside(code)) => code,
+        Ok(Entered::Inside) => run(&args, plan),
+        Err(error) => {
+            terminal::trouble(&ztc_engine::chain(&error));
+            ExitStatus::Inconclusive.into()
+        }
+    }
+}
+
+fn read(project: &Project) -> Result<(Suites, Profile), ProjectError> {
+    let name = std::env::var(CLUSTER_ENV).unwrap_or_else(|_| DEFAULT_PROFILE.to_owned());
+    Ok((project.suites()?, project.profile(&name)?))
+}
+
+fn list(cases: &[Selected], profile: &Profile) -> Vec<Trial> {
+    cases.iter().map(|it| trial(it, profile, || Ok(()))).collect()
+}
+
+fn trial(
+    selected: &Selected,
+    profile: &Profile,
+    run: impl FnOnce() -> Result<(), Failed> + Send + 'static,
+) -> Trial {
+    Trial::test(selected.test_name(profile), run).with_ignored_flag(selected.lacks.is_some())
+}
+
+fn selected(args: &Arguments, cases: Vec<Selected>, profile: &Profile) -> Vec<Selected> {
+    cases
+        .into_iter()
+        .filter(|it| !args.is_filtered_out(&trial(it, profile, || Ok(()))))
+        .collect()
+}
+
+/// Under nextest every test is a process of its own; its folder tells which.
+fn name(args: &Arguments) -> String {
+    match (std::env::var("NEXTEST_RUN_ID"), &args.filter) {
+        (Ok(run), Some(test)) => format!("nextest-{run}-{}", test.replace("::", "-")),
+        _ => run_name(),
+    }
+}
+
+fn run(args: &Arguments, plan: Plan) -> ExitCode {
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            terminal::trouble(&format!("cannot start a runtime: {error}"));
+            return ExitStatus::Inconclusive.into();
+        }
+    };
+    let _inside = runtime.enter();
+    let profile = plan.profile.clone();
+    let cases = plan.cases.clone();
+    let execution = match Execution::begin(plan, None) {
+        Ok(execution) => Arc::new(execution),
+        Err(error) => {
+            terminal::trouble(&ztc_engine::chain(&error));
+            return error.exit_status().into();
+        }
+    };
+    let folder = execution.folder().to_owned();
+    let trials = cases
+        .into_iter()
+        .map(|selected| {
+            let (execution, handle) = (Arc::clone(&execution), runtime.handle().clone());
+            trial(&selected.clone(), &profile, move || {
+                judge(&selected, &handle.block_on(execution.run(&selected)), execution.folder())
+            })
+        })
+        .collect();
+    let mut args = args.clone();
+    // Trials wait on lanes, not on cores.
+    args.test_threads.get_or_insert(profile.lanes.count);
+    let conclusion = libtest_mimic::run(&args, trials);
+    let execution = Arc::into_inner(execution).expect("the trials, which shared it, are over");
+    let finished = runtime.block_on(execution.finish());
+    for trouble in &finished.troubles {
+        terminal::trouble(trouble);
+    }
+    terminal::trouble(&format!("reports: {}", folder.display()));
+    match finished.status {
+        ExitStatus::Pass if conclusion.has_failed() => ExitStatus::Failed.into(),
+        status => status.into(),
+    }
+}
+
+fn judge(
+    selected: &Selected,
+    report: &Option<ztc_engine::event::CaseReport>,
+    folder: &std::path::Path,
+) -> Result<(), Failed> {
+    match (report, &selected.lacks) {
+        (_, Some(lacks)) => Err(Failed::from(lacks)),
+        (None, None) => Err(Failed::from("not run: the run was interrupted")),
+        (Some(report), None) if report.verdict == Verdict::Pass => Ok(()),
+        (Some(report), None) => Err(Failed::from(ztc_report::failure_text(report, Some(folder)))),
+    }
+}

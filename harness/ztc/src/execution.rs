@@ -1,0 +1,252 @@
+//! One run: its fabric, its runner, its reporters, and what it comes to.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use ztc_engine::event::{
+    CaseReport, Event, EventKind, ExitStatus, RunStarted, SCHEMA, Summary,
+};
+use ztc_engine::profile::{FabricKind, Profile};
+use ztc_engine::runner::{EventSink, Runner};
+use ztc_lab::{AgentCommand, AgentLaunch, Lab, LabError};
+use ztc_model::world::World;
+use ztc_probe::{AGENT_ENV, AgentConfig, FirstRun};
+use ztc_report::{Console, ReportErrors, Reporters, RunDir, RunDirError};
+
+use crate::selection::Selected;
+use crate::terminal;
+
+/// What a run is about to do.
+#[derive(Debug)]
+pub struct Plan {
+    /// On what, and at which pace.
+    pub profile: Profile,
+    /// The worlds of its cases.
+    pub worlds: BTreeMap<String, Arc<World>>,
+    /// Its cases, those that the fabric cannot run included.
+    pub cases: Vec<Selected>,
+    /// Where its folder is made.
+    pub results: PathBuf,
+    /// The name of its folder.
+    pub name: String,
+}
+
+/// Why a run could not begin.
+#[derive(Debug, Error)]
+pub enum BeginError {
+    /// The folder for its results could not be made.
+    #[error("cannot make the folder of the run")]
+    Folder(#[from] RunDirError),
+    /// The fabric refused.
+    #[error("cannot use the lab")]
+    Lab(#[from] LabError),
+    /// Signals could not be listened to.
+    #[error("cannot listen for signals")]
+    Signals(#[source] io::Error),
+}
+
+impl BeginError {
+    /// What the process should exit with.
+    pub const fn exit_status(&self) -> ExitStatus {
+        match self {
+            Self::Lab(_) => ExitStatus::Usage,
+            Self::Folder(_) | Self::Signals(_) => ExitStatus::Inconclusive,
+        }
+    }
+}
+
+/// A run that has begun.
+#[derive(Debug)]
+pub struct Execution {
+    runner: Runner,
+    sink: EventSink,
+    folder: RunDir,
+    summary: Mutex<Summary>,
+    interrupted: watch::Receiver<bool>,
+    listening: tokio::task::JoinHandle<()>,
+    reporting: JoinHandle<Result<(), ReportErrors>>,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Finished {
+    /// What the process should exit with.
+    pub status: ExitStatus,
+    /// The counts.
+    pub summary: Summary,
+    /// What went wrong besides the cases, in words.
+    pub troubles: Vec<String>,
+}
+
+impl Execution {
+    /// Begins a run. Must be called inside a runtime, after the lab's namespaces are entered.
+    ///
+    /// # Errors
+    /// [`BeginError`]; nothing is left running.
+    pub fn begin(plan: Plan, console: Option<Console>) -> Result<Self, BeginError> {
+        let lab = Lab::new(agent_command())?;
+        let faults = lab.faults();
+        let folder = make_folder(&plan)?;
+        let (sink, events) = EventSink::new();
+        let (interrupted, listening) = listen(sink.clone()).map_err(BeginError::Signals)?;
+        let reporting = report(events, Reporters::new(&folder), console);
+        sink.emit(EventKind::RunStarted(RunStarted {
+            schema: SCHEMA,
+            run: plan.name.clone(),
+            started: jiff::Timestamp::now().to_string(),
+            ztc: env!("CARGO_PKG_VERSION").to_owned(),
+            profile: plan.profile.profile.clone(),
+            fabric: plan.profile.fabric.word().to_owned(),
+            lanes: plan.profile.lanes.count,
+            cases: runnable(&plan.cases).map(|it| it.case.id.clone()).collect(),
+            faults,
+        }));
+        let mut summary = Summary::default();
+        for selected in &plan.cases {
+            if let Some(reason) = &selected.lacks {
+                summary.ignored += 1;
+                let case = selected.case.id.clone();
+                sink.emit(EventKind::CaseIgnored { case, reason: reason.clone() });
+            }
+        }
+        let runner = match plan.profile.fabric {
+            FabricKind::Lab => Runner::new(
+                Arc::new(lab),
+                plan.profile,
+                plan.worlds,
+                sink.clone(),
+                interrupted.clone(),
+            ),
+        };
+        let summary = Mutex::new(summary);
+        Ok(Self { runner, sink, folder, summary, interrupted, listening, reporting })
+    }
+
+    /// The folder of the run.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// Runs one case in the next free lane; nothing when the run was interrupted before.
+    pub async fn run(&self, selected: &Selected) -> Option<CaseReport> {
+        let report = self.runner.run(&selected.case).await;
+        let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
+        match &report {
+            Some(report) => summary.count(&report.verdict),
+            None => summary.not_run += 1,
+        }
+        report
+    }
+
+    /// Takes everything down and finishes the reports.
+    pub async fn finish(self) -> Finished {
+        let mut troubles = Vec::new();
+        if let Err(left) = self.runner.down().await {
+            troubles.push(left);
+        }
+        let mut summary = self.summary.into_inner().unwrap_or_else(PoisonError::into_inner);
+        summary.interrupted = *self.interrupted.borrow();
+        summary.took_ms = u64::try_from(self.sink.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.sink.emit(EventKind::RunFinished(summary.clone()));
+        // The reporters end with the stream, so every sender has to go first.
+        self.listening.abort();
+        // Ended by the abort, or else by a panic that has been printed.
+        self.listening.await.ok();
+        drop(self.runner);
+        drop(self.sink);
+        match self.reporting.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => troubles.extend(error.errors().iter().map(|it| ztc_engine::chain(it))),
+            Err(_panic) => troubles.push("the reporters panicked".to_owned()),
+        }
+        let status = match summary.exit_status() {
+            ExitStatus::Pass if !troubles.is_empty() => ExitStatus::Inconclusive,
+            status => status,
+        };
+        Finished { status, summary, troubles }
+    }
+}
+
+/// The cases that the fabric can run.
+pub fn runnable(cases: &[Selected]) -> impl Iterator<Item = &Selected> {
+    cases.iter().filter(|it| it.lacks.is_none())
+}
+
+/// A name for a run, by the time at which it begins.
+pub fn run_name() -> String {
+    jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S-%3f").to_string()
+}
+
+/// Two runs can begin in the same millisecond; the second gets a number.
+fn make_folder(plan: &Plan) -> Result<RunDir, RunDirError> {
+    let mut name = plan.name.clone();
+    for number in 2_u32.. {
+        match RunDir::create(&plan.results, &name) {
+            Err(RunDirError::Taken { .. }) => name = format!("{}-{number}", plan.name),
+            result => return result,
+        }
+    }
+    RunDir::create(&plan.results, &name)
+}
+
+/// Agents are this very program in agent mode.
+fn agent_command() -> AgentCommand {
+    AgentCommand::new(|launch: AgentLaunch| {
+        let first = launch
+            .first
+            .into_iter()
+            .map(|run| FirstRun { id: run.id, deadline_ms: run.deadline_ms, stimulus: run.stimulus })
+            .collect();
+        let config = AgentConfig {
+            name: launch.name,
+            socket: launch.socket,
+            resolv_conf: launch.resolv_conf,
+            serve: launch.serve,
+            first,
+        };
+        let mut command = std::process::Command::new("/proc/self/exe");
+        command.env(AGENT_ENV, config.to_json().expect("an agent's configuration has text keys"));
+        command
+    })
+}
+
+/// Turns true at the first interrupt or termination.
+fn listen(sink: EventSink) -> io::Result<(watch::Receiver<bool>, tokio::task::JoinHandle<()>)> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let (sender, interrupted) = watch::channel(false);
+    let listening = tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        sink.emit(EventKind::Interrupted);
+        sender.send_replace(true);
+        // The channel stays open, so that nobody takes its end for an interrupt.
+        sender.closed().await;
+    });
+    Ok((interrupted, listening))
+}
+
+/// Feeds the reporters on a thread of their own: they write files, the lanes must not wait.
+fn report(
+    mut events: mpsc::UnboundedReceiver<Event>,
+    mut reporters: Reporters,
+    mut console: Option<Console>,
+) -> JoinHandle<Result<(), ReportErrors>> {
+    std::thread::spawn(move || {
+        while let Some(event) = events.blocking_recv() {
+            reporters.event(&event);
+            if let Some(console) = &mut console {
+                terminal::show(console.event(&event));
+            }
+        }
+        reporters.finish()
+    })
+}

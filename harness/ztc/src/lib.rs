@@ -1,0 +1,13 @@
+//! The `ztc` command and the conformance test: where data, fabrics, engine and reports meet.
+//!
+//! This room reads files, enters the lab's namespaces and turns verdicts into exit codes. It must
+//! not judge: what a case comes to is the model's word.
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod conformance;
+pub mod execution;
+pub mod project;
+pub mod schemas;
+pub mod selection;
+mod terminal;
