@@ -309,16 +309,15 @@ impl Link {
                         count => splitter.push(&buffer[..count]),
                     }
                     let before = lock(&self.shared).heard;
-                    while let Some(line) = splitter.next_line().map_err(AgentError::Garbage)? {
-                        let message = decode(&line).map_err(AgentError::Garbage)?;
-                        if self.hear(message, attached)? {
-                            hello_by = None;
-                        }
-                    }
+                    let greeted = self.hear_all(&mut splitter, attached);
                     let heard = lock(&self.shared).heard;
+                    // What ends the session is acknowledged as well: nobody is told it again.
                     if let Some(seq) = heard.filter(|_| heard > before) {
                         let ack = encode(&ToAgent::Ack { seq });
                         writer.write_all(&ack).await.map_err(AgentError::Broken)?;
+                    }
+                    if greeted? {
+                        hello_by = None;
                     }
                 }
                 order = orders.recv() => {
@@ -336,6 +335,16 @@ impl Link {
                 () = past(hello_by) => return Err(AgentError::Mute),
             }
         }
+    }
+
+    /// Takes in every whole line; true if there was a hello among them.
+    fn hear_all(&self, splitter: &mut LineSplitter, attached: Instant) -> Result<bool, AgentError> {
+        let mut greeted = false;
+        while let Some(line) = splitter.next_line().map_err(AgentError::Garbage)? {
+            let message = decode(&line).map_err(AgentError::Garbage)?;
+            greeted |= self.hear(message, attached)?;
+        }
+        Ok(greeted)
     }
 
     /// Takes in one message; true for a hello.
@@ -408,7 +417,6 @@ impl Shared {
         }
         Ok(())
     }
-
 }
 
 /// One moment on both clocks. The engine's does not jump when somebody sets the time.

@@ -81,8 +81,9 @@ impl Board {
         Self { shared, pump: pump.abort_handle() }
     }
 
-    /// Sends the denials about a flow: those that are there now, and those that come until the
-    /// watch is dropped. One flow has one watcher: its shot.
+    /// Sends the records about a flow: those that were pinned since a moment, and those that come
+    /// until the watch is dropped. One flow has one watcher: its shot. Older records are about an
+    /// older flow with the same address and port.
     pub(crate) fn watch(
         &self,
         interest: Interest,
@@ -90,10 +91,8 @@ impl Board {
         sender: mpsc::UnboundedSender<Arc<Evidence>>,
     ) -> Watch {
         let mut pinned = lock(&self.shared);
-        let recent = pinned.kept.iter().rev().take_while(|(at, _)| *at >= since);
-        let mut theirs: Vec<_> = recent.filter(|(_, it)| interest.covers(it)).collect();
-        theirs.reverse();
-        for (_, evidence) in theirs {
+        let recent = pinned.kept.partition_point(|(at, _)| *at < since);
+        for (_, evidence) in pinned.kept.range(recent..).filter(|(_, it)| interest.covers(it)) {
             // The receiver belongs to the shot that is asking.
             sender.send(Arc::clone(evidence)).ok();
         }

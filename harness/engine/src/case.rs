@@ -2,14 +2,14 @@
 //! recovery, clean-up. No retry anywhere turns a leak into a pass.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use ztc_model::manifest::{Manifest, ObjectRef};
-use ztc_model::outcome::{Expected, Seen};
+use ztc_model::outcome::{Expected, Reading, Seen};
 use ztc_model::stimulus::Send;
 use ztc_model::suite::{Case, Cell, Origin};
 use ztc_model::verdict::{Doubt, Facts, passes};
@@ -38,7 +38,7 @@ const FIRST_STIMULI: u64 = 5;
 pub(crate) struct Outcome {
     pub(crate) facts: Facts,
     pub(crate) time_to_enforce: Option<Duration>,
-    pub(crate) settled_after: Vec<Option<Duration>>,
+    pub(crate) settled_after: Vec<Duration>,
 }
 
 /// A case in its lane.
@@ -51,8 +51,9 @@ pub(crate) struct Life<'a> {
     pub(crate) outcomes: Vec<Outcome>,
     /// From the last acceptance until everything was realised.
     pub(crate) settled: Option<Duration>,
-    /// What exists and has to go, in the order in which it was made.
-    applied: Vec<ObjectRef>,
+    /// What may exist and has to go, in the order in which it was made. Behind a lock, as a life can
+    /// be dropped at any await and whoever cleans up after it has to know.
+    applied: Mutex<Vec<ObjectRef>>,
     created: Vec<PodRef>,
 }
 
@@ -80,7 +81,7 @@ impl<'a> Life<'a> {
             enter,
             outcomes,
             settled: None,
-            applied: Vec::new(),
+            applied: Mutex::default(),
             created: Vec::new(),
         }
     }
@@ -257,9 +258,7 @@ impl<'a> Life<'a> {
                 .is_some_and(|seen| passes(seen, &cell.peers).is_err());
             self.watch(cell, sender, hopeless, moments.clone())
         }));
-        let mut applied = Vec::new();
-        let (enforced, watched) = tokio::join!(self.enforce(stage, &mut applied), watching);
-        self.applied = applied;
+        let (enforced, watched) = tokio::join!(self.enforce(stage), watching);
         for (outcome, watched) in self.outcomes.iter_mut().zip(watched) {
             outcome.take(watched);
         }
@@ -285,28 +284,18 @@ impl<'a> Life<'a> {
     }
 
     /// Applies everything in the order of the case and waits until it is realised.
-    async fn enforce(
-        &self,
-        stage: watch::Sender<Stage>,
-        applied: &mut Vec<ObjectRef>,
-    ) -> Result<Duration, Doubt> {
-        let result = self.try_enforce(&stage, applied).await;
+    async fn enforce(&self, stage: watch::Sender<Stage>) -> Result<Duration, Doubt> {
+        let result = self.try_enforce(&stage).await;
         if result.is_err() {
             stage.send_replace(Stage::Failed);
         }
         result
     }
 
-    async fn try_enforce(
-        &self,
-        stage: &watch::Sender<Stage>,
-        applied: &mut Vec<ObjectRef>,
-    ) -> Result<Duration, Doubt> {
+    async fn try_enforce(&self, stage: &watch::Sender<Stage>) -> Result<Duration, Doubt> {
         (self.enter)(Phase::Apply);
         let mut receipts = Vec::new();
         for manifest in &self.case.apply {
-            // Noted before the call: an apply that fails half-way may have left the object.
-            applied.push(manifest.reference.clone());
             receipts.push(self.apply(manifest).await?);
         }
         let accepted = Instant::now();
@@ -321,6 +310,8 @@ impl<'a> Life<'a> {
     }
 
     async fn apply(&self, manifest: &Manifest) -> Result<Receipt, Doubt> {
+        // Noted before the call: an apply that fails half-way may have left the object.
+        self.applied().push(manifest.reference.clone());
         let receipt = self.lane.cluster.apply(manifest).await;
         receipt.map_err(|error| Doubt::Fabric(chain(&error)))
     }
@@ -362,7 +353,7 @@ impl<'a> Life<'a> {
             let aim = self.aim(cell, &nursery.agent, &book)?;
             let mut volley = Volley::new(aim.clone());
             for flight in nursery.flights.remove(&index).unwrap_or_default() {
-                volley.follow(flight);
+                volley.follow(flight, nursery.born);
             }
             senders[index] = Sender::Agent(aim);
             watching.push((index, cell, volley));
@@ -406,13 +397,15 @@ impl<'a> Life<'a> {
             }
         }
         self.created.push(pod.clone());
+        let born = Instant::now();
         let all: Vec<RunId> = first.iter().map(|run| run.id).collect();
         self.lane
             .cluster
             .create_pod(pod, first)
             .await
             .map_err(|error| Doubt::Fabric(chain(&error)))?;
-        let (agent, flights) = Agent::attach(Arc::clone(&self.lane.cluster), pod.clone(), &all);
+        let (agent, flights) =
+            Agent::attach_newborn(Arc::clone(&self.lane.cluster), pod.clone(), &all);
         agent
             .hello(self.pace.ready_ceiling(), self.pace.poll())
             .await
@@ -423,7 +416,7 @@ impl<'a> Life<'a> {
             .into_iter()
             .map(|(index, ids)| (index, ids.iter().filter_map(|id| flights.remove(id)).collect()))
             .collect();
-        Ok(Nursery { agent: Arc::new(agent), flights })
+        Ok(Nursery { agent: Arc::new(agent), born, flights })
     }
 
     fn aim(&self, cell: &Cell, agent: &Arc<Agent>, book: &AddressBook) -> Result<Aim, Doubt> {
@@ -474,7 +467,6 @@ impl<'a> Life<'a> {
                 self.outcomes[index].facts.proof = seen;
             }
             if position + 1 < denying.len() {
-                self.applied.push(manifest.reference.clone());
                 let receipt = self.apply(manifest).await?;
                 self.settle(&receipt).await.map_err(Doubt::NoProof)?;
             }
@@ -500,17 +492,43 @@ impl<'a> Life<'a> {
         }
     }
 
-    async fn remove(&mut self, object: &ObjectRef) -> Result<(), String> {
-        let receipt = self.lane.cluster.delete(object).await.map_err(|error| chain(&error))?;
-        self.applied.retain(|it| it != object);
-        self.settle(&receipt).await
+    async fn remove(&self, object: &ObjectRef) -> Result<(), String> {
+        let receipt = self.delete(object).await?;
+        self.see_gone(object, &receipt).await
     }
 
-    async fn remove_all(&mut self) -> Result<(), String> {
-        while let Some(object) = self.applied.last().cloned() {
-            self.remove(&object).await?;
+    /// Removes all policies, the last first. One that resists does not keep the others in place,
+    /// and all are deleted before the first is waited for.
+    async fn remove_all(&self) -> Result<(), String> {
+        let objects: Vec<ObjectRef> = self.applied().iter().rev().cloned().collect();
+        let mut receipts = Vec::new();
+        let mut errors = Vec::new();
+        for object in &objects {
+            match self.delete(object).await {
+                Ok(receipt) => receipts.push((object, receipt)),
+                Err(error) => errors.push(error),
+            }
         }
+        for (object, receipt) in &receipts {
+            errors.extend(self.see_gone(object, receipt).await.err());
+        }
+        all_well(&errors)
+    }
+
+    async fn delete(&self, object: &ObjectRef) -> Result<Receipt, String> {
+        self.lane.cluster.delete(object).await.map_err(|error| chain(&error))
+    }
+
+    /// Waits until nothing enforces a deleted object any more.
+    async fn see_gone(&self, object: &ObjectRef, receipt: &Receipt) -> Result<(), String> {
+        self.settle(receipt).await?;
+        self.applied().retain(|it| it != object);
         Ok(())
+    }
+
+    /// The list is whole after every statement, so a panic elsewhere does not spoil it.
+    fn applied(&self) -> MutexGuard<'_, Vec<ObjectRef>> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes whatever is still there.
@@ -518,18 +536,35 @@ impl<'a> Life<'a> {
     /// # Errors
     /// What may be left behind: the lane must not be used again.
     pub(crate) async fn clean_up(&mut self) -> Result<(), String> {
-        self.remove_all().await?;
-        while let Some(pod) = self.created.last().cloned() {
-            self.lane.cluster.delete_pod(&pod).await.map_err(|error| chain(&error))?;
-            self.created.pop();
+        let mut errors: Vec<String> = self.remove_all().await.err().into_iter().collect();
+        for pod in self.created.drain(..).rev() {
+            let deleted = self.lane.cluster.delete_pod(&pod).await;
+            errors.extend(deleted.err().map(|error| chain(&error)));
         }
-        Ok(())
+        all_well(&errors)
     }
+
+    /// Whether the lane is, as far as the flows of the case tell, as it was before. A client that
+    /// cannot send tells nothing.
+    pub(crate) fn recovered(&self) -> bool {
+        self.case.cells.iter().zip(&self.outcomes).all(|(cell, outcome)| {
+            outcome.facts.recovery.as_ref().is_none_or(|seen| {
+                let reading = Reading::of(seen, &cell.peers);
+                matches!(reading, Reading::Through { .. } | Reading::Unsent { .. })
+            })
+        })
+    }
+}
+
+fn all_well(errors: &[String]) -> Result<(), String> {
+    if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
 }
 
 /// A pod that was born in the case.
 struct Nursery {
     agent: Arc<Agent>,
+    /// When it did not exist yet.
+    born: Instant,
     /// By cell: what the agent sends by itself.
     flights: BTreeMap<usize, Vec<Flight>>,
 }

@@ -1,7 +1,7 @@
 //! One cell of a case, from its stream before the policies to the end of its hold.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -26,8 +26,8 @@ pub(crate) struct Watched {
     pub(crate) unsettled: Option<String>,
     /// From the acceptance to the last answer that still came.
     pub(crate) time_to_enforce: Option<Duration>,
-    /// How long each denied stimulus took until a record settled it; nothing for those without.
-    pub(crate) settled_after: Vec<Option<Duration>>,
+    /// How long it took until a record settled a stimulus, for each that had one.
+    pub(crate) settled_after: Vec<Duration>,
 }
 
 /// Keeps sending while the policies take hold, then holds the denial.
@@ -60,7 +60,7 @@ pub(crate) async fn watch_denial(
             () = volley.changed() => {}
             () = tokio::time::sleep_until(ceiling) => {}
         }
-        truth = Truth::of(&volley.shots(), at, &cell.peers);
+        truth = volley.look(|shots| Truth::of(shots, at, &cell.peers));
     }
     let unsettled = match truth {
         Truth::Denied { .. } => {
@@ -104,7 +104,7 @@ pub(crate) async fn watch_passage(
     // What the ceiling ends on is sent again below and judged there, with its evidence.
     let _last = aim.until_through(&cell.peers, pace.pass_ceiling()).await;
     let mut volley = Volley::new(aim);
-    fire_evenly(&mut volley, pace.allowed_samples, pace.hold()).await;
+    fire_evenly(&mut volley, pace.allowed_samples, pace).await;
     settle_all(&volley, &cell.peers, pace.probe_deadline()).await;
     Watched::of(&volley.finish().await, accepted)
 }
@@ -136,12 +136,12 @@ impl Truth {
 
 /// Sends fresh stimuli through the hold and waits for the last ones to settle.
 async fn hold(volley: &mut Volley, pace: &Pace) {
-    fire_evenly(volley, pace.hold_samples, pace.hold()).await;
+    fire_evenly(volley, pace.hold_samples, pace).await;
     settle_all(volley, &BTreeSet::new(), pace.probe_deadline()).await;
 }
 
-async fn fire_evenly(volley: &mut Volley, count: u32, over: Duration) {
-    let mut ticks = interval(over / count.max(1));
+async fn fire_evenly(volley: &mut Volley, count: u32, pace: &Pace) {
+    let mut ticks = interval(pace.hold_every(count));
     for _ in 0..count {
         ticks.tick().await;
         volley.fire();
@@ -153,8 +153,8 @@ async fn fire_evenly(volley: &mut Volley, count: u32, over: Duration) {
 /// Waits until no shot is open, at most for the ceiling.
 async fn settle_all(volley: &Volley, peers: &BTreeSet<String>, ceiling: Duration) {
     let end = Instant::now() + ceiling;
-    while volley.shots().iter().any(|shot| shot.state(peers) == State::Open) && Instant::now() < end
-    {
+    let is_open = |shot: &Shot| shot.state(peers) == State::Open;
+    while volley.look(|shots| shots.iter().any(is_open)) && Instant::now() < end {
         tokio::select! {
             () = volley.changed() => {}
             () = tokio::time::sleep_until(end) => {}
@@ -164,11 +164,10 @@ async fn settle_all(volley: &Volley, peers: &BTreeSet<String>, ceiling: Duration
 
 /// From the acceptance to the last answer that still came, on the agents' clocks.
 fn last_answer(shots: &[Shot], accepted: Instant, peers: &BTreeSet<String>) -> Duration {
-    let accepted = SystemTime::now() - accepted.elapsed();
     shots
         .iter()
         .filter(|shot| shot.state(peers) == State::Through)
-        .filter_map(|shot| shot.seen_at?.duration_since(accepted).ok())
+        .filter_map(|shot| shot.seen_at?.checked_duration_since(accepted))
         .max()
         .unwrap_or_default()
 }
@@ -185,7 +184,7 @@ impl Watched {
         };
         Self {
             samples: shots.iter().filter_map(sample).collect(),
-            settled_after: shots.iter().map(|shot| shot.settled_after).collect(),
+            settled_after: shots.iter().filter_map(|shot| shot.settled_after).collect(),
             ..Self::default()
         }
     }

@@ -7,6 +7,7 @@
 mod address;
 mod agent;
 mod board;
+pub mod burst;
 mod case;
 mod cell;
 mod chain;

@@ -104,15 +104,21 @@ impl Pace {
         Duration::from_millis(self.probe_deadline_ms)
     }
 
-    pub(crate) const fn hold(&self) -> Duration {
-        Duration::from_millis(self.hold_ms)
+    pub(crate) fn stream_every(&self) -> Duration {
+        period(self.stream_every_ms)
     }
 
-    pub(crate) const fn stream_every(&self) -> Duration {
-        Duration::from_millis(self.stream_every_ms)
+    pub(crate) fn poll(&self) -> Duration {
+        period(self.poll_ms)
     }
 
-    pub(crate) const fn poll(&self) -> Duration {
-        Duration::from_millis(self.poll_ms)
+    /// Between two samples of a hold.
+    pub(crate) fn hold_every(&self, samples: u32) -> Duration {
+        period(self.hold_ms / u64::from(samples.max(1)))
     }
+}
+
+/// A period of a clock, which cannot be nothing.
+fn period(ms: u64) -> Duration {
+    Duration::from_millis(ms.max(1))
 }

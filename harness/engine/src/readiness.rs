@@ -67,7 +67,7 @@ impl KubeletProbe {
             return Watched::default();
         };
         let (sender, mut records) = mpsc::unbounded_channel();
-        let _watching = self.board.watch(self.interest, sender);
+        let _watching = self.board.watch(self.interest, accepted, sender);
         let begun = self.look().await.ok().and_then(|it| it.probes).unwrap_or_default();
         let ceiling = if denied { pace.settle_ceiling() } else { pace.pass_ceiling() };
         // A probe that was on its way when the policies took hold says nothing about them: two
@@ -88,17 +88,17 @@ impl KubeletProbe {
         if let Some(first) = samples.first_mut() {
             first.evidence = evidence;
         }
-        let settled_after = samples.iter().map(|it| it.evidence.first().map(|_| Duration::ZERO));
         Watched {
             unsettled: fresh.err().filter(|_| denied).map(|error| error.to_string()),
             time_to_enforce,
-            settled_after: settled_after.collect(),
+            // Kubelet does not say when it sent a probe.
+            settled_after: Vec::new(),
             samples,
         }
     }
 
     async fn hold(&self, pace: &Pace, accepted: Instant) -> Vec<Sample> {
-        let mut ticks = tokio::time::interval(pace.hold() / pace.hold_samples.max(1));
+        let mut ticks = tokio::time::interval(pace.hold_every(pace.hold_samples));
         let mut samples = Vec::new();
         for _ in 0..pace.hold_samples {
             ticks.tick().await;

@@ -97,6 +97,8 @@ impl Runner {
     /// Runs a case in the next free lane. Nothing when the run was interrupted before it began.
     pub async fn run(&self, case: &Case) -> Option<CaseReport> {
         let _permit = self.permits.acquire().await.ok()?;
+        // A lane does not come up, either, while another case denies things to the whole cluster.
+        let _exclusion = self.exclusion(case).await;
         if *self.interrupted.borrow() {
             return None;
         }
@@ -141,18 +143,18 @@ impl Runner {
         if let Err(why) = self.furnish(slot, &case.world).await {
             return summary::unable(case, number, begun.elapsed(), &Doubt::Fabric(why));
         }
-        let live = slot.live.as_ref().expect("the lane was furnished above");
+        let lane = slot.live.as_ref().expect("the lane was furnished above");
         let begun = Instant::now();
         self.events.emit(EventKind::CaseStarted { case: case.id.clone(), lane: number });
         let enter = |phase| {
             self.events.emit(EventKind::CasePhase { case: case.id.clone(), phase });
         };
-        let _alone = self.exclusion(case).await;
-        let mut life = Life::new(case, live, &self.profile.pace, &enter);
+        let mut life = Life::new(case, lane, &self.profile.pace, &enter);
         let mut interrupted = self.interrupted.clone();
         let stopped = tokio::select! {
             () = life.live() => false,
-            _ = interrupted.wait_for(|it| *it) => true,
+            // Without anybody left who could interrupt, nobody does.
+            Ok(_) = interrupted.wait_for(|it| *it) => true,
         };
         if stopped {
             life.doubt_all(&Doubt::Interrupted);
@@ -161,7 +163,7 @@ impl Runner {
             Ok(cleaned) => cleaned,
             Err(_elapsed) => Err(format!("cleaning up took over {} s", CLEAN_UP_CEILING.as_secs())),
         };
-        let gaps = live.board.gaps();
+        let gaps = lane.board.gaps();
         let cells: Vec<_> = case
             .cells
             .iter()
@@ -176,9 +178,6 @@ impl Runner {
             })
             .collect();
         let verdict = Verdict::worst(cells.iter().map(|cell| cell.verdict.clone()));
-        let recovered = !cells
-            .iter()
-            .any(|cell| matches!(cell.verdict, Verdict::Inconclusive(Doubt::NoRecovery(_))));
         let report = summary::case(
             case,
             number,
@@ -188,7 +187,7 @@ impl Runner {
             verdict,
             cleaned.clone().err(),
         );
-        if cleaned.is_err() || !recovered || !gaps.is_empty() {
+        if cleaned.is_err() || !life.recovered() || !gaps.is_empty() {
             self.scrap(slot).await;
         }
         report

@@ -56,8 +56,7 @@ pub(crate) fn cell(
 ) -> CellReport {
     let facts = &outcome.facts;
     let denied = cell.expected.is_denied();
-    let by_evidence = outcome.settled_after.iter().flatten().count();
-    let stopped = stopped(&facts.samples, &cell.peers);
+    let (by_evidence, by_time_out) = settled(&facts.samples, &cell.peers);
     CellReport {
         from: cell.from.to_string(),
         send: cell.send.to_string(),
@@ -72,9 +71,9 @@ pub(crate) fn cell(
         proof: facts.proof.as_ref().map(ToString::to_string),
         time_to_enforce_ms: outcome.time_to_enforce.map(millis),
         samples: facts.samples.len(),
-        settled_by_evidence: by_evidence.min(stopped),
-        settled_by_time_out: stopped.saturating_sub(by_evidence),
-        settle_median_us: median(outcome.settled_after.iter().flatten().copied().collect()),
+        settled_by_evidence: by_evidence,
+        settled_by_time_out: by_time_out,
+        settle_median_us: median(outcome.settled_after.clone()),
         evidence: records(&facts.samples),
     }
 }
@@ -90,8 +89,13 @@ fn with_gaps(verdict: Verdict, gaps: &[String]) -> Verdict {
     }
 }
 
-fn stopped(samples: &[Sample], peers: &BTreeSet<String>) -> usize {
-    samples.iter().filter(|it| Reading::of(&it.seen, peers) == Reading::Stopped).count()
+/// How many stopped stimuli have a record of their denial, and how many have none.
+fn settled(samples: &[Sample], peers: &BTreeSet<String>) -> (usize, usize) {
+    let (on_record, in_silence): (Vec<&Sample>, Vec<&Sample>) = samples
+        .iter()
+        .filter(|it| Reading::of(&it.seen, peers) == Reading::Stopped)
+        .partition(|it| it.evidence.iter().any(|evidence| evidence.did.is_denial()));
+    (on_record.len(), in_silence.len())
 }
 
 /// The sample that decides, in words: the first that is not as expected, else the first.

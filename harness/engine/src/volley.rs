@@ -3,11 +3,12 @@
 //!
 //! A denial is settled by evidence, not by the clock: the first record that is surely about a
 //! shot's own flow ends the *wait* for it. Its socket stays open until the volley ends, and a nonce
-//! that comes late still wins over the record.
+//! that comes late still wins over the record. A record that comes late, after the client's own
+//! word, is still pinned to its shot.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -83,8 +84,8 @@ pub(crate) struct Shot {
     pub(crate) fired: Instant,
     /// What the client saw in the end.
     pub(crate) seen: Option<Seen>,
-    /// When the client saw it, in the engine's time.
-    pub(crate) seen_at: Option<SystemTime>,
+    /// When the client saw it, on the engine's clock.
+    pub(crate) seen_at: Option<Instant>,
     /// What enforcement points said of it.
     pub(crate) evidence: Vec<Arc<Evidence>>,
     /// How long after the order the first record of a denial came.
@@ -110,10 +111,9 @@ impl Shot {
     pub(crate) fn state(&self, peers: &BTreeSet<String>) -> State {
         let on_record = self.evidence.iter().any(|it| it.did.is_denial());
         match self.seen.as_ref().map(|seen| Reading::of(seen, peers)) {
-            None if on_record => State::StoppedOnRecord,
+            None | Some(Reading::Stopped) if on_record => State::StoppedOnRecord,
             None => State::Open,
             Some(Reading::Through { .. } | Reading::Astray { .. }) => State::Through,
-            Some(Reading::Stopped) if on_record => State::StoppedOnRecord,
             Some(Reading::Stopped) => State::StoppedInSilence,
             Some(Reading::Unsent { .. } | Reading::Unclear { .. }) => State::Void,
         }
@@ -143,14 +143,13 @@ impl Volley {
 
     /// Sends one more.
     pub(crate) fn fire(&mut self) {
+        let fired = Instant::now();
         let flight = self.aim.agent.run(self.aim.stimulus.clone(), self.aim.deadline);
-        self.follow(flight);
+        self.follow(flight, fired);
     }
 
-    /// Takes over a run that the agent sends by itself.
-    pub(crate) fn follow(&mut self, flight: Flight) {
-        // Shots that are settled and over need no task any more.
-        while self.tasks.try_join_next().is_some() {}
+    /// Takes over a run that was sent, or sent by the agent itself, no earlier than `since`.
+    pub(crate) fn follow(&mut self, flight: Flight, since: Instant) {
         let index = {
             let mut shots = lock(&self.shots);
             shots.push(Shot {
@@ -167,6 +166,7 @@ impl Volley {
             shots: Arc::clone(&self.shots),
             changed: Arc::clone(&self.changed),
             index,
+            since,
         };
         self.tasks.spawn(tracer.trace(flight, self.finish.subscribe()));
     }
@@ -176,16 +176,16 @@ impl Volley {
         self.changed.notified().await;
     }
 
-    /// The shots so far, in the order of sending.
-    pub(crate) fn shots(&self) -> Vec<Shot> {
-        lock(&self.shots).clone()
+    /// Looks at the shots so far, in the order of sending.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&[Shot]) -> T) -> T {
+        look(&lock(&self.shots))
     }
 
     /// Takes back what is still in flight and returns all shots.
     pub(crate) async fn finish(mut self) -> Vec<Shot> {
         self.finish.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
-        self.shots()
+        std::mem::take(&mut *lock(&self.shots))
     }
 }
 
@@ -195,6 +195,7 @@ struct Tracer {
     shots: Arc<Mutex<Vec<Shot>>>,
     changed: Arc<Notify>,
     index: usize,
+    since: Instant,
 }
 
 impl Tracer {
@@ -211,12 +212,12 @@ impl Tracer {
                 news = flight.next(deadline), if !over => match news {
                     News::Started { leg, local } => {
                         let interest = Interest::Flow { protocol: self.aim.protocol(leg), source: local };
-                        watches.push(self.aim.board.watch(interest, sender.clone()));
+                        watches.push(self.aim.board.watch(interest, self.since, sender.clone()));
                     }
                     News::Observed { observed, at } => {
                         over = true;
-                        let through = self.see(Seen::Client(observed), Some(at));
-                        if through || finishing {
+                        self.see(Seen::Client(observed), Some(at));
+                        if finishing {
                             return;
                         }
                     }
@@ -225,7 +226,7 @@ impl Tracer {
                         return;
                     }
                 },
-                // A shot that was stopped waits on for its record until the volley ends.
+                // A shot that is over waits on for its record until the volley ends.
                 _ = finish.wait_for(|it| *it), if !finishing => {
                     if over {
                         return;
@@ -246,14 +247,11 @@ impl Tracer {
         });
     }
 
-    /// Notes what the client saw; true when it got an answer, which no record can overrule.
-    fn see(&self, seen: Seen, at: Option<SystemTime>) -> bool {
-        let answered = matches!(&seen, Seen::Client(observed) if observed.peer().is_some());
+    fn see(&self, seen: Seen, at: Option<Instant>) {
         self.update(|shot| {
             shot.seen = Some(seen);
             shot.seen_at = at;
         });
-        answered
     }
 
     fn update(&self, change: impl FnOnce(&mut Shot)) {

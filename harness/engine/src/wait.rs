@@ -85,20 +85,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_ceiling_reports_the_last_status() {
         let mut looks = 0;
-        let error = until("spring", Duration::from_secs(1), Duration::from_millis(100), || {
+        let error = until("spring", Duration::from_millis(950), Duration::from_millis(100), || {
             looks += 1;
             let status = format!("look {looks}");
             async move { Ok(Look::<()>::NotYet { status }) }
         })
         .await
         .unwrap_err();
-        assert_eq!(error.to_string(), "spring did not come within 1000 ms; last seen: look 10");
+        assert_eq!(error.to_string(), "spring did not come within 950 ms; last seen: look 10");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_permanent_error_does_not_wait_out_the_ceiling() {
         let begun = Instant::now();
-        let error = until("spring", Duration::from_secs(60), Duration::from_millis(1), || async {
+        let error = until("spring", Duration::from_mins(1), Duration::from_millis(1), || async {
             Err::<Look<()>, _>("no such season".to_owned())
         })
         .await

@@ -193,7 +193,7 @@ impl LabCluster {
         Ok(Session { reader: Box::new(reader), writer: Box::new(writer) })
     }
 
-    async fn give_birth(&self, pod: &PodRef, first: Vec<FirstRun>) -> Result<(), ClusterError> {
+    async fn make_pod(&self, pod: &PodRef, first: Vec<FirstRun>) -> Result<(), ClusterError> {
         let _alone = self.births.lock().await;
         let running = self.running().await?;
         let plan =
@@ -204,7 +204,7 @@ impl LabCluster {
         Ok(running.start_pod(plan, first).await?)
     }
 
-    async fn put_to_death(&self, pod: &PodRef) -> Result<(), ClusterError> {
+    async fn unmake_pod(&self, pod: &PodRef) -> Result<(), ClusterError> {
         let _alone = self.births.lock().await;
         self.running().await?.stop_pod(pod).await;
         Ok(())
@@ -248,13 +248,13 @@ impl Cluster for LabCluster {
     }
 
     async fn create_pod(&self, pod: &PodRef, first: Vec<FirstRun>) -> Result<(), FabricError> {
-        self.give_birth(pod, first)
+        self.make_pod(pod, first)
             .await
             .map_err(|error| FabricError::CreatePod { pod: pod.clone(), source: error.into() })
     }
 
     async fn delete_pod(&self, pod: &PodRef) -> Result<(), FabricError> {
-        self.put_to_death(pod)
+        self.unmake_pod(pod)
             .await
             .map_err(|error| FabricError::DeletePod { pod: pod.clone(), source: error.into() })
     }

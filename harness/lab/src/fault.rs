@@ -147,7 +147,8 @@ mod tests {
 
     #[test]
     fn faults_are_read_from_names_with_a_comma_between() {
-        let faults: Faults = "ignore-egress-deny, late-enforcement=300ms,leak-one-in=20".parse().unwrap();
+        let faults: Faults =
+            "ignore-egress-deny, late-enforcement=300ms,leak-one-in=20".parse().unwrap();
         assert!(faults.has(Fault::IgnoreEgressDeny));
         assert!(!faults.has(Fault::AllowEverything));
         assert_eq!(faults.late_enforcement(), Some(Duration::from_millis(300)));
@@ -170,7 +171,8 @@ mod tests {
 
     #[test]
     fn a_fault_without_its_number_is_refused() {
-        for text in ["late-enforcement", "late-enforcement=soon", "leak-one-in=0", "mute-clients=1"] {
+        for text in ["late-enforcement", "late-enforcement=soon", "leak-one-in=0", "mute-clients=1"]
+        {
             assert!(text.parse::<Faults>().is_err(), "{text}");
         }
     }

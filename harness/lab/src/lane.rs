@@ -19,10 +19,12 @@ use ztc_model::world::PodRef;
 use crate::datapath::{Attachment, Config, Datapath, NodeId};
 use crate::fault::Faults;
 use crate::host::{
-    Agent, AgentCommand, AgentError, AgentLaunch, Node, NodeError, Prober, Pump, PumpError, WORK_DIR,
-    Workload, WorkloadError, WorkloadPlan,
+    Agent, AgentCommand, AgentError, AgentLaunch, Node, NodeError, Prober, Pump, PumpError,
+    WORK_DIR, Workload, WorkloadError, WorkloadPlan,
 };
-use crate::plan::{AddressPool, NODES, OutsidePlan, Plan, PlanError, PodPlan, node_configs, resolv_conf};
+use crate::plan::{
+    AddressPool, NODES, OutsidePlan, Plan, PlanError, PodPlan, node_configs, resolv_conf,
+};
 
 /// How long a lane may take to come up.
 const UP: Duration = Duration::from_secs(10);
@@ -42,8 +44,8 @@ pub(crate) enum LaneError {
     Workload(#[from] WorkloadError),
     #[error(transparent)]
     Agent(#[from] AgentError),
-    #[error("pod {pod} is not ready after {UP:?}: {status}{log}")]
-    NotReady { pod: PodRef, status: String, log: String },
+    #[error("pod {pod} is not ready after {UP:?}: {status}")]
+    NotReady { pod: PodRef, status: String },
 }
 
 /// A lane at work. Dropped, all of it is gone.
@@ -120,7 +122,8 @@ impl RunningLane {
 
     /// Waits until every agent answers and every readiness probe passes.
     async fn ready(&self, deadline: Instant) -> Result<(), LaneError> {
-        let pods: Vec<_> = self.pods().iter().map(|(name, pod)| (name.clone(), Arc::clone(pod))).collect();
+        let pods: Vec<_> =
+            self.pods().iter().map(|(name, pod)| (name.clone(), Arc::clone(pod))).collect();
         let agents = pods.iter().map(|(_, pod)| &pod.workload.agent);
         let outside = self.outside.values().map(|workload| &workload.agent);
         try_join_all(agents.chain(outside).map(|agent| agent.connect(deadline - Instant::now())))
@@ -128,9 +131,10 @@ impl RunningLane {
         for (name, pod) in pods {
             let Some(prober) = &pod.prober else { continue };
             if timeout_at(deadline, prober.passes()).await.is_err() {
-                let status = prober.readiness().message.unwrap_or_else(|| "no probe yet".to_owned());
-                let log = self.pump.check().map_or_else(|error| format!("; {error}"), |()| String::new());
-                return Err(LaneError::NotReady { pod: name, status, log });
+                self.pump.check()?;
+                let message = prober.readiness().message;
+                let status = message.unwrap_or_else(|| "no probe has ended yet".to_owned());
+                return Err(LaneError::NotReady { pod: name, status });
             }
         }
         Ok(())
@@ -155,7 +159,11 @@ impl RunningLane {
     }
 
     /// Makes a pod; returns when its agent runs, ready or not.
-    pub(crate) async fn start_pod(&self, pod: &PodPlan, first: Vec<FirstRun>) -> Result<(), LaneError> {
+    pub(crate) async fn start_pod(
+        &self,
+        pod: &PodPlan,
+        first: Vec<FirstRun>,
+    ) -> Result<(), LaneError> {
         let address = self.addresses()[pod.node.0].take()?;
         let (socket, resolv) = self.file_names();
         let plan = WorkloadPlan {

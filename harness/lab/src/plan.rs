@@ -385,4 +385,64 @@ mod tests {
         let mut pool = AddressPool::of_services();
         assert!((0..20).all(|_| pool.take().unwrap() != IpAddr::V4(KUBE_DNS)));
     }
+
+    fn outside(name: &str, address: Option<[u8; 4]>) -> OutsideHost {
+        OutsideHost {
+            name: name.to_owned(),
+            address: address.map(IpAddr::from),
+            dns: vec![format!("{name}.zt.test")],
+            serves: Vec::new(),
+        }
+    }
+
+    fn world(outside: Vec<OutsideHost>) -> World {
+        let ledger = KubeService {
+            namespace: "zt-pay".to_owned(),
+            name: "ledger".to_owned(),
+            selector: BTreeMap::new(),
+            ports: Vec::new(),
+        };
+        World {
+            world: "plan".to_owned(),
+            about: "One service.".to_owned(),
+            namespaces: Vec::new(),
+            pods: Vec::new(),
+            services: vec![ledger],
+            outside,
+        }
+    }
+
+    #[test]
+    fn cluster_dns_knows_services_and_outside_hosts() {
+        let plan = Plan::new(&world(vec![outside("api", None)])).unwrap();
+        let dns = &plan.pods[&kube_dns_ref()];
+        let [Service::Dns { port: DNS_PORT, zone }] = dns.serve.as_slice() else {
+            panic!("cluster DNS serves {:?}", dns.serve);
+        };
+        let mut names: Vec<_> = zone.records.iter().map(|it| it.name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [
+                "api.zt.test",
+                "kube-dns.kube-system.svc.cluster.local",
+                "ledger.zt-pay.svc.cluster.local",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_fixed_address_is_not_given_to_another_outside_host() {
+        let hosts = vec![outside("chosen", None), outside("fixed", Some([203, 0, 113, 10]))];
+        let plan = Plan::new(&world(hosts)).unwrap();
+        assert_eq!(plan.outside[1].address, IpAddr::from([203, 0, 113, 10]));
+        assert_ne!(plan.outside[0].address, plan.outside[1].address);
+    }
+
+    #[test]
+    fn two_outside_hosts_with_one_address_are_refused() {
+        let hosts = vec![outside("a", Some([192, 0, 2, 1])), outside("b", Some([192, 0, 2, 1]))];
+        let refused = Plan::new(&world(hosts));
+        assert!(matches!(refused, Err(PlanError::SameAddress { .. })), "{refused:?}");
+    }
 }

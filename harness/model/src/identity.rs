@@ -102,7 +102,7 @@ impl Identity {
                 reserved(Reserved::KubeApiserver).with(RESERVED, Reserved::RemoteNode.name(), "")
             }
             Self::Reserved(name) => reserved(*name),
-            // `pkg/labels/cidr.go` GetCIDRLabels: the range and the world around it.
+            // `GetCIDRLabels` in `pkg/labels/cidr.go`: the range and the world around it.
             Self::Cidr(range) if range.prefix_len() == 0 => reserved(Reserved::World),
             Self::Cidr(range) => reserved(Reserved::World).with(CIDR, &cidr_key(range), ""),
         })
@@ -114,7 +114,7 @@ fn reserved(name: Reserved) -> Labels {
 }
 
 /// The key of a CIDR label: colons are illegal in keys, and so is a dash at either end
-/// (`pkg/labels/cidr.go` getCIDRLabel).
+/// (`getCIDRLabel` in `pkg/labels/cidr.go`).
 fn cidr_key(range: &IpNet) -> String {
     let address = range.network().to_string().replace(':', "-");
     let front = if address.starts_with('-') { "0" } else { "" };

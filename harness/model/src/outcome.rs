@@ -196,11 +196,10 @@ impl Reading {
         }
         match observed {
             Observed::Dns { rcode: DnsRcode::REFUSED, .. }
-            | Observed::Unresolved { .. }
+            | Observed::Unresolved { rcode: DnsRcode::REFUSED, .. }
             | Observed::Timeout { .. }
             | Observed::Cancelled { .. }
             | Observed::Closed { .. }
-            | Observed::Refused
             | Observed::Unreachable { .. } => Self::Stopped,
             Observed::Dns { rcode: DnsRcode::NOERROR, answers, peer, remote }
                 if !answers.is_empty() =>
@@ -209,9 +208,12 @@ impl Reading {
             }
             Observed::Dns { .. } => Self::Astray { what: observed.to_string() },
             Observed::Http { status: 401 | 403 | 503, .. } => Self::Stopped,
-            Observed::Http { .. } | Observed::Garbled { .. } => {
-                Self::Unclear { what: observed.to_string() }
-            }
+            // A refusal is an answer: the SYN reached somebody, only nobody listened. A missing
+            // name denies nothing either.
+            Observed::Http { .. }
+            | Observed::Garbled { .. }
+            | Observed::Refused
+            | Observed::Unresolved { .. } => Self::Unclear { what: observed.to_string() },
             Observed::Unsent { .. } => Self::Unsent { why: observed.to_string() },
             Observed::Reply { .. } => unreachable!("a reply has a peer"),
         }

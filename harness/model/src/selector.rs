@@ -52,7 +52,7 @@ impl Requirement {
         Self { source: source.to_owned(), key: key.to_owned(), condition }
     }
 
-    /// Whether labels meet it (`pkg/policy/types/requirements.go` MatchesRequirement).
+    /// Whether labels meet it (`MatchesRequirement` in `pkg/policy/types/requirements.go`).
     pub fn matches(&self, labels: &Labels) -> bool {
         let value = labels.get(&self.source, &self.key);
         match &self.condition {

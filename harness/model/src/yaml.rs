@@ -4,6 +4,8 @@
 //! reports. What a document means is said by the types that are read; this room must not know
 //! them, and never opens a file: texts come in with a name for the messages.
 
+#![expect(clippy::unnecessary_box_returns, reason = "diagnostics are large and go into results")]
+
 use std::error::Error as StdError;
 use std::fmt;
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
 use serde_json::Value;
 use ztc_model::hubble::{self, Flow, FlowKind, FlowVerdict, Line, NamedPolicy, Record};
 use ztc_model::identity::{Identity, Reserved, endpoint_labels};
@@ -123,16 +124,26 @@ fn lost_records_are_told_apart_from_flows() {
     assert!(hubble::read("level=warn msg=\"no json\"").is_err());
 }
 
-/// The labels of a recorded identity, without those that Cilium generates from named ports.
+#[derive(Deserialize)]
+struct Identities {
+    items: Vec<CiliumIdentity>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct CiliumIdentity {
+    security_labels: BTreeMap<String, String>,
+}
+
+/// The labels of recorded identities, without those that Cilium generates from named ports.
 fn recorded_identities() -> Vec<Labels> {
-    let list: Value = serde_json::from_str(IDENTITIES).unwrap();
-    let texts = |item: &Value| -> Vec<String> {
-        let labels = item["security-labels"].as_object().unwrap();
-        let text = |(key, value): (&String, &Value)| format!("{key}={}", value.as_str().unwrap());
-        labels.iter().map(text).filter(|it| !it.starts_with("gen:")).collect()
+    let list: Identities = serde_json::from_str(IDENTITIES).expect("the record is JSON");
+    let labels = |identity: &CiliumIdentity| {
+        let texts = identity.security_labels.iter().map(|(key, value)| format!("{key}={value}"));
+        let texts: Vec<_> = texts.filter(|it| !it.starts_with("gen:")).collect();
+        texts.iter().map(String::as_str).collect()
     };
-    let items = list["items"].as_array().unwrap();
-    items.iter().map(|item| texts(item).iter().map(String::as_str).collect()).collect()
+    list.items.iter().map(labels).collect()
 }
 
 #[test]

@@ -53,7 +53,9 @@ fn selector() -> impl Strategy<Value = Selector> {
 /// A range inside 10.0.0.0/8, from few enough that they meet.
 fn range() -> impl Strategy<Value = ipnet::IpNet> {
     (0..3_u8, select(vec![8, 16, 24, 32])).prop_map(|(octet, length)| {
-        ipnet::IpNet::new([10, octet, octet, octet].into(), length).unwrap().trunc()
+        ipnet::IpNet::new([10, octet, octet, octet].into(), length)
+            .expect("the lengths are below 33")
+            .trunc()
     })
 }
 
@@ -92,7 +94,7 @@ fn ports() -> impl Strategy<Value = PortSelector> {
 
 fn names() -> impl Strategy<Value = Option<Vec<DnsRule>>> {
     let rule = select(vec!["api.zt.test", "*.zt.test", "*"])
-        .prop_map(|pattern| DnsRule::pattern(pattern).unwrap());
+        .prop_map(|pattern| DnsRule::pattern(pattern).expect("these are patterns"));
     proptest::option::weighted(0.3, vec(rule, 1..3))
 }
 

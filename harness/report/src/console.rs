@@ -10,12 +10,14 @@ use ztc_model::suite::CaseId;
 use ztc_model::verdict::Verdict;
 
 use crate::failure::{samples, sent, tone, write_failure};
-use crate::page::{Page, Tone, columns};
+use crate::page::{Page, Tone};
 use crate::rehearsal;
 use crate::span::milliseconds;
 
-/// The column at which the names of the cases begin: after a symbol and the longest word.
+/// How wide a symbol and the longest word are: the column at which figures and names begin.
 const NAME: usize = 16;
+/// How wide the words about the time to enforce are, with the gap after them.
+const FIGURES: usize = 20;
 
 /// How a run is shown.
 #[derive(Debug, Clone)]
@@ -44,8 +46,6 @@ pub struct Rendered {
 pub struct Console {
     options: ConsoleOptions,
     run: Option<RunStarted>,
-    /// The width of the longest name of a case.
-    name_width: usize,
     /// The cases that did not pass.
     broken: Vec<(CaseId, Verdict)>,
 }
@@ -53,7 +53,7 @@ pub struct Console {
 impl Console {
     /// A console that has shown nothing yet.
     pub const fn new(options: ConsoleOptions) -> Self {
-        Self { options, run: None, name_width: 0, broken: Vec::new() }
+        Self { options, run: None, broken: Vec::new() }
     }
 
     /// What to show of the next event.
@@ -74,7 +74,8 @@ impl Console {
             EventKind::CaseStarted { .. } | EventKind::CasePhase { .. } => Rendered::default(),
             EventKind::CaseIgnored { case, reason } => {
                 let mut page = self.page();
-                self.write_head(&mut page, Tone::Faint, "- IGNORED", case, &[reason]);
+                write_head(&mut page, Tone::Faint, "- IGNORED", "", case);
+                page.paragraph(&" ".repeat(NAME), Tone::Faint, reason);
                 result(page)
             }
             EventKind::CaseFinished(report) => self.case_finished(report),
@@ -88,8 +89,6 @@ impl Console {
 
     fn run_started(&mut self, run: &RunStarted) -> Rendered {
         self.run = Some(run.clone());
-        self.name_width =
-            run.cases.iter().map(|case| columns(case.as_str())).max().unwrap_or_default();
         let mut words = format!(
             "run {}: {} on {} ({}), {}",
             run.run,
@@ -107,12 +106,11 @@ impl Console {
     fn case_finished(&mut self, report: &CaseReport) -> Rendered {
         let mut page = self.page();
         let word = format!("{} {}", symbol(&report.verdict), report.verdict.word().to_uppercase());
-        let took = format!("{:>8}", milliseconds(report.took_ms));
-        let mut tail = vec![took];
         let slowest = report.cells.iter().filter_map(|cell| cell.time_to_enforce_ms).max();
-        tail.extend(slowest.map(|ms| format!("enforced in {}", milliseconds(ms))));
-        let tail: Vec<&str> = tail.iter().map(String::as_str).collect();
-        self.write_head(&mut page, tone(&report.verdict), &word, &report.case, &tail);
+        let enforced = slowest.map(|ms| format!("enforced in {}", milliseconds(ms)));
+        let took = milliseconds(report.took_ms);
+        let figures = format!("{took:>8}  {:<FIGURES$}", enforced.unwrap_or_default());
+        write_head(&mut page, tone(&report.verdict), &word, &figures, &report.case);
 
         page.set_margin(2);
         if report.verdict == Verdict::Pass {
@@ -138,7 +136,7 @@ impl Console {
         self.broken.sort_by_key(|(_, verdict)| std::cmp::Reverse(verdict.severity()));
         for (case, verdict) in &self.broken {
             let word = format!("{} {}", symbol(verdict), verdict.word().to_uppercase());
-            self.write_head(&mut page, tone(verdict), &word, case, &[]);
+            write_head(&mut page, tone(verdict), &word, "", case);
         }
         if !self.broken.is_empty() {
             page.blank();
@@ -159,29 +157,6 @@ impl Console {
         result(page)
     }
 
-    /// Writes the line of a case: a symbol and a word, the name, and the rest if it fits;
-    /// otherwise the rest has lines of its own.
-    fn write_head(&self, page: &mut Page, tone: Tone, word: &str, case: &CaseId, rest: &[&str]) {
-        let word = format!("{word:<NAME$}");
-        let name = case.as_str();
-        let rest = rest.join("   ");
-        let padding = self.name_width.saturating_sub(columns(name));
-        let gap = " ".repeat(padding + 2);
-        if columns(&word) + columns(name) + columns(&gap) + columns(&rest) <= self.options.width {
-            page.line(&[
-                (tone, &word),
-                (Tone::Strong, name),
-                (Tone::Plain, &gap),
-                (Tone::Faint, &rest),
-            ]);
-        } else {
-            page.line(&[(tone, &word), (Tone::Strong, name)]);
-            if !rest.is_empty() {
-                page.paragraph(&" ".repeat(NAME), Tone::Faint, &rest);
-            }
-        }
-    }
-
     fn progress(&self, words: &str) -> Rendered {
         let mut page = self.page();
         page.paragraph("", Tone::Plain, words);
@@ -191,6 +166,12 @@ impl Console {
     fn page(&self) -> Page {
         Page::new(self.options.width, self.options.colour)
     }
+}
+
+/// Writes the line of a case: a symbol and a word, its figures, and its name, which may be long.
+fn write_head(page: &mut Page, tone: Tone, word: &str, figures: &str, case: &CaseId) {
+    let word = format!("{word:<NAME$}");
+    page.line(&[(tone, &word), (Tone::Faint, figures), (Tone::Strong, case.as_str())]);
 }
 
 fn result(page: Page) -> Rendered {
@@ -277,9 +258,10 @@ mod tests {
         let options = ConsoleOptions { folder, ..PLAIN };
         insta::assert_snapshot!(shown(options, &sample::run()), @"
         stderr: run 2026-11-24-0410-a1: 2 cases on clusters/lab.yaml (lab), 2 lanes
-        stdout: - IGNORED       l5-waypoint::post-is-denied                   the fabric lacks: waypoint
+        stdout: - IGNORED       l5-waypoint::post-is-denied
+        stdout:                 the fabric lacks: waypoint
         stderr: lane 0: two-teams is up after 400 ms
-        stdout: ✗ FAIL-OPEN     l1-cluster::metadata-is-denied                  612 ms
+        stdout: ✗ FAIL-OPEN       612 ms                      l1-cluster::metadata-is-denied
         stdout:   zt-shop/web sent GET http://169.254.169.254:80/
         stdout:   got through: HTTP 200 from outside/metadata, sent 12 ms after the policies were accepted
         stdout:   should have been denied by cilium as explicit-deny
@@ -298,7 +280,7 @@ mod tests {
         stdout:   settled   2 ms after the policies were accepted
         stdout:   evidence  target/ztc/2026-11-24-0410-a1/evidence/l1-cluster/metadata-is-denied.json
         stdout: 
-        stdout: ✓ PASS          l1-cluster::dns-is-allowed-through-the-proxy     1.2 s   enforced in 3 ms
+        stdout: ✓ PASS             1.2 s  enforced in 3 ms    l1-cluster::dns-is-allowed-through-the-proxy
         stdout: 
         stdout: ✗ FAIL-OPEN     l1-cluster::metadata-is-denied
         stdout: 
@@ -318,8 +300,7 @@ mod tests {
         stdout:                 the fabric lacks:
         stdout:                 waypoint
         stderr: lane 0: two-teams is up after 400 ms
-        stdout: ✗ FAIL-OPEN     l1-cluster::metadata-is-denied
-        stdout:                 612 ms
+        stdout: ✗ FAIL-OPEN       612 ms                      l1-cluster::metadata-is-denied
         stdout:   zt-shop/web sent GET
         stdout:       http://169.254.169.254:80/
         stdout:   got through: HTTP 200 from
@@ -355,8 +336,7 @@ mod tests {
         stdout:   settled   2 ms after the policies were
         stdout:             accepted
         stdout: 
-        stdout: ✓ PASS          l1-cluster::dns-is-allowed-through-the-proxy
-        stdout:                 1.2 s enforced in 3 ms
+        stdout: ✓ PASS             1.2 s  enforced in 3 ms    l1-cluster::dns-is-allowed-through-the-proxy
         stdout: 
         stdout: ✗ FAIL-OPEN     l1-cluster::metadata-is-denied
         stdout: 
@@ -381,7 +361,7 @@ mod tests {
         insta::assert_snapshot!(shown(options, &events), @"
         stderr: lane 0: l1-cluster::metadata-is-denied
         stderr: l1-cluster::metadata-is-denied: controls at 400 ms
-        stdout: ✓ PASS          l1-cluster::metadata-is-denied    612 ms   enforced in 3 ms
+        stdout: ✓ PASS            612 ms  enforced in 3 ms    l1-cluster::metadata-is-denied
         stdout:   zt-shop/web sent GET http://169.254.169.254:80/
         stdout:     expected  denied by cilium as explicit-deny (CiliumClusterwideNetworkPolicy/block-metadata)
         stdout:     seen      silence so far: no answer to the connect

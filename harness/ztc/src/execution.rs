@@ -195,7 +195,7 @@ fn make_folder(plan: &Plan) -> Result<RunDir, RunDirError> {
 }
 
 /// Agents are this very program in agent mode.
-fn agent_command() -> AgentCommand {
+pub fn agent_command() -> AgentCommand {
     AgentCommand::new(|launch: AgentLaunch| {
         let first = launch
             .first

@@ -19,11 +19,11 @@ const CAPACITY: usize = 1 << 16;
 /// How long a TCP connection is remembered without a packet (`bpf-ct-timeout-regular-tcp`).
 const TCP: Duration = Duration::from_secs(8000);
 /// The same while it has seen no reply (`bpf-ct-timeout-regular-tcp-syn`).
-const TCP_UNANSWERED: Duration = Duration::from_secs(60);
+const TCP_UNANSWERED: Duration = Duration::from_mins(1);
 /// The same after both sides have closed it (`bpf-ct-timeout-regular-tcp-fin`).
 const TCP_CLOSED: Duration = Duration::from_secs(10);
 /// How long anything else is remembered (`bpf-ct-timeout-regular-any`).
-const ANY: Duration = Duration::from_secs(60);
+const ANY: Duration = Duration::from_mins(1);
 
 /// The connections of a node.
 #[derive(Debug)]
@@ -74,8 +74,8 @@ impl Conntrack {
         }
         // A packet out of an endpoint answers one that came in, and the other way round.
         let answered = Key { hook: opposite(hook), flow: reversed(packet.flow()) };
-        if let Some(asked) = self.advance(&answered, packet, Side::Server, now) {
-            return Belongs::Reply { asked };
+        if let Some(connection) = self.advance(&answered, packet, Side::Server, now) {
+            return Belongs::Reply { asked: connection.asked };
         }
         let own = Key { hook, flow: packet.flow() };
         match self.advance(&own, packet, Side::Client, now) {
@@ -111,7 +111,7 @@ impl Conntrack {
         packet: &Packet,
         from: Side,
         now: Instant,
-    ) -> Option<Option<SocketAddr>> {
+    ) -> Option<Connection> {
         let aged = self.0.get_mut(key, now)?;
         let connection = &mut aged.value;
         if packet.is_syn() && connection.closed_by_client && connection.closed_by_server {
@@ -123,7 +123,7 @@ impl Conntrack {
             connection.closed_by_server |= flags.rst || (flags.fin && from == Side::Server);
         }
         aged.expires = now + lifetime(key.flow.protocol, connection);
-        Some(connection.asked)
+        Some(*connection)
     }
 
     /// Whether an ICMP error is about a packet of a connection, and goes to who sent that packet.

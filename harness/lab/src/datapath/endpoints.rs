@@ -77,7 +77,7 @@ impl Enforced {
     /// What is enforced for one that no policy was compiled for yet: nothing passes.
     pub(super) fn closed() -> Arc<Self> {
         let closed = DirectionPolicy { default_deny: true, ..DirectionPolicy::default() };
-        let map = || PolicyMap::compile(&closed, []);
+        let map = || PolicyMap::compile(&closed, &[]);
         Arc::new(Self { revision: 0, ingress: map(), egress: map() })
     }
 
@@ -101,46 +101,46 @@ impl Enforced {
 /// The endpoints by port, by address and by name.
 #[derive(Debug, Default)]
 pub(super) struct Endpoints {
-    by_port: BTreeMap<PortId, Endpoint>,
-    by_address: HashMap<IpAddr, PortId>,
-    by_name: HashMap<PodRef, PortId>,
+    ports: BTreeMap<PortId, Endpoint>,
+    addresses: HashMap<IpAddr, PortId>,
+    names: HashMap<PodRef, PortId>,
 }
 
 impl Endpoints {
     pub(super) fn insert(&mut self, port: PortId, endpoint: Endpoint) {
-        self.by_address.insert(endpoint.address, port);
-        self.by_name.insert(endpoint.reference.clone(), port);
-        self.by_port.insert(port, endpoint);
+        self.addresses.insert(endpoint.address, port);
+        self.names.insert(endpoint.reference.clone(), port);
+        self.ports.insert(port, endpoint);
     }
 
     /// Takes an endpoint out. Another that has its address or name by now keeps it.
     pub(super) fn remove(&mut self, port: PortId) -> Option<Endpoint> {
-        let endpoint = self.by_port.remove(&port)?;
-        self.by_address.retain(|_, owner| *owner != port);
-        self.by_name.retain(|_, owner| *owner != port);
+        let endpoint = self.ports.remove(&port)?;
+        self.addresses.retain(|_, owner| *owner != port);
+        self.names.retain(|_, owner| *owner != port);
         Some(endpoint)
     }
 
     pub(super) fn get(&self, port: PortId) -> Option<&Endpoint> {
-        self.by_port.get(&port)
+        self.ports.get(&port)
     }
 
     pub(super) fn at(&self, address: IpAddr) -> Option<(PortId, &Endpoint)> {
-        let port = *self.by_address.get(&address)?;
-        Some((port, self.by_port.get(&port)?))
+        let port = *self.addresses.get(&address)?;
+        Some((port, self.ports.get(&port)?))
     }
 
     pub(super) fn address_of(&self, name: &PodRef) -> Option<IpAddr> {
-        let port = self.by_name.get(name)?;
-        Some(self.by_port.get(port)?.address)
+        let port = self.names.get(name)?;
+        Some(self.ports.get(port)?.address)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Endpoint> {
-        self.by_port.values()
+        self.ports.values()
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Endpoint> {
-        self.by_port.values_mut()
+        self.ports.values_mut()
     }
 
     pub(super) fn states(&self) -> Vec<EndpointState> {
@@ -152,6 +152,6 @@ impl Endpoints {
             realised: endpoint.enforced.revision,
             policy_enabled: endpoint.enforced.policy_enabled(),
         };
-        self.by_port.iter().map(state).collect()
+        self.ports.iter().map(state).collect()
     }
 }

@@ -1,5 +1,7 @@
 //! The hook where policy is enforced for packets in the original direction.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ztc_model::evidence::{Direction, FlowKey};
@@ -9,7 +11,7 @@ use ztc_model::policy::{Decision, Protocol};
 use crate::fault::{Fault, Faults};
 
 use super::aging::Aging;
-use super::config::PortId;
+use super::config::{NodeId, PortId};
 use super::conntrack::Belongs;
 use super::policy_map::Peer;
 use super::record::DropReason;
@@ -18,7 +20,7 @@ use super::switch::{Datapath, Visit};
 /// The most denied flows whose fate is remembered while the datapath leaks on purpose.
 const LEAK_CAPACITY: usize = 1 << 16;
 /// For how long: longer than a client tries again.
-const LEAK_MEMORY: Duration = Duration::from_secs(120);
+const LEAK_MEMORY: Duration = Duration::from_mins(2);
 
 /// What becomes of a packet at a hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,14 +109,12 @@ impl Datapath {
         let Some(endpoint) = self.endpoints.get(port) else {
             return Fate::Stopped;
         };
-        let (node, enforced) = (endpoint.node, std::sync::Arc::clone(&endpoint.enforced));
+        let (node, enforced) = (endpoint.node, Arc::clone(&endpoint.enforced));
         let flow = visit.packet.flow();
         let now = visit.now.monotonic;
         let peer = match hook {
             Direction::Egress => self.peer(flow.destination.ip(), node),
-            Direction::Ingress => {
-                Peer { identity: self.repository.identity(flow.source.ip(), node), names: 0 }
-            }
+            Direction::Ingress => Peer::nameless(self.repository.identity(flow.source.ip(), node)),
         };
         let policy = enforced.at(hook);
         let entry = policy.lookup(peer, flow.protocol, destination_port(flow));
@@ -131,8 +131,7 @@ impl Datapath {
         }
         if let Some(reason) = denied {
             visit.flows.push(recorder.dropped(node, hook, &visit.packet, reason));
-            let passes =
-                breakable && self.sabotage.passes_denied(hook, &entry.decision, flow, now);
+            let passes = breakable && self.sabotage.passes_denied(hook, &entry.decision, flow, now);
             return if passes { self.pass(node, hook, belongs, visit) } else { Fate::Stopped };
         }
         if breakable && self.sabotage.loses_allowed() {
@@ -146,10 +145,10 @@ impl Datapath {
     }
 
     /// Who an address is to a rule about what is sent to it.
-    pub(super) fn peer(&self, address: std::net::IpAddr, node: super::config::NodeId) -> Peer {
+    pub(super) fn peer(&self, address: IpAddr, node: NodeId) -> Peer {
         match self.endpoints.at(address) {
             Some((_, endpoint)) => endpoint.as_receiver(),
-            None => Peer { identity: self.repository.identity(address, node), names: 0 },
+            None => Peer::nameless(self.repository.identity(address, node)),
         }
     }
 }

@@ -83,9 +83,8 @@ impl Packet {
         Ok(Self { bytes, transport: ip.transport, flow, content })
     }
 
-    /// Its addresses and ports in the direction that it travels. Messages of one ICMP echo have
-    /// their identifier for both ports, so that a reply is the reverse of its request; other ICMP
-    /// messages have zeroes.
+    /// Its addresses and ports in the direction that it travels. ICMP echo messages have their
+    /// identifier for a port, other ICMP messages have none.
     pub(super) fn flow(&self) -> FlowKey {
         self.flow
     }
@@ -329,13 +328,8 @@ fn ip_header(
 
 fn read_tcp(payload: &[u8]) -> Result<((u16, u16), Content), Unreadable> {
     let tcp = TcpSegment::new_checked(payload).map_err(|_short| Unreadable::Malformed)?;
-    let flags = TcpFlags {
-        fin: tcp.fin(),
-        syn: tcp.syn(),
-        rst: tcp.rst(),
-        psh: tcp.psh(),
-        ack: tcp.ack(),
-    };
+    let flags =
+        TcpFlags { fin: tcp.fin(), syn: tcp.syn(), rst: tcp.rst(), psh: tcp.psh(), ack: tcp.ack() };
     Ok(((tcp.src_port(), tcp.dst_port()), Content::Tcp(flags)))
 }
 
@@ -351,18 +345,28 @@ fn read_icmp(
     at: usize,
 ) -> Result<((u16, u16), Content), Unreadable> {
     let header = message.first_chunk::<ICMP_HEADER>().ok_or(Unreadable::Malformed)?;
-    let (is_echo, is_error) = match (protocol, header[0]) {
-        // RFC 4443: errors are below 128, and the first after that are the echo messages.
-        (Protocol::Icmpv6, kind) => (matches!(kind, 128 | 129), kind < 128),
-        // RFC 792: unreachable, time exceeded, parameter problem.
-        (_, kind) => (matches!(kind, 0 | 8), matches!(kind, 3 | 11 | 12)),
-    };
-    if is_echo {
-        let identifier = u16::from_be_bytes([header[4], header[5]]);
-        return Ok(((identifier, identifier), Content::Icmp(None)));
+    if let Some(ports) = echo_ports(protocol, header) {
+        return Ok((ports, Content::Icmp(None)));
     }
+    let is_error = match protocol {
+        // RFC 4443: errors are below 128.
+        Protocol::Icmpv6 => header[0] < 128,
+        // RFC 792: unreachable, time exceeded, parameter problem.
+        _ => matches!(header[0], 3 | 11 | 12),
+    };
     let quoted = if is_error { read_quoted(message, at) } else { None };
     Ok(((0, 0), Content::Icmp(quoted)))
+}
+
+/// What an echo message has for ports, so that a reply is the reverse of its request and of
+/// nothing else (`bpf/lib/conntrack.h`): the identifier is the port of who is asked.
+fn echo_ports(protocol: Protocol, header: &[u8; ICMP_HEADER]) -> Option<(u16, u16)> {
+    let identifier = u16::from_be_bytes([header[4], header[5]]);
+    match (protocol, header[0]) {
+        (Protocol::Icmp, 8) | (Protocol::Icmpv6, 128) => Some((0, identifier)),
+        (Protocol::Icmp, 0) | (Protocol::Icmpv6, 129) => Some((identifier, 0)),
+        _ => None,
+    }
 }
 
 /// Reads the start of the packet that an ICMP error quotes. It may be cut off after its ports.
@@ -385,14 +389,14 @@ fn read_quoted(message: &[u8], at: usize) -> Option<Quoted> {
         _ => return None,
     }
     .ok()?;
-    let ports = quoted.get(ip.transport..)?.first_chunk::<PORTS>()?;
+    let transport = quoted.get(ip.transport..)?;
     let ports = match ip.protocol {
         Protocol::Tcp | Protocol::Udp => {
+            let ports = transport.first_chunk::<PORTS>()?;
             (u16::from_be_bytes([ports[0], ports[1]]), u16::from_be_bytes([ports[2], ports[3]]))
         }
         Protocol::Icmp | Protocol::Icmpv6 => {
-            let echo = quoted.get(ip.transport + PORTS..)?.first_chunk::<2>()?;
-            (u16::from_be_bytes(*echo), u16::from_be_bytes(*echo))
+            echo_ports(ip.protocol, transport.first_chunk::<ICMP_HEADER>()?)?
         }
     };
     Some(Quoted {

@@ -17,11 +17,13 @@ use ztc_model::policy::{
 
 use super::identity::Number;
 
-const PROTOCOLS: [Protocol; 4] =
-    [Protocol::Tcp, Protocol::Udp, Protocol::Icmp, Protocol::Icmpv6];
+const PROTOCOLS: [Protocol; 4] = [Protocol::Tcp, Protocol::Udp, Protocol::Icmp, Protocol::Icmpv6];
 
 /// One set of named ports, as a number.
 pub(super) type Names = u32;
+
+/// The number of no names at all, which most peers have.
+pub(super) const NO_NAMES: Names = 0;
 
 /// Whom an entry is about: an identity, and what its endpoints call their ports where a rule asks
 /// for the ports of the peer.
@@ -29,6 +31,13 @@ pub(super) type Names = u32;
 pub(super) struct Peer {
     pub(super) identity: Number,
     pub(super) names: Names,
+}
+
+impl Peer {
+    /// One without names, or in a direction where they do not matter.
+    pub(super) fn nameless(identity: Number) -> Self {
+        Self { identity, names: NO_NAMES }
+    }
 }
 
 /// A peer with what its numbers stand for.
@@ -69,17 +78,14 @@ type Selected = (bool, Names, Vec<usize>);
 
 impl PolicyMap {
     /// Compiles what policies say about these peers.
-    pub(super) fn compile<'a>(
-        policy: &DirectionPolicy,
-        peers: impl IntoIterator<Item = KnownPeer<'a>>,
-    ) -> Self {
+    pub(super) fn compile(policy: &DirectionPolicy, peers: &[KnownPeer<'_>]) -> Self {
         let mut shared: HashMap<Selected, Arc<Pieces>> = HashMap::new();
         let mut pieces = HashMap::new();
         for known in peers {
-            let selected = selected(policy, &known);
-            let compiled = shared
-                .entry(selected)
-                .or_insert_with_key(|(_, _, rules)| Arc::new(Pieces::compile(policy, rules, &known)));
+            let selected = selected(policy, known);
+            let compiled = shared.entry(selected).or_insert_with_key(|(_, _, rules)| {
+                Arc::new(Pieces::compile(policy, rules, known))
+            });
             pieces.insert(known.peer, Arc::clone(compiled));
         }
         let enforced = policy.default_deny || !policy.rules.is_empty();
@@ -108,9 +114,10 @@ fn selected(policy: &DirectionPolicy, known: &KnownPeer<'_>) -> Selected {
 }
 
 fn stranger(policy: &DirectionPolicy) -> Entry {
-    let decision = match policy.default_deny {
-        true => Decision::NotAllowed,
-        false => Decision::Allowed { by: Vec::new() },
+    let decision = if policy.default_deny {
+        Decision::NotAllowed
+    } else {
+        Decision::Allowed { by: Vec::new() }
     };
     Entry { decision, match_type: None }
 }
@@ -124,7 +131,8 @@ impl Pieces {
             let mut pieces: Vec<(u16, Entry)> = Vec::new();
             for port in cuts(&relevant.rules, protocol, known.named) {
                 let decision = relevant.decide(known.identity, protocol, port, known.named);
-                let match_type = match_type(&relevant.rules, &decision, protocol, port, known.named);
+                let match_type =
+                    match_type(&relevant.rules, &decision, protocol, port, known.named);
                 let entry = Entry { decision, match_type };
                 if pieces.last().is_none_or(|(_, last)| *last != entry) {
                     pieces.push((port, entry));
@@ -158,7 +166,11 @@ fn cuts(rules: &[Rule], protocol: Protocol, named: &NamedPorts) -> BTreeSet<u16>
             Ports::Named(name) => named.get(protocol, name).map(|port| (port, port)),
         }
     });
-    ranges.flat_map(|(first, last)| [Some(first), last.checked_add(1)]).flatten().chain([0]).collect()
+    ranges
+        .flat_map(|(first, last)| [Some(first), last.checked_add(1)])
+        .flatten()
+        .chain([0])
+        .collect()
 }
 
 fn port_matches(ports: &PortSelector) -> &[PortMatch] {
@@ -187,7 +199,8 @@ fn match_type(
         .filter(|rule| rule.effect == effect && rule.ports.selects(protocol, port, named))
         .map(|rule| {
             let anybody = rule.peers == everybody;
-            let mut matching = port_matches(&rule.ports).iter().filter(|it| it.protocol == protocol);
+            let mut matching =
+                port_matches(&rule.ports).iter().filter(|it| it.protocol == protocol);
             match (matching.next().map(|it| &it.ports), anybody) {
                 (None, false) => 1,
                 (None, true) => 4,

@@ -23,8 +23,11 @@ use super::switch::Datapath;
 
 /// The most clients and sockets of proxies remembered.
 const CAPACITY: usize = 1 << 14;
-/// How long one is remembered without a packet.
-const IDLE: Duration = Duration::from_secs(60);
+/// How long a client is remembered without a packet of its own: as long as a connection that is
+/// no TCP is.
+const IDLE: Duration = Duration::from_mins(1);
+/// How long a socket of a proxy is remembered whose end nobody tells.
+const FORGOTTEN: Duration = Duration::from_hours(1);
 /// How long a socket of a proxy is remembered after it was closed: its last packets still have to
 /// leave with the client's address (`dnsproxy-socket-linger-timeout`).
 const LINGER: Duration = Duration::from_secs(10);
@@ -92,14 +95,23 @@ impl Proxies {
     }
 
     /// Who a client believes that the proxy's packets to it come from.
-    pub(super) fn asked(&self, protocol: Protocol, client: SocketAddr, now: Instant) -> Option<SocketAddr> {
+    pub(super) fn asked(
+        &self,
+        protocol: Protocol,
+        client: SocketAddr,
+        now: Instant,
+    ) -> Option<SocketAddr> {
         self.redirects.get(&(protocol, client), now).map(|it| it.asked)
     }
 
     /// Whose address a packet from a socket of the proxy has to leave with.
-    pub(super) fn client_of(&mut self, protocol: Protocol, socket: SocketAddr, now: Instant) -> Option<IpAddr> {
-        let upstream = self.sockets.get(&(protocol, socket), now).copied()?;
-        Some(upstream.client)
+    pub(super) fn client_of(
+        &self,
+        protocol: Protocol,
+        socket: SocketAddr,
+        now: Instant,
+    ) -> Option<IpAddr> {
+        self.sockets.get(&(protocol, socket), now).map(|upstream| upstream.client)
     }
 
     /// The socket of the proxy that a packet to a client's address is really for.
@@ -112,8 +124,8 @@ impl Proxies {
         let source = SocketAddr::new(client, socket.port());
         let wire = query_flow(redirect.protocol, source, redirect.server);
         let upstream = Upstream { client, wire };
-        self.sockets.insert((redirect.protocol, socket), upstream, now, IDLE);
-        self.wires.insert(wire, socket, now, IDLE);
+        self.sockets.insert((redirect.protocol, socket), upstream, now, FORGOTTEN);
+        self.wires.insert(wire, socket, now, FORGOTTEN);
     }
 
     fn end(&mut self, protocol: Protocol, socket: SocketAddr, now: Instant) {

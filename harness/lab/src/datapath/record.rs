@@ -134,7 +134,8 @@ impl Recorder<'_> {
         let flow = &mut line.flow;
         flow.event_type = Some(EventType { kind: EVENT_POLICY_VERDICT, sub_type: None });
         flow.policy_match_type = entry.match_type;
-        let named = |by: &[PolicyRef]| by.iter().map(|policy| self.named(policy, revision)).collect();
+        let named =
+            |by: &[PolicyRef]| by.iter().map(|policy| self.named(policy, revision)).collect();
         match &entry.decision {
             Decision::Allowed { by } | Decision::Inspected { by, .. } => {
                 flow.verdict = match entry.decision {
@@ -165,11 +166,12 @@ impl Recorder<'_> {
         qtypes: &[String],
         verdict: FlowVerdict,
     ) -> Line {
-        let mut line = self.message(node, flow, L7Kind::Request, Dns {
-            query: absolute(name),
-            qtypes: qtypes.to_vec(),
-            ..Dns::default()
-        });
+        let mut line = self.message(
+            node,
+            flow,
+            L7Kind::Request,
+            Dns { query: absolute(name), qtypes: qtypes.to_vec(), ..Dns::default() },
+        );
         line.flow.verdict = verdict;
         line.flow.is_reply = Some(false);
         line.flow.summary = format!("DNS Query {} {}", absolute(name), qtypes.join(","));

@@ -19,9 +19,6 @@ use super::identity::{Identities, Number};
 use super::ipcache::IpCache;
 use super::policy_map::{KnownPeer, Names, Peer, PolicyMap};
 
-/// The number of no names at all, which most endpoints have.
-const NO_NAMES: Names = 0;
-
 /// Policies and identities.
 #[derive(Debug)]
 pub(super) struct Repository {
@@ -46,6 +43,7 @@ impl Repository {
             revision: 1,
             identities: Identities::new(),
             ipcache,
+            // The first is that of `NO_NAMES`.
             named_ports: vec![NamedPorts::new()],
         }
     }
@@ -120,25 +118,30 @@ impl Repository {
         let policy = endpoint_policy(self.policies.values(), &labels.unwrap_or_default());
         let known = |peer: Peer| self.identities.get(peer.identity).map(|it| (peer, it));
         let senders: BTreeSet<Number> = peers.iter().map(|peer| peer.identity).collect();
-        let senders = senders
+        let senders: Vec<KnownPeer<'_>> = senders
             .into_iter()
-            .filter_map(|identity| known(Peer { identity, names: NO_NAMES }))
-            .map(|(peer, identity)| KnownPeer { peer, identity, named: &endpoint.named_ports });
-        let receivers = peers.iter().filter_map(|peer| known(*peer)).map(|(peer, identity)| {
-            KnownPeer { peer, identity, named: &self.named_ports[peer.names as usize] }
-        });
+            .filter_map(|identity| known(Peer::nameless(identity)))
+            .map(|(peer, identity)| KnownPeer { peer, identity, named: &endpoint.named_ports })
+            .collect();
+        let receivers: Vec<KnownPeer<'_>> = peers
+            .iter()
+            .filter_map(|peer| known(*peer))
+            .map(|(peer, identity)| {
+                let named = &self.named_ports[peer.names as usize];
+                KnownPeer { peer, identity, named }
+            })
+            .collect();
         Enforced {
             revision: self.revision,
-            ingress: PolicyMap::compile(&policy.ingress, senders),
-            egress: PolicyMap::compile(&policy.egress, receivers),
+            ingress: PolicyMap::compile(&policy.ingress, &senders),
+            egress: PolicyMap::compile(&policy.egress, &receivers),
         }
     }
 
     /// Everybody that a packet can come from or go to at the moment.
     fn peers(&self, endpoints: &Endpoints) -> BTreeSet<Peer> {
-        let nameless = |identity| Peer { identity, names: NO_NAMES };
-        let reserved = Reserved::ALL.into_iter().map(|name| nameless(name.number()));
-        let ranges = self.ipcache.range_identities().map(nameless);
+        let reserved = Reserved::ALL.into_iter().map(|name| Peer::nameless(name.number()));
+        let ranges = self.ipcache.range_identities().map(Peer::nameless);
         let pods = endpoints.iter().map(Endpoint::as_receiver);
         reserved.chain(ranges).chain(pods).collect()
     }

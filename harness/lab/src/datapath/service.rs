@@ -20,7 +20,7 @@ use super::config::{Backend, ServiceVip};
 const CAPACITY: usize = 1 << 16;
 /// How long the choice of a backend is kept for packets from the same port: as long as a
 /// connection without replies is.
-const CHOICE: Duration = Duration::from_secs(60);
+const CHOICE: Duration = Duration::from_mins(1);
 
 /// The services of the cluster.
 #[derive(Debug)]

@@ -172,9 +172,9 @@ impl Datapath {
         };
         let mut visit = Visit { packet, now, asked: None, flows: Vec::new() };
         let to = match plugged {
-            Plugged::Pod(node, address) => self.from_pod(from, node, address, &mut visit),
-            Plugged::Node(node) => self.from_node(node, &mut visit),
-            Plugged::Outside(address) => self.from_outside(address, &mut visit),
+            Plugged::Pod(node, address) => self.pod_sends(from, node, address, &mut visit),
+            Plugged::Node(node) => self.node_sends(node, &mut visit),
+            Plugged::Outside(address) => self.outside_sends(address, &mut visit),
         };
         let Visit { packet, flows, .. } = visit;
         self.finish(to.map(|port| (port, packet.into_bytes())), flows)
@@ -220,18 +220,27 @@ impl Datapath {
     }
 
     fn unreadable(&self, from: Plugged, reason: Unreadable, now: Now) -> Vec<Line> {
-        let (ends, reason) = match reason {
+        let (source, destination, reason) = match reason {
             Unreadable::Malformed => return Vec::new(),
-            Unreadable::Fragment(from, to) => ((from, to), DropReason::Fragment),
-            Unreadable::Protocol(from, to) => ((from, to), DropReason::UnknownL4Protocol),
+            Unreadable::Fragment(source, destination) => {
+                (source, destination, DropReason::Fragment)
+            }
+            Unreadable::Protocol(source, destination) => {
+                (source, destination, DropReason::UnknownL4Protocol)
+            }
         };
-        match from {
-            Plugged::Pod(node, _) => vec![self.recorder(now).unreadable(node, ends, reason)],
-            Plugged::Node(_) | Plugged::Outside(_) => Vec::new(),
-        }
+        let Plugged::Pod(node, address) = from else {
+            return Vec::new();
+        };
+        let reason = if source.is_ipv4() == address.is_ipv4() {
+            reason
+        } else {
+            DropReason::UnsupportedL3Protocol
+        };
+        vec![self.recorder(now).unreadable(node, (source, destination), reason)]
     }
 
-    fn from_pod(
+    fn pod_sends(
         &mut self,
         port: PortId,
         node: NodeId,
@@ -240,15 +249,16 @@ impl Datapath {
     ) -> Option<PortId> {
         let source = visit.packet.flow().source.ip();
         if source != address {
-            let reason = match source.is_ipv4() == address.is_ipv4() {
-                true => DropReason::InvalidSourceIp,
-                false => DropReason::UnsupportedL3Protocol,
+            let reason = if source.is_ipv4() == address.is_ipv4() {
+                DropReason::InvalidSourceIp
+            } else {
+                DropReason::UnsupportedL3Protocol
             };
             return self.drop_at_egress(node, visit, reason);
         }
         let belongs = self.look_up(node, Direction::Egress, visit);
         if matches!(belongs, Belongs::Reply { .. }) {
-            return self.deliver(node, visit);
+            return self.deliver(Some(node), visit);
         }
         if self.sabotage.faults.has(Fault::MuteClients) {
             return None;
@@ -261,13 +271,13 @@ impl Datapath {
             }
         };
         match self.judge(port, Direction::Egress, belongs, visit) {
-            Fate::Passes => self.deliver(node, visit),
-            Fate::ToProxy => self.to_proxy(port, node, visit),
+            Fate::Passes => self.deliver(Some(node), visit),
+            Fate::ToProxy => self.divert_to_proxy(port, node, visit),
             Fate::Stopped => None,
         }
     }
 
-    fn from_node(&mut self, node: NodeId, visit: &mut Visit) -> Option<PortId> {
+    fn node_sends(&mut self, node: NodeId, visit: &mut Visit) -> Option<PortId> {
         let flow = visit.packet.flow();
         let now = visit.now.monotonic;
         let NodeConfig { address, proxy_port, .. } = self.nodes[node.0];
@@ -282,22 +292,20 @@ impl Datapath {
             // Policy was asked at the client's egress, when the query was redirected.
             visit.packet.set_source(SocketAddr::new(client, flow.source.port()));
         }
-        self.deliver(node, visit)
+        self.deliver(Some(node), visit)
     }
 
-    fn from_outside(&mut self, address: IpAddr, visit: &mut Visit) -> Option<PortId> {
+    fn outside_sends(&mut self, address: IpAddr, visit: &mut Visit) -> Option<PortId> {
         let flow = visit.packet.flow();
         if flow.source.ip() != address {
             // As the reverse path filter of a router would.
             return None;
         }
-        // Its own network is nobody's node; a node that it talks to is found by its address.
-        let node = self.endpoints.at(flow.destination.ip()).map_or(NodeId(0), |(_, it)| it.node);
-        self.deliver(node, visit)
+        self.deliver(None, visit)
     }
 
     /// Sends a packet to the DNS proxy of its client's node.
-    fn to_proxy(&mut self, port: PortId, node: NodeId, visit: &mut Visit) -> Option<PortId> {
+    fn divert_to_proxy(&mut self, port: PortId, node: NodeId, visit: &mut Visit) -> Option<PortId> {
         let flow = visit.packet.flow();
         let redirect = Redirect {
             protocol: flow.protocol,
@@ -314,7 +322,7 @@ impl Datapath {
     }
 
     /// Finds the port of whom a packet is for, past the ingress hook if that is a pod.
-    fn deliver(&mut self, from: NodeId, visit: &mut Visit) -> Option<PortId> {
+    fn deliver(&mut self, from: Option<NodeId>, visit: &mut Visit) -> Option<PortId> {
         let flow = visit.packet.flow();
         if let Some(socket) = self.proxies.socket_for(flow, visit.now.monotonic) {
             visit.packet.set_destination(socket);
@@ -375,11 +383,11 @@ impl Datapath {
     }
 
     /// The node that answers on an address: the given one if it does, as nodes may share some.
-    fn node_with(&self, preferred: NodeId, address: IpAddr) -> Option<PortId> {
+    fn node_with(&self, preferred: Option<NodeId>, address: IpAddr) -> Option<PortId> {
         let answers = |node: &&Option<(PortId, Vec<IpAddr>)>| {
             node.as_ref().is_some_and(|(_, addresses)| addresses.contains(&address))
         };
-        let first = self.node_ports.get(preferred.0).into_iter();
+        let first = preferred.and_then(|node| self.node_ports.get(node.0)).into_iter();
         let node = first.chain(&self.node_ports).find(answers)?;
         node.as_ref().map(|(port, _)| *port)
     }

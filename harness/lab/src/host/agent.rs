@@ -41,8 +41,8 @@ pub struct AgentLaunch {
     pub first: Vec<FirstRun>,
 }
 
-/// Makes the command that runs an agent, commonly `/proc/self/exe` in agent mode. Its streams,
-/// its network namespace and its end are the lab's business.
+/// Makes the command that runs an agent, commonly `/proc/self/exe` in agent mode. Its streams, its
+/// network namespace, its name in `ps` and its end are the lab's business.
 #[derive(Clone)]
 pub struct AgentCommand(Arc<dyn Fn(AgentLaunch) -> Command + Send + Sync>);
 
@@ -124,6 +124,7 @@ impl Agent {
         let (name, socket) = (launch.name.clone(), launch.socket.clone());
         let mut command = tokio::process::Command::from((command.0)(launch));
         command
+            .arg0(format!("ztc-agent {name}"))
             .env_remove(PARENT_ENV)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

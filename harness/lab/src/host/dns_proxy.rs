@@ -19,9 +19,10 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
+use ztc_model::hubble;
 use ztc_model::policy::Protocol;
 
-use super::dns_upstream::{LARGEST, Upstream, over_udp, read_framed, write_framed};
+use super::dns_upstream::{Answer, LARGEST, Upstream, over_udp, read_framed, write_framed};
 use super::netns::{NetNs, NetnsError};
 use super::pump::Switch;
 use super::runtime_thread::RuntimeThread;
@@ -76,7 +77,7 @@ enum Judged {
     /// Answer this.
     Refuse(Vec<u8>),
     /// Put it to the server.
-    Forward(Redirect, Message),
+    Forward(Redirect, Box<Message>),
 }
 
 /// Starts to listen on the node's address, over UDP and TCP.
@@ -169,7 +170,7 @@ impl Proxy {
         };
         let asked = over_udp(&self.switch, self.address, &redirect, &query, bytes);
         match timeout(FORWARD, asked).await? {
-            Ok(answer) => self.pass_on(&redirect, &answer),
+            Ok(answer) => Ok(self.pass_on(&redirect, answer)),
             Err(error) => self.refuse_after(client, &query, error),
         }
     }
@@ -190,7 +191,7 @@ impl Proxy {
                 Judged::Forward(redirect, query) => {
                     let asked = self.ask_over_tcp(&mut upstream, &redirect, &query, &bytes);
                     match timeout(FORWARD, asked).await? {
-                        Ok(answer) => self.pass_on(&redirect, &answer)?,
+                        Ok(answer) => self.pass_on(&redirect, answer),
                         Err(error) => self.refuse_after(client, &query, error)?,
                     }
                 }
@@ -201,20 +202,22 @@ impl Proxy {
         Ok(())
     }
 
+    /// Puts a query to the server over the connection there is, or over a new one.
     async fn ask_over_tcp(
         &self,
         upstream: &mut Option<Upstream>,
         redirect: &Redirect,
         query: &Message,
         bytes: &[u8],
-    ) -> io::Result<Message> {
-        let upstream = match upstream {
-            Some(upstream) => upstream,
-            None => {
-                upstream.insert(Upstream::connect(&self.switch, self.address, redirect).await?)
-            }
+    ) -> io::Result<Answer> {
+        // One that fails is not put back.
+        let mut open = match upstream.take() {
+            Some(open) => open,
+            None => Upstream::connect(&self.switch, self.address, redirect).await?,
         };
-        upstream.exchange(query, bytes).await
+        let answer = open.exchange(query, bytes).await?;
+        *upstream = Some(open);
+        Ok(answer)
     }
 
     /// Asks the datapath about a query and puts its decision on record.
@@ -230,19 +233,26 @@ impl Proxy {
         let name = query.queries.first().ok_or(QueryError::Empty)?.name.to_string();
         let types: Vec<String> = query.queries.iter().map(|it| it.query_type.to_string()).collect();
         let verdict = self.switch.datapath().judge_query(&redirect, &name, &types, Now::read());
-        verdict.flow.into_iter().for_each(|line| self.switch.publish(line));
+        self.publish(verdict.flow);
         if verdict.allowed {
-            Ok(Judged::Forward(redirect, query))
+            Ok(Judged::Forward(redirect, Box::new(query)))
         } else {
             Ok(Judged::Refuse(refusal(&query)?))
         }
     }
 
-    /// Puts an answer on record, and writes it as the client gets it.
-    fn pass_on(&self, redirect: &Redirect, answer: &Message) -> Result<Vec<u8>, QueryError> {
-        let record = self.switch.datapath().answer_seen(redirect, answer, Now::read());
-        record.into_iter().for_each(|line| self.switch.publish(line));
-        Ok(answer.to_vec()?)
+    /// Puts an answer on record; returns what the client gets.
+    fn pass_on(&self, redirect: &Redirect, answer: Answer) -> Vec<u8> {
+        let Answer { message, bytes } = answer;
+        let record = self.switch.datapath().answer_seen(redirect, &message, Now::read());
+        self.publish(record);
+        bytes
+    }
+
+    fn publish(&self, record: Option<hubble::Line>) {
+        if let Some(line) = record {
+            self.switch.publish(line);
+        }
     }
 
     fn refuse_after(

@@ -24,11 +24,7 @@ struct Lease {
 }
 
 impl Lease {
-    fn new(
-        switch: &Arc<Switch>,
-        redirect: &Redirect,
-        local: SocketAddr,
-    ) -> Self {
+    fn new(switch: &Arc<Switch>, redirect: &Redirect, local: SocketAddr) -> Self {
         switch.datapath().begin_upstream(redirect, local, Now::read());
         Self { switch: Arc::clone(switch), protocol: redirect.protocol, local }
     }
@@ -40,14 +36,33 @@ impl Drop for Lease {
     }
 }
 
-/// Puts one query to the server, from a socket of its own, and returns the answer to it.
+/// What the server answered.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// What it says.
+    pub(super) message: Message,
+    /// How the server wrote it, for the client to get it unchanged.
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Answer {
+    /// A message, if it answers this query: the same id and the same questions (RFC 5452 §9.1).
+    fn read(query: &Message, bytes: Vec<u8>) -> Option<Self> {
+        // Whatever cannot be read is for somebody else.
+        let message = Message::from_vec(&bytes).ok()?;
+        let matches = message.metadata.id == query.metadata.id && message.queries == query.queries;
+        matches.then_some(Self { message, bytes })
+    }
+}
+
+/// Puts one query to the server, from a socket of its own.
 pub(super) async fn over_udp(
     switch: &Arc<Switch>,
     node: IpAddr,
     redirect: &Redirect,
     query: &Message,
     bytes: &[u8],
-) -> io::Result<Message> {
+) -> io::Result<Answer> {
     let socket = UdpSocket::bind(SocketAddr::new(node, 0)).await?;
     let _lease = Lease::new(switch, redirect, socket.local_addr()?);
     socket.connect(redirect.server).await?;
@@ -55,10 +70,8 @@ pub(super) async fn over_udp(
     let mut buffer = vec![0; LARGEST];
     loop {
         let length = socket.recv(&mut buffer).await?;
-        match Message::from_vec(&buffer[..length]) {
-            Ok(answer) if answers(query, &answer) => return Ok(answer),
-            // Whatever this is, it is for somebody else.
-            Ok(_) | Err(_) => {}
+        if let Some(answer) = Answer::read(query, buffer[..length].to_vec()) {
+            return Ok(answer);
         }
     }
 }
@@ -84,23 +97,17 @@ impl Upstream {
         Ok(Self { stream, _lease: lease })
     }
 
-    /// Puts one query to the server and returns the answer to it.
-    pub(super) async fn exchange(&mut self, query: &Message, bytes: &[u8]) -> io::Result<Message> {
+    /// Puts one query to the server.
+    pub(super) async fn exchange(&mut self, query: &Message, bytes: &[u8]) -> io::Result<Answer> {
         write_framed(&mut self.stream, bytes).await?;
         loop {
             let frame = read_framed(&mut self.stream).await?;
             let frame = frame.ok_or(io::ErrorKind::UnexpectedEof)?;
-            match Message::from_vec(&frame) {
-                Ok(answer) if answers(query, &answer) => return Ok(answer),
-                Ok(_) | Err(_) => {}
+            if let Some(answer) = Answer::read(query, frame) {
+                return Ok(answer);
             }
         }
     }
-}
-
-/// Whether a message answers a query: the same id and the same questions (RFC 5452 §9.1).
-fn answers(query: &Message, answer: &Message) -> bool {
-    answer.metadata.id == query.metadata.id && answer.queries == query.queries
 }
 
 /// The next message of a stream, after its length in two bytes (RFC 1035 §4.2.2); none at its end.

@@ -13,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use ztc_engine::fabric::Readiness;
 
 /// Where Istio's CNI makes probes of ambient pods come from, so that they can be told from other
@@ -22,6 +22,9 @@ pub(crate) const AMBIENT_PROBE_SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 25
 
 /// `periodSeconds` of a pod, made short.
 const PERIOD: Duration = Duration::from_millis(50);
+
+/// The pace before the first success: the agent starts within milliseconds.
+const PERIOD_AT_START: Duration = Duration::from_millis(5);
 
 /// `timeoutSeconds` of a pod, made short. `failureThreshold` is 1.
 const TIMEOUT: Duration = Duration::from_millis(100);
@@ -64,11 +67,14 @@ impl Drop for Prober {
 }
 
 async fn probe_for_ever(source: IpAddr, target: SocketAddr, says: watch::Sender<Readiness>) {
-    let mut period = tokio::time::interval(PERIOD);
-    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut period = pace(PERIOD_AT_START);
     loop {
         period.tick().await;
         let failure = probe(source, target).await.err();
+        if failure.is_none() && period.period() != PERIOD {
+            period = pace(PERIOD);
+            period.reset();
+        }
         says.send_modify(|state| {
             state.ready = failure.is_none();
             state.probes = state.probes.map(|probes| probes + 1);
@@ -78,6 +84,12 @@ async fn probe_for_ever(source: IpAddr, target: SocketAddr, says: watch::Sender<
             }
         });
     }
+}
+
+fn pace(period: Duration) -> Interval {
+    let mut pace = interval(period);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pace
 }
 
 /// One probe; a failure in kubelet's words.

@@ -41,6 +41,9 @@ pub(crate) enum PumpError {
         /// The operating system's reason.
         source: Arc<std::io::Error>,
     },
+    /// A device is gone though it was not unplugged.
+    #[error("a TUN device has vanished")]
+    Vanished,
     /// A packet could not be read.
     #[error("cannot read a packet")]
     Read {
@@ -80,7 +83,7 @@ pub(crate) struct Switch {
     failure: OnceLock<PumpError>,
 }
 
-/// A device that is plugged in. Dropped, it is unplugged and vanishes.
+/// A device that is plugged in. Dropped, it is unplugged, and nothing moves through it any more.
 #[derive(Debug)]
 pub(crate) struct Plug {
     switch: Arc<Switch>,
@@ -194,6 +197,7 @@ impl Switch {
             };
             for _ in 0..BURST {
                 match device.get_ref().read(&mut buffer) {
+                    Ok(0) => return PumpError::Vanished,
                     Ok(length) => {
                         if let Err(failure) = self.forward(id, buffer[..length].to_vec()) {
                             return failure;
@@ -236,9 +240,10 @@ impl Switch {
     }
 
     fn fail(&self, failure: PumpError) {
-        self.interrupt(format!("the lab moves no packets: {failure}"));
+        let reason = format!("the lab moves no packets: {failure}");
         // Only the first failure counts: others follow from it.
         drop(self.failure.set(failure));
+        self.interrupt(reason);
     }
 
     fn tell(&self, witness: Witness) {
@@ -252,5 +257,65 @@ impl Switch {
 
     fn ports_mut(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<PortId, Port>> {
         self.ports.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::datapath::{Config, NodeConfig};
+    use crate::fault::Faults;
+
+    fn pump() -> Pump {
+        let node = NodeConfig {
+            name: "node-a".into(),
+            address: [172, 31, 0, 2].into(),
+            proxy_port: 10053,
+        };
+        let (nodes, services) = (vec![node], Vec::new());
+        let datapath = Datapath::new(Config { nodes, services, faults: Faults::default() });
+        Pump::start("switch", datapath).unwrap()
+    }
+
+    /// A device whose other end is in hand: like TUN, a read of it is one packet.
+    fn device() -> (Tun, std::os::fd::OwnedFd) {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        (Tun::from(ours), theirs)
+    }
+
+    #[tokio::test]
+    async fn a_device_that_vanishes_fails_the_switch_and_interrupts_the_evidence() {
+        let pump = pump();
+        let mut witnesses = pump.switch().subscribe();
+        let (ours, theirs) = device();
+        let attachment = Attachment::Outside { address: [203, 0, 113, 10].into() };
+        let _plug = pump.attach(attachment, ours).unwrap();
+        assert!(pump.check().is_ok());
+
+        drop(theirs);
+        let witness = timeout(Duration::from_secs(5), witnesses.recv()).await.unwrap().unwrap();
+        assert!(matches!(witness, Witness::Gap { .. }), "{witness:?}");
+        assert!(matches!(pump.check(), Err(PumpError::Vanished)), "{:?}", pump.check());
+    }
+
+    #[tokio::test]
+    async fn a_device_that_is_unplugged_fails_nothing() {
+        let pump = pump();
+        let mut witnesses = pump.switch().subscribe();
+        let (ours, theirs) = device();
+        let attachment = Attachment::Outside { address: [203, 0, 113, 10].into() };
+        drop(pump.attach(attachment, ours).unwrap());
+        drop(theirs);
+        assert!(pump.check().is_ok());
+        drop(pump);
+        let ended = timeout(Duration::from_secs(5), witnesses.recv()).await.unwrap();
+        assert!(matches!(ended, Err(broadcast::error::RecvError::Closed)), "{ended:?}");
     }
 }

@@ -6,15 +6,16 @@
 //! that nothing survives either of them, `kill -9` included. The host's routes, rules, interfaces,
 //! mounts and cgroups are never touched.
 //!
-//! To look inside while a run goes on, find the first process (its name is `ztc-lab`) or an agent
-//! with `ps` and enter its namespaces; an agent's network namespace is its pod's:
+//! To look inside while a run goes on, find the first process of the lab (there may be several
+//! labs), or an agent, which has its pod's network namespace, and enter its namespaces:
 //!
 //! ```text
-//! sudo nsenter --all --target "$(pgrep --newest ztc-lab)" ps -ef
+//! ps -o pid,args -C ztc-lab; pgrep --list-full --full ztc-agent
+//! sudo nsenter --all --target PID ps -ef
 //! sudo nsenter --all --target PID-OF-AN-AGENT ss -tan
 //! ```
 //!
-//! Without root, leave `sudo` out and add `--user --preserve-credentials`.
+//! Without root it is `nsenter --user --mount --pid --net --preserve-credentials --target PID`.
 
 use std::env::{self, VarError};
 use std::ffi::CStr;
@@ -159,8 +160,10 @@ const PRIVILEGES: &str = "run as root or allow unprivileged user namespaces (sys
 fn tun_hint(error: Errno) -> &'static str {
     match error {
         Errno::ACCESS => "its permissions exclude this user: `chmod 0666 /dev/net/tun` as root",
-        _ => "load the module with `modprobe tun` as root; in a container, start it with \
-              `--device /dev/net/tun`",
+        _ => {
+            "load the module with `modprobe tun` as root; in a container, start it with \
+              `--device /dev/net/tun`"
+        }
     }
 }
 
@@ -184,8 +187,11 @@ fn make_pid_namespace() -> Result<(), SandboxError> {
         ("/proc/self/uid_map", format!("0 {} 1", uid.as_raw())),
         ("/proc/self/gid_map", format!("0 {} 1", gid.as_raw())),
     ] {
-        fs::write(file, text)
-            .map_err(|source| SandboxError::MapUser { file, hint: PRIVILEGES, source })?;
+        fs::write(file, text).map_err(|source| SandboxError::MapUser {
+            file,
+            hint: PRIVILEGES,
+            source,
+        })?;
     }
     Ok(())
 }
@@ -206,8 +212,8 @@ async fn supervise() -> Result<ExitStatus, SandboxError> {
         signal(SignalKind::terminate()).map_err(failed("listen for terminations"))?;
 
     // The writing end stays open as long as this process lives, and it alone holds it.
-    let (alive, _this_process_lives) = pipe_with(PipeFlags::CLOEXEC)
-        .map_err(|errno| failed("make a pipe")(errno.into()))?;
+    let (alive, _this_process_lives) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed("make a pipe")(errno.into()))?;
     fcntl_setfd(&alive, FdFlags::empty())
         .map_err(|errno| failed("hand on a pipe")(errno.into()))?;
 
@@ -282,15 +288,17 @@ fn die_with_parent(pipe: &str) -> Result<(), SandboxError> {
     let (Some(pipe @ 3..), Pid::INIT) = (pipe, rustix::process::getpid()) else {
         return Err(SandboxError::Marker);
     };
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(|source| SandboxError::Settle { operation: "ask to end with the parent", source })?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(|source| {
+        SandboxError::Settle { operation: "ask to end with the parent", source }
+    })?;
 
     // SAFETY: `supervise` left exactly this descriptor open for us, and nothing else knows it. That
     // `supervise` started us is seen above: this is the first process of a pid namespace.
     let pipe = unsafe { OwnedFd::from_raw_fd(pipe) };
     // The parent may have ended before the request; getppid(2) is 0 here in any case, but then
     // nobody holds the other end of the pipe.
-    let reading = |source| SandboxError::Settle { operation: "see whether the parent lives", source };
+    let reading =
+        |source| SandboxError::Settle { operation: "see whether the parent lives", source };
     let flags = fcntl_getfl(&pipe).map_err(reading)?;
     fcntl_setfl(&pipe, flags | OFlags::NONBLOCK).map_err(reading)?;
     match rustix::io::read(&pipe, &mut [0]) {

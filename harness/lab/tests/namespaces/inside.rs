@@ -21,7 +21,9 @@ use ztc_model::world::{
 };
 use ztc_model::yaml::Source;
 use ztc_probe::{AGENT_ENV, AgentConfig};
-use ztc_wire::{DnsRcode, DnsTransport, Host, Observed, Phase, RecordType, RunId, Stimulus, Target};
+use ztc_wire::{
+    DnsRcode, DnsTransport, Host, Observed, Phase, RecordType, RunId, Stimulus, Target,
+};
 
 use crate::client::Client;
 use crate::stage::{INTERRUPTED, READY, with_causes};
@@ -50,6 +52,7 @@ pub(crate) const CHECKS: &[(&str, Check)] = &[
 ];
 
 /// Brings a lane up and waits for an interrupt.
+#[expect(clippy::print_stdout, reason = "the check outside reads it there")]
 pub(crate) async fn wait() -> Result<ExitCode, Box<dyn Error>> {
     let mut interrupts = signal(SignalKind::interrupt())?;
     let cluster = lane(0).await?;
@@ -69,14 +72,14 @@ async fn packets_pass() -> Played {
     let outside = by_name("api.zt.test", 9000);
     let metadata = Target { host: Host::Ip([169, 254, 169, 254].into()), port: 80 };
 
-    expect_peer(web.send(Stimulus::Tcp { to: near.clone() }, PASSES).await?, "zt-shop/cart")?;
-    expect_peer(web.send(Stimulus::Udp { to: near }, PASSES).await?, "zt-shop/cart")?;
-    expect_peer(web.send(get(far), PASSES).await?, "zt-pay/ledger")?;
-    expect_peer(web.send(Stimulus::Tcp { to: outside }, PASSES).await?, "outside/api")?;
-    expect_peer(web.send(get(metadata), PASSES).await?, "outside/metadata")?;
+    expect_peer(&web.send(Stimulus::Tcp { to: near.clone() }, PASSES).await?, "zt-shop/cart")?;
+    expect_peer(&web.send(Stimulus::Udp { to: near }, PASSES).await?, "zt-shop/cart")?;
+    expect_peer(&web.send(get(far), PASSES).await?, "zt-pay/ledger")?;
+    expect_peer(&web.send(Stimulus::Tcp { to: outside }, PASSES).await?, "outside/api")?;
+    expect_peer(&web.send(get(metadata), PASSES).await?, "outside/metadata")?;
     let ledger: ztc_model::world::PodRef = "zt-pay/ledger".parse()?;
     let direct = Target { host: Host::Ip(book.pods[&ledger]), port: 9000 };
-    expect_peer(web.send(Stimulus::Tcp { to: direct }, PASSES).await?, "zt-pay/ledger")?;
+    expect_peer(&web.send(Stimulus::Tcp { to: direct }, PASSES).await?, "zt-pay/ledger")?;
     Ok(cluster.down().await?)
 }
 
@@ -86,7 +89,7 @@ async fn a_denied_flow_is_silent() -> Played {
     let mut web = Client::open(cluster.as_ref(), "zt-shop/web").await?;
     let to = Target { host: Host::Name("ledger.zt-pay".to_owned()), port: 9000 };
     let stimulus = Stimulus::Tcp { to };
-    expect_peer(web.send(stimulus.clone(), PASSES).await?, "zt-pay/ledger")?;
+    expect_peer(&web.send(stimulus.clone(), PASSES).await?, "zt-pay/ledger")?;
 
     let policy = read(DEFAULT_DENY)?;
     realise(cluster.as_ref(), &policy).await?;
@@ -107,7 +110,7 @@ async fn a_denied_flow_is_silent() -> Played {
     .await??;
 
     cluster.delete(&policy.reference).await?;
-    expect_peer(web.send(stimulus, PASSES).await?, "zt-pay/ledger")?;
+    expect_peer(&web.send(stimulus, PASSES).await?, "zt-pay/ledger")?;
     Ok(cluster.down().await?)
 }
 
@@ -175,7 +178,7 @@ async fn a_pod_is_born() -> Played {
         let first = vec![FirstRun { id: RunId(1000), deadline_ms: PASSES, stimulus }];
         cluster.create_pod(&pod, first).await?;
         let mut newborn = Client::open(cluster.as_ref(), "zt-shop/newborn").await?;
-        expect_peer(newborn.observed(RunId(1000)).await?, "zt-pay/ledger")?;
+        expect_peer(&newborn.observed(RunId(1000)).await?, "zt-pay/ledger")?;
         if cluster.create_pod(&pod, Vec::new()).await.is_ok() {
             return Err("a pod was made twice".into());
         }
@@ -213,7 +216,7 @@ async fn several_lanes() -> Played {
     for cluster in [first, second, third] {
         let mut web = Client::open(cluster.as_ref(), "zt-shop/web").await?;
         let to = Target { host: Host::Name("ledger.zt-pay".to_owned()), port: 80 };
-        expect_peer(web.send(get(to), PASSES).await?, "zt-pay/ledger")?;
+        expect_peer(&web.send(get(to), PASSES).await?, "zt-pay/ledger")?;
         cluster.down().await?;
         if cluster.endpoints().await.is_ok() {
             return Err("a lane that was taken down still answers".into());
@@ -222,7 +225,7 @@ async fn several_lanes() -> Played {
     Ok(())
 }
 
-fn expect_peer(observed: Observed, peer: &str) -> Played {
+fn expect_peer(observed: &Observed, peer: &str) -> Played {
     match observed.peer() {
         Some(who) if who == peer => Ok(()),
         _ => Err(format!("instead of {peer}: {observed}").into()),

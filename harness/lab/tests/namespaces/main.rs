@@ -25,7 +25,8 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::from_args();
     let outside = outside::CHECKS.iter().map(|(name, check)| trial(name, *check));
-    let inside = inside::CHECKS.iter().map(|(name, _)| trial(name, || Scene::start(name)?.passes()));
+    let inside =
+        inside::CHECKS.iter().map(|(name, _)| trial(name, || Scene::start(name)?.passes()));
     libtest_mimic::run(&arguments, outside.chain(inside).collect()).exit_code()
 }
 

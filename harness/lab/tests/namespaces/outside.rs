@@ -115,7 +115,9 @@ impl Members {
             });
             match ended.await {
                 Ok(ended) => Ok(ended?),
-                Err(_elapsed) => Err(format!("of {count} processes some live after {GONE:?}").into()),
+                Err(_elapsed) => {
+                    Err(format!("of {count} processes some live after {GONE:?}").into())
+                }
             }
         })
     }
@@ -138,7 +140,8 @@ struct Machine {
 impl Machine {
     fn look() -> Result<Self, Failed> {
         let devices = fs::read_to_string("/proc/net/dev")?;
-        let names = devices.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
+        let names =
+            devices.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
         Ok(Self {
             interfaces: names.collect(),
             routes: fs::read_to_string("/proc/net/fib_trie")?,

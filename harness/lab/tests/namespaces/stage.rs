@@ -26,6 +26,7 @@ pub(crate) const INTERRUPTED: u8 = 42;
 const NOT_ENTERED: u8 = 3;
 
 /// Plays a part inside the lab.
+#[expect(clippy::print_stderr, reason = "the check outside reads it there")]
 pub(crate) fn play(part: &str) -> ExitCode {
     match enter() {
         Ok(Entered::Outside(code)) => return code,
@@ -86,8 +87,11 @@ pub(crate) struct Scene {
 impl Scene {
     /// Starts a part.
     pub(crate) fn start(part: &str) -> Result<Self, Failed> {
-        let mut process =
-            command(part).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut process = command(part)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
         let stdout = BufReader::new(process.stdout.take().expect("it is piped"));
         Ok(Self { process, stdout })
     }

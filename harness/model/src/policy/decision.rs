@@ -104,20 +104,21 @@ impl DirectionPolicy {
         let inspected: BTreeSet<&DnsRule> =
             allows.iter().filter_map(|rule| rule.dns.as_ref()).flatten().collect();
         if inspected.is_empty() {
-            return match allows.is_empty() && self.default_deny && !self.passes_as_host(peer) {
-                true => Decision::NotAllowed,
-                false => Decision::Allowed { by },
-            };
+            if allows.is_empty() && self.default_deny && !self.passes_as_host(peer) {
+                return Decision::NotAllowed;
+            }
+            return Decision::Allowed { by };
         }
-        // `pkg/policy/rule.go` mergePortProto and the proxy's table of selectors: a rule for this
-        // very port without names opens the proxy for its peers. One for all ports does not: the
-        // redirect is the more specific entry and has the higher precedence
+        // `mergePortProto` in `pkg/policy/rule.go` and `GeneratePattern` in `pkg/fqdn/dnsproxy`: a
+        // rule for this very port without names lets its peers answer every name. One for all
+        // ports does not: the redirect is the more specific entry and has the higher precedence
         // (`pkg/policy/types/entry.go`).
         let opens =
             |rule: &&Rule| rule.dns.is_none() && rule.ports.is_exactly(protocol, port, named);
-        let dns = match allows.iter().any(opens) {
-            true => vec![DnsRule::any()],
-            false => inspected.into_iter().cloned().collect(),
+        let dns = if allows.iter().any(opens) {
+            vec![DnsRule::any()]
+        } else {
+            inspected.into_iter().cloned().collect()
         };
         Decision::Inspected { by, dns }
     }
@@ -147,7 +148,7 @@ impl EndpointPolicy {
 
 /// What these policies together say about an endpoint with these labels.
 ///
-/// Source: `pkg/policy/repository.go` computePolicyEnforcementAndRules, with enforcement mode
+/// Source: `computePolicyEnforcementAndRules` in `pkg/policy/repository.go`, with enforcement mode
 /// `default` and without the host firewall: a node is subject to no policy, and an endpoint whose
 /// labels are not known yet is closed.
 #[expect(single_use_lifetimes, reason = "a lifetime cannot be elided inside `impl Trait`")]

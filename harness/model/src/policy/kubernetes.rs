@@ -59,7 +59,7 @@ struct Ingress {
     #[serde(default)]
     from: Option<Vec<Spanned<NetworkPeer>>>,
     #[serde(default)]
-    ports: Option<Vec<Port>>,
+    ports: Option<Vec<NetworkPort>>,
 }
 
 #[derive(Deserialize)]
@@ -68,7 +68,7 @@ struct Egress {
     #[serde(default)]
     to: Option<Vec<Spanned<NetworkPeer>>>,
     #[serde(default)]
-    ports: Option<Vec<Port>>,
+    ports: Option<Vec<NetworkPort>>,
 }
 
 #[derive(Deserialize)]
@@ -84,7 +84,7 @@ struct NetworkPeer {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Port {
+struct NetworkPort {
     #[serde(default)]
     protocol: Option<Spanned<String>>,
     #[serde(default)]
@@ -191,7 +191,11 @@ impl Reader<'_> {
     }
 
     /// A rule: without peers it is about everyone, without ports about all of them.
-    fn rule(&self, peers: Option<&[Spanned<NetworkPeer>]>, ports: Option<&[Port]>) -> Read<Rule> {
+    fn rule(
+        &self,
+        peers: Option<&[Spanned<NetworkPeer>]>,
+        ports: Option<&[NetworkPort]>,
+    ) -> Read<Rule> {
         let peers = match peers.unwrap_or_default() {
             [] => PeerSelector::all(),
             peers => {
@@ -237,7 +241,7 @@ impl Reader<'_> {
         Ok(Peer::Labels(pods))
     }
 
-    fn port(&self, Port { protocol, port, end_port }: &Port) -> Read<PortMatch> {
+    fn port(&self, NetworkPort { protocol, port, end_port }: &NetworkPort) -> Read<PortMatch> {
         let protocol = match protocol.as_ref().map(|it| (it, it.value.as_str())) {
             None | Some((_, "TCP")) => Protocol::Tcp,
             Some((_, "UDP")) => Protocol::Udp,

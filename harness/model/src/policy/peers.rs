@@ -49,7 +49,7 @@ impl PeerSelector {
                 Identity::Cidr(address) => {
                     range.contains(address) && !except.iter().any(|it| it.contains(address))
                 }
-                // `pkg/labels/cidr.go` IPStringToLabel: a range of length 0 is the world.
+                // `IPStringToLabel` in `pkg/labels/cidr.go`: a range of length 0 is the world.
                 Identity::Reserved(Reserved::World) => range.prefix_len() == 0,
                 Identity::Endpoint(_) | Identity::Reserved(_) => false,
             },

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// `pkg/policy/utils/parserules.go` mergeEndpointSelectors: an empty list selects nobody.
+/// `mergeEndpointSelectors` in `pkg/policy/utils/parserules.go`: an empty list selects nobody.
 #[test]
 fn an_element_with_an_empty_list_selects_nobody() {
     for spec in [

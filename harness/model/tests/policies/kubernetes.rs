@@ -13,7 +13,7 @@ fn a_policy_without_rules_denies_its_directions() {
     assert_eq!(ingress(&text, &peer("shop", "cart")), NOTHING_ENFORCED);
 }
 
-/// `networking.k8s.io/v1` PolicyTypes: ingress always, egress with rules.
+/// `PolicyTypes` of `networking.k8s.io/v1`: ingress always, egress with rules.
 #[test]
 fn types_follow_from_rules_when_they_are_not_given() {
     let text = kubernetes("ingress: []");
@@ -34,7 +34,7 @@ fn rules_for_a_direction_that_is_left_out_are_refused() {
     );
 }
 
-/// `networking.k8s.io/v1` NetworkPolicyPeer.
+/// `NetworkPolicyPeer` of `networking.k8s.io/v1`.
 #[test]
 fn peers_are_pods_namespaces_both_or_ranges() {
     let to = |peer: &str| kubernetes(&format!("policyTypes: [Egress]\negress:\n- to: [{peer}]"));
@@ -66,7 +66,7 @@ fn peers_that_are_both_or_nothing_are_refused() {
     }
 }
 
-/// `networking.k8s.io/v1` NetworkPolicyPort: TCP unless it says otherwise.
+/// `NetworkPolicyPort` of `networking.k8s.io/v1`: TCP unless it says otherwise.
 #[test]
 fn ports_are_numbers_names_and_ranges() {
     let text = kubernetes(

@@ -51,11 +51,11 @@ fn peer(namespace: &str, app: &str) -> Identity {
 }
 
 fn range(text: &str) -> Identity {
-    Identity::Cidr(text.parse().unwrap())
+    Identity::Cidr(text.parse().expect("it is a range"))
 }
 
 fn reference(text: &str) -> PolicyRef {
-    text.parse().unwrap()
+    text.parse().expect("it is a policy")
 }
 
 /// A spec for the pods `app=web` of `shop`.

@@ -11,7 +11,7 @@ fn inspected(by: &[&str], dns: Vec<DnsRule>) -> Decision {
 }
 
 fn api() -> DnsRule {
-    DnsRule::name("api.zt.test").unwrap()
+    DnsRule::name("api.zt.test").expect("it is a name")
 }
 
 /// `docs security/policy/language` DNS.
@@ -36,7 +36,7 @@ fn enable_default_deny_does_not_open_the_proxy() {
     assert_eq!(egress(&text, &peer("pay", "ledger")), NOTHING_ENFORCED);
 }
 
-/// `pkg/policy/rule.go` mergePortProto: the names of all policies are allowed.
+/// `mergePortProto` in `pkg/policy/rule.go`: the names of all policies are allowed.
 #[test]
 fn names_add_up() {
     let wide = clusterwide(

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// `utils.go` getEndpointSelector: without a word about namespaces, the policy's own.
+/// `getEndpointSelector` in `utils.go`: without a word about namespaces, the policy's own.
 #[test]
 fn a_namespaced_peer_is_of_the_same_namespace() {
     let text = namespaced("egress:\n- toEndpoints: [{ matchLabels: { app: ledger } }]");
@@ -118,7 +118,7 @@ fn a_range_selects_addresses_outside_the_cluster_only() {
     assert_eq!(egress(&text, &Identity::Reserved(Reserved::World)), Decision::NotAllowed);
 }
 
-/// `pkg/policy/types/selector.go` CIDRSelector: an exception belongs to its own range.
+/// `CIDRSelector` in `pkg/policy/types/selector.go`: an exception belongs to its own range.
 #[test]
 fn an_exception_is_not_selected() {
     let text = namespaced(

@@ -66,7 +66,7 @@ fn broken_ports_are_refused() {
     }
 }
 
-/// `pkg/policy/api/rule_validation.go` maxPorts.
+/// `maxPorts` in `pkg/policy/api/rule_validation.go`.
 #[test]
 fn more_than_forty_ports_are_refused() {
     let ports: Vec<_> = (1..=41).map(|port| format!("{{ port: \"{port}\" }}")).collect();

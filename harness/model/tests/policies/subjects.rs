@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// `pkg/k8s/apis/cilium.io/utils/utils.go` ParseToCiliumRule: its own namespace only.
+/// `ParseToCiliumRule` in `pkg/k8s/apis/cilium.io/utils/utils.go`: its own namespace only.
 #[test]
 fn a_namespaced_policy_is_about_its_own_namespace() {
     let policies = policies(&namespaced("egress: [{}]"));

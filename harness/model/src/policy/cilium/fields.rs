@@ -94,6 +94,7 @@ pub(super) struct Ingress<P> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, bound = "P: Deserialize<'de>")]
+#[expect(clippy::struct_field_names, reason = "the names of the manifest")]
 pub(super) struct Egress<P> {
     #[serde(default)]
     pub(super) to_endpoints: Option<Spanned<Vec<LabelSelector>>>,
@@ -111,7 +112,7 @@ pub(super) struct Egress<P> {
 #[serde(deny_unknown_fields)]
 pub(super) struct PortRule {
     #[serde(default)]
-    pub(super) ports: Option<Vec<Port>>,
+    pub(super) ports: Option<Vec<PortProtocol>>,
     #[serde(default)]
     pub(super) rules: Option<Spanned<L7Rules>>,
 }
@@ -120,12 +121,12 @@ pub(super) struct PortRule {
 #[serde(deny_unknown_fields)]
 pub(super) struct PortDenyRule {
     #[serde(default)]
-    pub(super) ports: Option<Vec<Port>>,
+    pub(super) ports: Option<Vec<PortProtocol>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Port {
+pub(super) struct PortProtocol {
     pub(super) port: Spanned<String>,
     #[serde(default)]
     pub(super) end_port: Option<Spanned<u16>>,

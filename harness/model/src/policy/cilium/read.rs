@@ -17,7 +17,7 @@ use crate::selector::{Condition, Keys, LabelSelector, Requirement, Selector};
 use crate::yaml::{Diagnostic, Document, Spanned};
 
 use super::fields::{
-    Egress, Entity, Ingress, L7Rules, NOT_EVALUATED, NameRule, Object, Port, PortDenyRule,
+    Egress, Entity, Ingress, L7Rules, NOT_EVALUATED, NameRule, Object, PortDenyRule, PortProtocol,
     PortRule, Section,
 };
 
@@ -63,7 +63,7 @@ struct Peers<'a> {
 
 /// An entry of `toPorts`; a deny rule has no rules for names.
 struct PortList<'a> {
-    ports: &'a [Port],
+    ports: &'a [PortProtocol],
     rules: Option<&'a Spanned<L7Rules>>,
 }
 
@@ -130,8 +130,16 @@ impl Reader<'_> {
         let Section { ingress, ingress_deny, egress, egress_deny, .. } = &section.value;
         let flags = enable_default_deny.unwrap_or_default();
         let subject = self.subject(endpoint_selector, section)?;
-        let ingress = self.direction(flags.ingress, elements(ingress), elements(ingress_deny))?;
-        let egress = self.direction(flags.egress, elements(egress), elements(egress_deny))?;
+        let ingress = self.direction(
+            flags.ingress,
+            elements(ingress.as_ref()),
+            elements(ingress_deny.as_ref()),
+        )?;
+        let egress = self.direction(
+            flags.egress,
+            elements(egress.as_ref()),
+            elements(egress_deny.as_ref()),
+        )?;
         match (ingress, egress) {
             (None, None) => Err(self.document.diagnostic_at(
                 section,
@@ -150,7 +158,7 @@ impl Reader<'_> {
     }
 
     /// Whom a spec is about: in a namespace its endpoints only, clusterwide whatever it selects,
-    /// what is no pod too (`utils.go` ParseToCiliumRule).
+    /// what is no pod too (`ParseToCiliumRule` in `utils.go`).
     fn subject(&self, selector: &LabelSelector, section: &Spanned<Section>) -> Read<Selector> {
         let selector = selector.read(self.document, Keys::Cilium)?;
         let Some(namespace) = &self.reference.namespace else {
@@ -263,7 +271,7 @@ impl Reader<'_> {
         })
     }
 
-    /// A peer by labels, with what Cilium asks besides (`utils.go` getEndpointSelector): without a
+    /// A peer by labels, with what Cilium asks besides (`getEndpointSelector` in `utils.go`): without a
     /// word about namespaces the policy's own, clusterwide any, and this cluster. One by reserved
     /// labels is taken as it is.
     fn endpoints(&self, selector: &LabelSelector) -> Read<Selector> {
@@ -297,7 +305,7 @@ impl Reader<'_> {
             let message = format!("more than {MAX_PORTS} ports in one list");
             return Err(self.document.diagnostic_at(&port.port, message, None));
         }
-        let read = |port: &Port| {
+        let read = |port: &PortProtocol| {
             let ports = self.port(port)?;
             let protocols = read_protocols(self.document, port.protocol.as_ref())?;
             Ok(protocols.iter().map(move |&protocol| PortMatch { protocol, ports: ports.clone() }))
@@ -306,7 +314,7 @@ impl Reader<'_> {
         Ok(PortSelector::AnyOf(matches.into_iter().flatten().collect()))
     }
 
-    fn port(&self, Port { port, end_port, .. }: &Port) -> Read<Ports> {
+    fn port(&self, PortProtocol { port, end_port, .. }: &PortProtocol) -> Read<Ports> {
         let text = port.value.as_str();
         let end = end_port.as_ref().filter(|end| end.value != 0);
         if is_port_name(text) {
@@ -422,11 +430,11 @@ fn is_about(requirement: &Requirement, key: &str) -> bool {
     requirement.key == key && (requirement.source == K8S || requirement.source == ANY)
 }
 
-fn elements<'a, T>(list: &'a Option<Vec<T>>) -> Vec<Element<'a>>
+fn elements<'a, T>(list: Option<&'a Vec<T>>) -> Vec<Element<'a>>
 where
     Element<'a>: From<&'a T>,
 {
-    list.iter().flatten().map(Element::from).collect()
+    list.into_iter().flatten().map(Element::from).collect()
 }
 
 fn collect<'a, T, U>(list: &'a [T], read: impl FnMut(&'a T) -> Read<U>) -> Read<Vec<U>> {

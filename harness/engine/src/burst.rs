@@ -1,0 +1,105 @@
+//! Many stimuli at once, for measuring: the path is the one that cases take, agents and board
+//! included.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use ztc_model::outcome::{Reading, Seen};
+use ztc_model::stimulus::Send;
+use ztc_model::world::PodRef;
+use ztc_wire::RunId;
+
+use crate::address;
+use crate::agent::Agent;
+use crate::board::Board;
+use crate::chain;
+use crate::fabric::Cluster;
+use crate::volley::Aim;
+
+/// How long an agent may take to say hello.
+const HELLO_CEILING: Duration = Duration::from_secs(5);
+/// Between two looks whether it has.
+const POLL: Duration = Duration::from_millis(2);
+
+/// One pod that sends as fast as its window lets it.
+#[derive(Debug)]
+pub struct Burst {
+    aim: Aim,
+}
+
+/// What came of a burst.
+#[derive(Debug, Clone)]
+pub struct Volume {
+    /// From the first order to the last answer.
+    pub took: Duration,
+    /// How many got through.
+    pub through: usize,
+    /// What the others saw, each thing once.
+    pub otherwise: BTreeSet<String>,
+}
+
+impl Volume {
+    /// How many got through in a second.
+    pub fn per_second(&self) -> f64 {
+        let through = u32::try_from(self.through).unwrap_or(u32::MAX);
+        f64::from(through) / self.took.as_secs_f64()
+    }
+}
+
+impl Burst {
+    /// Attaches to the agent of a pod.
+    ///
+    /// # Errors
+    /// Why it cannot send this, in words.
+    pub async fn new(
+        cluster: Arc<dyn Cluster>,
+        pod: PodRef,
+        send: &Send,
+        deadline: Duration,
+    ) -> Result<Self, String> {
+        let book = cluster.addresses().await.map_err(|error| chain(&error))?;
+        let stimulus = address::stimulus(send, &book)?;
+        let stimulus = stimulus.ok_or_else(|| format!("an agent does not send `{send}`"))?;
+        let board = Arc::new(Board::new(cluster.evidence()));
+        let agent = Agent::attach(cluster, pod, RunId(1));
+        agent.hello(HELLO_CEILING, POLL).await?;
+        Ok(Self { aim: Aim { agent: Arc::new(agent), board, stimulus, deadline } })
+    }
+
+    /// Sends `count` stimuli, at most `window` of them in flight.
+    pub async fn send(&self, count: usize, window: usize) -> Volume {
+        let begun = Instant::now();
+        let mut volume = Volume { took: Duration::ZERO, through: 0, otherwise: BTreeSet::new() };
+        let mut flying = JoinSet::new();
+        for _ in 0..count {
+            if flying.len() >= window
+                && let Some(Ok(seen)) = flying.join_next().await
+            {
+                volume.count(&seen);
+            }
+            let aim = self.aim.clone();
+            flying.spawn(async move { aim.once().await });
+        }
+        while let Some(joined) = flying.join_next().await {
+            if let Ok(seen) = joined {
+                volume.count(&seen);
+            }
+        }
+        volume.took = begun.elapsed();
+        volume
+    }
+}
+
+impl Volume {
+    fn count(&mut self, seen: &Seen) {
+        match Reading::of(seen, &BTreeSet::new()) {
+            Reading::Through { .. } => self.through += 1,
+            _ => {
+                self.otherwise.insert(seen.to_string());
+            }
+        }
+    }
+}

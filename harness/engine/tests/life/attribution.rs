@@ -1,0 +1,68 @@
+//! Denied, but by somebody else.
+
+use ztc_model::verdict::Verdict;
+
+use crate::DENIED;
+use crate::fake::{Bench, Record, Script, Stop};
+
+/// A denied flow, by Cilium, because a deny rule of `deny-web` matches.
+const BY_RULE: &str = r#"
+- name: denied-by-a-rule
+  because: A deny rule matches.
+  apply: [deny-web.yaml]
+  expect: [{ from: shop/web, send: "tcp pay/vault:9000", is: denied, by: cilium, as: explicit-deny }]
+"#;
+
+#[tokio::test(start_paused = true)]
+async fn a_deny_rule_that_is_named_by_its_record_passes() {
+    let cell = recorded("deny-web", Record::DenyRule("CiliumNetworkPolicy/pay/deny-web"))
+        .cell(BY_RULE)
+        .await;
+    assert_eq!(cell.verdict, Verdict::Pass);
+    assert_eq!(cell.evidence[0].policies, ["CiliumNetworkPolicy/pay/deny-web"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_names_another_policy_is_wrong_policy() {
+    let cell =
+        recorded("deny-web", Record::DenyRule("CiliumNetworkPolicy/pay/older")).cell(BY_RULE).await;
+    assert_eq!(
+        cell.verdict.to_string(),
+        "wrong-policy: CiliumNetworkPolicy/pay/deny-web should have stopped it, \
+         the record names CiliumNetworkPolicy/pay/older"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_default_deny_where_a_deny_rule_is_expected_never_passes() {
+    let cell = recorded("deny-web", Record::DefaultDeny).cell(BY_RULE).await;
+    assert!(matches!(cell.verdict.word(), "wrong-layer" | "inconclusive"), "{}", cell.verdict);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deny_rule_where_a_default_deny_is_expected_is_wrong_layer() {
+    let cell = recorded("default-deny", Record::DenyRule("CiliumNetworkPolicy/pay/older"))
+        .cell(DENIED)
+        .await;
+    assert_eq!(
+        cell.verdict.to_string(),
+        "wrong-layer: cilium as default-deny should have stopped it, cilium on node-b: \
+         denied at ingress by a deny rule of CiliumNetworkPolicy/pay/older did"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_name_where_cilium_is_expected_is_wrong_layer() {
+    let cell = recorded("default-deny", Record::NameRefused).cell(DENIED).await;
+    assert_eq!(
+        cell.verdict.to_string(),
+        "wrong-layer: cilium should have stopped it, \
+         dns-proxy on node-b: refused the query for vault.pay. did"
+    );
+}
+
+/// A policy that stops the flow with this record.
+fn recorded(policy: &'static str, record: Record) -> Bench {
+    let stop = Stop { policy, record: Some(record), ..Stop::default() };
+    Bench::new(Script { stops: vec![stop], ..Script::default() })
+}

@@ -1,0 +1,12 @@
+//! A fabric in memory: it does what a script says, in no time that anybody waits for.
+
+mod agent;
+mod bench;
+mod cluster;
+mod fabric;
+mod network;
+mod record;
+mod script;
+
+pub(crate) use bench::{Bench, cases};
+pub(crate) use script::{Fate, Fault, Record, Script, Stop};

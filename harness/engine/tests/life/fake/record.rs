@@ -1,0 +1,55 @@
+//! Records in Hubble's own words.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ztc_model::evidence::Evidence;
+use ztc_model::hubble::{
+    Addresses, Dns, Flow, FlowKind, FlowVerdict, L4, L7, L7Kind, Line, NamedPolicy, POLICY_DENIED,
+    POLICY_DENY, Tcp, TrafficDirection,
+};
+use ztc_model::policy::PolicyRef;
+
+use super::script::Record;
+
+/// What is said of a TCP flow that was stopped.
+pub(crate) fn evidence(
+    record: Record,
+    source: SocketAddr,
+    destination: SocketAddr,
+) -> Arc<Evidence> {
+    let said = match record {
+        Record::DefaultDeny => Flow {
+            drop_reason: Some(POLICY_DENIED),
+            traffic_direction: Some(TrafficDirection::Ingress),
+            ..Flow::default()
+        },
+        Record::DenyRule(policy) => {
+            let policy: PolicyRef = policy.parse().expect("a test names a policy");
+            Flow {
+                drop_reason: Some(POLICY_DENY),
+                traffic_direction: Some(TrafficDirection::Ingress),
+                ingress_denied_by: vec![NamedPolicy::new(&policy, 2)],
+                ..Flow::default()
+            }
+        }
+        Record::NameRefused => Flow {
+            kind: FlowKind::L7,
+            l7: Some(L7 {
+                kind: L7Kind::Request,
+                dns: Some(Dns { query: "vault.pay.".to_owned(), ..Dns::default() }),
+            }),
+            ..Flow::default()
+        },
+    };
+    let ports =
+        Tcp { source_port: source.port(), destination_port: destination.port(), ..Tcp::default() };
+    let flow = Flow {
+        verdict: FlowVerdict::Dropped,
+        ip: Some(Addresses::new(source.ip(), destination.ip())),
+        l4: Some(L4 { tcp: Some(ports), udp: None }),
+        ..said
+    };
+    let line = Line { flow, node_name: "node-b".to_owned(), time: String::new() };
+    Arc::new(Evidence::from_hubble(&Arc::new(line)).expect("a drop of a flow with ports"))
+}

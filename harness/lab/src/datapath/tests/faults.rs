@@ -1,0 +1,112 @@
+//! What each fault does, and what it leaves alone.
+
+use std::time::Duration;
+
+use ztc_model::policy::Protocol;
+
+use super::cluster::{CART, Cluster, DNS_VIP, LEDGER, METADATA, NODE_A, VENDOR, WEB, at};
+use super::packets::{data, syn, syn_ack, udp};
+use super::policies::{BLOCK_METADATA, LEDGER_FROM_WEB, SHOP_DEFAULT_DENY, WEB_DNS};
+
+#[test]
+fn ignored_egress_denies_pass_and_nothing_else_does() {
+    let mut cluster = Cluster::broken("ignore-egress-deny");
+    cluster.apply(BLOCK_METADATA);
+    let (web, metadata) = (at(WEB, 4000), at(METADATA, 80));
+    assert_eq!(cluster.reaches("web", syn(web, metadata)), Some("metadata"));
+    assert_eq!(cluster.reaches("metadata", syn_ack(metadata, web)), Some("web"));
+    assert_eq!(cluster.recorded().len(), 2, "it is on record as dropped");
+    cluster.apply(LEDGER_FROM_WEB);
+    assert_eq!(cluster.reaches("cart", syn(at(CART, 4000), at(LEDGER, 8080))), None);
+    cluster.apply(SHOP_DEFAULT_DENY);
+    assert_eq!(cluster.reaches("web", syn(web, at(VENDOR, 80))), None);
+}
+
+#[test]
+fn where_everything_is_allowed_both_hooks_and_the_proxy_let_pass() {
+    let mut cluster = Cluster::broken("allow-everything");
+    cluster.apply(SHOP_DEFAULT_DENY);
+    cluster.apply(LEDGER_FROM_WEB);
+    let (cart, ledger) = (at(CART, 4000), at(LEDGER, 8080));
+    assert_eq!(cluster.reaches("cart", syn(cart, ledger)), Some("ledger"));
+    assert_eq!(cluster.reaches("ledger", syn_ack(ledger, cart)), Some("cart"));
+    assert_eq!(cluster.recorded().len(), 4, "two hooks, each with a verdict and a drop");
+    cluster.apply(WEB_DNS);
+    let web = at(WEB, 4000);
+    assert_eq!(cluster.reaches("web", udp(web, at(DNS_VIP, 53))), Some("node-a"));
+    let redirect = cluster.datapath.redirected(Protocol::Udp, web, cluster.now).unwrap();
+    assert!(cluster.datapath.judge_query(&redirect, "evil.example.", &[], cluster.now).allowed);
+}
+
+#[test]
+fn where_everything_is_dropped_an_allowed_connection_is_on_record_as_allowed() {
+    let mut cluster = Cluster::broken("drop-everything");
+    assert_eq!(cluster.reaches("web", syn(at(WEB, 4000), at(VENDOR, 80))), None);
+    assert_eq!(cluster.recorded(), [""; 0]);
+    cluster.apply(LEDGER_FROM_WEB);
+    assert_eq!(cluster.reaches("vendor", syn(at(VENDOR, 4000), at(WEB, 80))), None);
+    let (node, ledger) = (at(NODE_A, 4000), at(LEDGER, 8080));
+    assert_eq!(cluster.reaches("node-a", syn(node, ledger)), Some("ledger"), "kubelet");
+    assert_eq!(cluster.reaches("ledger", syn_ack(ledger, node)), Some("node-a"));
+}
+
+#[test]
+fn lost_records_change_nothing_else() {
+    let mut cluster = Cluster::broken("lose-flow-records");
+    cluster.apply(LEDGER_FROM_WEB);
+    assert_eq!(cluster.reaches("cart", syn(at(CART, 4000), at(LEDGER, 8080))), None);
+    assert_eq!(cluster.reaches("web", syn(at(WEB, 4000), at(LEDGER, 8080))), Some("ledger"));
+    assert_eq!(cluster.recorded(), [""; 0]);
+}
+
+#[test]
+fn a_wrong_name_is_that_of_no_applied_policy() {
+    let mut cluster = Cluster::broken("wrong-policy-name");
+    cluster.apply(BLOCK_METADATA);
+    assert_eq!(cluster.reaches("web", syn(at(WEB, 4000), at(METADATA, 80))), None);
+    assert_eq!(cluster.recorded()[0], "node-a verdict egress POLICY_DENY [somebody-else]");
+}
+
+#[test]
+fn late_enforcement_lets_pass_without_a_record_until_its_time() {
+    let mut cluster = Cluster::broken("late-enforcement=300ms");
+    cluster.apply(LEDGER_FROM_WEB);
+    let (cart, ledger) = (at(CART, 4000), at(LEDGER, 8080));
+    cluster.wait(Duration::from_millis(299));
+    assert_eq!(cluster.reaches("cart", syn(cart, ledger)), Some("ledger"));
+    assert_eq!(cluster.recorded(), [""; 0]);
+    cluster.wait(Duration::from_millis(1));
+    assert_eq!(cluster.reaches("cart", data(cart, ledger)), None);
+    assert_eq!(cluster.recorded().len(), 2);
+}
+
+#[test]
+fn one_flow_of_many_leaks_with_all_its_packets_through_both_hooks() {
+    let mut cluster = Cluster::broken("leak-one-in=3");
+    cluster.apply(SHOP_DEFAULT_DENY);
+    cluster.apply(LEDGER_FROM_WEB);
+    let ledger = at(LEDGER, 8080);
+    let mut passed = Vec::new();
+    for port in 4000..4009 {
+        let cart = at(CART, port);
+        let first = cluster.reaches("cart", syn(cart, ledger)).is_some();
+        let again = cluster.reaches("cart", syn(cart, ledger)).is_some();
+        assert_eq!(first, again, "a flow has one fate");
+        if first {
+            passed.push(port);
+            assert_eq!(cluster.reaches("ledger", syn_ack(ledger, cart)), Some("cart"));
+            assert_eq!(cluster.reaches("cart", data(cart, ledger)), Some("ledger"));
+        }
+    }
+    assert_eq!(passed, [4002, 4005, 4008]);
+}
+
+#[test]
+fn muted_clients_still_answer() {
+    let mut cluster = Cluster::broken("mute-clients");
+    assert_eq!(cluster.reaches("web", syn(at(WEB, 4000), at(LEDGER, 8080))), None);
+    assert_eq!(cluster.recorded(), [""; 0]);
+    let (node, ledger) = (at(NODE_A, 4000), at(LEDGER, 8080));
+    assert_eq!(cluster.reaches("node-a", syn(node, ledger)), Some("ledger"));
+    assert_eq!(cluster.reaches("ledger", syn_ack(ledger, node)), Some("node-a"));
+}

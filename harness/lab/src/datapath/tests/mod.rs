@@ -1,0 +1,10 @@
+//! Real packets through a small cluster.
+
+mod cluster;
+mod faults;
+mod names;
+mod packets;
+mod policies;
+mod properties;
+mod records;
+mod walk;

@@ -1,0 +1,347 @@
+//! The order of the questions that `verdict::judge` asks, one statement a test.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use ztc_model::evidence::{Did, Direction, Evidence, FlowKey};
+use ztc_model::hubble;
+use ztc_model::manifest::ObjectRef;
+use ztc_model::outcome::{EnforcementPoint, Expected, Form, Seen};
+use ztc_model::policy::{PolicyKind, PolicyRef, Protocol};
+use ztc_model::verdict::{Doubt, Facts, Failure, Sample, Verdict, judge};
+use ztc_wire::{DnsRcode, Observed, Phase};
+
+const EGRESS: Direction = Direction::Egress;
+
+fn policy(name: &str) -> PolicyRef {
+    PolicyRef {
+        kind: PolicyKind::CiliumClusterwideNetworkPolicy,
+        namespace: None,
+        name: name.to_owned(),
+    }
+}
+
+fn denied(by: Option<EnforcementPoint>, form: Option<Form>) -> Expected {
+    Expected::Denied { by, form, policy: ObjectRef::from(&policy("block")) }
+}
+
+fn by_cilium() -> Expected {
+    denied(Some(EnforcementPoint::Cilium), None)
+}
+
+fn peers() -> BTreeSet<String> {
+    BTreeSet::from(["zt-pay/ledger".to_owned()])
+}
+
+fn answered_by(peer: &str) -> Seen {
+    let remote = "10.0.0.2:9000".parse().unwrap();
+    Seen::Client(Observed::Reply { peer: peer.to_owned(), remote })
+}
+
+fn through() -> Seen {
+    answered_by("zt-pay/ledger")
+}
+
+fn silence() -> Seen {
+    Seen::Client(Observed::Cancelled { phase: Phase::Connect })
+}
+
+fn record(point: EnforcementPoint, did: Did, named: &[&str]) -> Arc<Evidence> {
+    Arc::new(Evidence {
+        point,
+        node: "node-a".to_owned(),
+        flow: FlowKey {
+            protocol: Protocol::Tcp,
+            source: "10.0.0.1:40000".parse().unwrap(),
+            destination: "10.0.0.2:9000".parse().unwrap(),
+        },
+        did,
+        policies: named.iter().map(|name| policy(name)).collect(),
+        record: Arc::new(hubble::Line {
+            flow: hubble::Flow::default(),
+            node_name: "node-a".to_owned(),
+            time: String::new(),
+        }),
+    })
+}
+
+fn sample(seen: Seen, evidence: Vec<Arc<Evidence>>) -> Sample {
+    Sample { after_ms: 7, seen, evidence }
+}
+
+/// A denial with everything that a pass needs.
+fn proven() -> Facts {
+    let by_rule = record(EnforcementPoint::Cilium, Did::DenyByRule { direction: EGRESS }, &["block"]);
+    Facts {
+        broken: None,
+        control: Some(through()),
+        unsettled: None,
+        samples: vec![sample(silence(), vec![by_rule]), sample(silence(), vec![])],
+        proof: Some(through()),
+        recovery: Some(through()),
+    }
+}
+
+fn doubt(verdict: &Verdict) -> &Doubt {
+    match verdict {
+        Verdict::Inconclusive(doubt) => doubt,
+        verdict => panic!("not inconclusive: {verdict}"),
+    }
+}
+
+fn failure(verdict: &Verdict) -> &Failure {
+    match verdict {
+        Verdict::Fail(failure) => failure,
+        verdict => panic!("no failure: {verdict}"),
+    }
+}
+
+fn judged(expected: &Expected, change: impl FnOnce(&mut Facts)) -> Verdict {
+    let mut facts = proven();
+    change(&mut facts);
+    judge(expected, &peers(), &facts)
+}
+
+#[test]
+fn a_denial_with_control_record_proof_and_recovery_passes() {
+    assert_eq!(judged(&by_cilium(), |_| {}), Verdict::Pass);
+}
+
+#[test]
+fn a_leak_outranks_every_doubt() {
+    let verdict = judged(&by_cilium(), |facts| {
+        facts.broken = Some(Doubt::Interrupted);
+        facts.control = None;
+        facts.proof = None;
+        facts.samples.push(sample(through(), vec![]));
+    });
+    let Failure::FailOpen { peer, after_ms } = failure(&verdict) else {
+        panic!("{verdict}");
+    };
+    assert_eq!((peer.as_str(), *after_ms), ("zt-pay/ledger", 7));
+}
+
+#[test]
+fn a_nonce_wins_over_the_record_of_the_same_flow() {
+    let verdict = judged(&by_cilium(), |facts| facts.samples[0].seen = through());
+    assert!(matches!(failure(&verdict), Failure::FailOpen { .. }));
+}
+
+#[test]
+fn an_answer_from_somebody_else_is_a_leak_too() {
+    let verdict = judged(&by_cilium(), |facts| facts.samples[0].seen = answered_by("zt-shop/web"));
+    assert!(matches!(failure(&verdict), Failure::FailOpen { .. }));
+}
+
+#[test]
+fn a_denial_without_a_control_is_inconclusive() {
+    for control in [None, Some(silence())] {
+        let verdict = judged(&by_cilium(), |facts| facts.control = control);
+        assert!(matches!(doubt(&verdict), Doubt::Control(_)), "{verdict}");
+    }
+}
+
+#[test]
+fn a_client_that_could_not_send_decides_nothing() {
+    let unsent =
+        Seen::Client(Observed::Unsent { operation: "bind".to_owned(), error: "no".to_owned() });
+    for expected in [by_cilium(), Expected::Allowed { via: None }] {
+        let verdict = judged(&expected, |facts| {
+            facts.samples = vec![sample(unsent.clone(), vec![])];
+        });
+        assert!(matches!(doubt(&verdict), Doubt::Client(_)), "{verdict}");
+    }
+}
+
+#[test]
+fn nothing_sent_is_inconclusive() {
+    for expected in [by_cilium(), Expected::Allowed { via: None }] {
+        let verdict = judged(&expected, |facts| facts.samples.clear());
+        assert!(matches!(doubt(&verdict), Doubt::NoEvidence(_)), "{verdict}");
+    }
+}
+
+#[test]
+fn an_attributed_denial_needs_a_record_and_an_open_one_does_not() {
+    let lose = |facts: &mut Facts| facts.samples[0].evidence.clear();
+    assert!(matches!(doubt(&judged(&by_cilium(), lose)), Doubt::NoEvidence(_)));
+    assert_eq!(judged(&denied(None, None), lose), Verdict::Pass);
+}
+
+#[test]
+fn a_record_of_another_enforcement_point_is_the_wrong_layer() {
+    let verdict = judged(&by_cilium(), |facts| {
+        let name = "api.zt.test.".to_owned();
+        facts.samples[1].evidence =
+            vec![record(EnforcementPoint::DnsProxy, Did::RefuseName { name }, &[])];
+    });
+    assert!(matches!(failure(&verdict), Failure::WrongLayer { .. }), "{verdict}");
+}
+
+#[test]
+fn a_denial_in_another_form_is_the_wrong_layer() {
+    let expected = denied(Some(EnforcementPoint::Cilium), Some(Form::DefaultDeny));
+    let verdict = judged(&expected, |_| {});
+    assert!(matches!(failure(&verdict), Failure::WrongLayer { .. }), "{verdict}");
+}
+
+#[test]
+fn a_record_that_names_another_policy_is_the_wrong_policy() {
+    let verdict = judged(&by_cilium(), |facts| {
+        let did = Did::DenyByRule { direction: EGRESS };
+        facts.samples[0].evidence = vec![record(EnforcementPoint::Cilium, did, &["other"])];
+    });
+    assert!(matches!(failure(&verdict), Failure::WrongPolicy { .. }), "{verdict}");
+}
+
+#[test]
+fn an_explicit_deny_that_no_record_names_is_inconclusive() {
+    let expected = denied(Some(EnforcementPoint::Cilium), Some(Form::ExplicitDeny));
+    let verdict = judged(&expected, |facts| {
+        let did = Did::DenyByRule { direction: EGRESS };
+        facts.samples[0].evidence = vec![record(EnforcementPoint::Cilium, did, &[])];
+    });
+    assert!(matches!(doubt(&verdict), Doubt::NoEvidence(_)), "{verdict}");
+}
+
+#[test]
+fn a_drop_that_is_no_policy_attributes_nothing() {
+    let verdict = judged(&by_cilium(), |facts| {
+        let did = Did::DropOtherwise { reason: "INVALID_SOURCE_IP".to_owned() };
+        facts.samples[0].evidence = vec![record(EnforcementPoint::Cilium, did, &[])];
+    });
+    assert!(matches!(doubt(&verdict), Doubt::NoEvidence(_)), "{verdict}");
+}
+
+#[test]
+fn a_flow_that_stays_denied_without_its_policy_has_no_proof() {
+    for proof in [None, Some(silence())] {
+        let verdict = judged(&by_cilium(), |facts| facts.proof = proof);
+        assert!(matches!(doubt(&verdict), Doubt::NoProof(_)), "{verdict}");
+    }
+}
+
+#[test]
+fn traffic_that_does_not_recover_is_inconclusive() {
+    for recovery in [None, Some(silence())] {
+        let verdict = judged(&by_cilium(), |facts| facts.recovery = recovery);
+        assert!(matches!(doubt(&verdict), Doubt::NoRecovery(_)), "{verdict}");
+    }
+}
+
+#[test]
+fn a_denial_that_never_became_true_is_inconclusive() {
+    let verdict = judged(&by_cilium(), |facts| facts.unsettled = Some("too slow".to_owned()));
+    assert!(matches!(doubt(&verdict), Doubt::NoEvidence(_)), "{verdict}");
+}
+
+#[test]
+fn one_dropped_sample_of_an_allowed_flow_is_fail_closed_and_names_who_stopped_it() {
+    let verdict = judged(&Expected::Allowed { via: None }, |facts| {
+        facts.samples.insert(0, sample(through(), vec![]));
+    });
+    let Failure::FailClosed { stopped_by: Some(by), .. } = failure(&verdict) else {
+        panic!("{verdict}");
+    };
+    assert_eq!(
+        by,
+        "cilium on node-a: denied at egress by a deny rule of CiliumClusterwideNetworkPolicy/block"
+    );
+}
+
+#[test]
+fn an_allowed_flow_that_must_pass_a_point_needs_its_record() {
+    let via = Expected::Allowed { via: Some(EnforcementPoint::DnsProxy) };
+    let pass = |evidence| {
+        judged(&via, |facts| facts.samples = vec![sample(through(), evidence)])
+    };
+    assert!(matches!(doubt(&pass(vec![])), Doubt::NoEvidence(_)));
+    let allow = Did::Allow { direction: EGRESS };
+    assert_eq!(pass(vec![record(EnforcementPoint::DnsProxy, allow, &[])]), Verdict::Pass);
+}
+
+#[test]
+fn any_dns_answer_but_a_refusal_proves_that_the_query_got_through() {
+    let dns = |rcode| {
+        Seen::Client(Observed::Dns {
+            rcode,
+            answers: vec![],
+            peer: None,
+            remote: "10.96.0.10:53".parse().unwrap(),
+        })
+    };
+    let verdict = judged(&by_cilium(), |facts| facts.samples[0].seen = dns(DnsRcode::NXDOMAIN));
+    assert!(matches!(failure(&verdict), Failure::FailOpen { .. }), "{verdict}");
+    let verdict = judged(&by_cilium(), |facts| facts.samples[0].seen = dns(DnsRcode::REFUSED));
+    assert_eq!(verdict, Verdict::Pass);
+}
+
+fn any_seen() -> impl Strategy<Value = Seen> {
+    prop_oneof![
+        Just(through()),
+        Just(silence()),
+        Just(answered_by("zt-shop/web")),
+        Just(Seen::Client(Observed::Refused)),
+        Just(Seen::Client(Observed::Garbled { got: "?".to_owned() })),
+        Just(Seen::Client(Observed::Unsent { operation: "bind".to_owned(), error: "no".to_owned() })),
+        Just(Seen::Kubelet { ready: true, message: None }),
+        Just(Seen::Kubelet { ready: false, message: None }),
+    ]
+}
+
+fn any_evidence() -> impl Strategy<Value = Vec<Arc<Evidence>>> {
+    let did = prop_oneof![
+        Just(Did::Allow { direction: EGRESS }),
+        Just(Did::DenyByRule { direction: EGRESS }),
+        Just(Did::DenyByDefault { direction: EGRESS }),
+        Just(Did::DropOtherwise { reason: "CT_TRUNC".to_owned() }),
+    ];
+    let named = prop_oneof![Just(vec![]), Just(vec!["block"]), Just(vec!["other"])];
+    prop::collection::vec(
+        (did, named).prop_map(|(did, named)| record(EnforcementPoint::Cilium, did, &named)),
+        0..3,
+    )
+}
+
+prop_compose! {
+    fn any_facts()(
+        broken in prop::option::of(Just(Doubt::Interrupted)),
+        control in prop::option::of(any_seen()),
+        unsettled in prop::option::of(Just("late".to_owned())),
+        samples in prop::collection::vec((any_seen(), any_evidence()), 0..4),
+        proof in prop::option::of(any_seen()),
+        recovery in prop::option::of(any_seen()),
+    ) -> Facts {
+        let samples = samples.into_iter().map(|(seen, evidence)| sample(seen, evidence)).collect();
+        Facts { broken, control, unsettled, samples, proof, recovery }
+    }
+}
+
+proptest! {
+    /// Whatever else is known, a denied flow that was answered is never a pass and never in doubt.
+    #[test]
+    fn no_set_of_facts_hides_a_leak(mut facts in any_facts(), at in 0_usize..4) {
+        facts.samples.insert(at.min(facts.samples.len()), sample(through(), vec![]));
+        let verdict = judge(&by_cilium(), &peers(), &facts);
+        prop_assert_eq!(verdict.word(), "fail-open");
+    }
+
+    /// Taking any one leg away from under a pass leaves no pass.
+    #[test]
+    fn a_pass_stands_on_every_leg(facts in any_facts()) {
+        if judge(&by_cilium(), &peers(), &facts) == Verdict::Pass {
+            let kick: [fn(&mut Facts); 4] = [
+                |it| it.control = None,
+                |it| it.proof = None,
+                |it| it.recovery = None,
+                |it| it.samples.iter_mut().for_each(|sample| sample.evidence.clear()),
+            ];
+            for leg in kick {
+                let mut lame = facts.clone();
+                leg(&mut lame);
+                prop_assert_ne!(judge(&by_cilium(), &peers(), &lame), Verdict::Pass);
+            }
+        }
+    }
+}
