@@ -84,9 +84,12 @@ pub(crate) struct Agent {
 
 #[derive(Debug)]
 struct Shared {
-    /// The first id of this attachment. An agent may still speak of lower ones: of runs that an
-    /// attachment before this one had sent and given up.
+    /// The first id of this attachment. An agent may still speak of lower ones, and of whatever
+    /// else before its first word about a run of ours: an attachment before this one had sent and
+    /// given them up.
     first: u64,
+    /// The agent has spoken about a run of ours.
+    answered: bool,
     /// The next id to give; every lower one has been given.
     next: u64,
     runs: HashMap<RunId, mpsc::UnboundedSender<News>>,
@@ -382,6 +385,7 @@ impl Shared {
     fn new(first: u64, heard: Option<u64>) -> Self {
         Self {
             first,
+            answered: false,
             next: first,
             runs: HashMap::new(),
             heard,
@@ -400,16 +404,13 @@ impl Shared {
                 (id, News::Observed { observed, at })
             }
         };
-        if id.0 < self.first {
-            return Ok(());
-        }
         let over = matches!(news, News::Observed { .. });
         let Some(sender) = self.runs.get(&id) else {
-            return Err(violation(format!(
-                "it spoke of run {}, which it was not sent or had ended",
-                id.0
-            )));
+            let is_past = id.0 < self.first || !self.answered;
+            let what = || format!("it spoke of run {}, which it was not sent or had ended", id.0);
+            return if is_past { Ok(()) } else { Err(violation(what())) };
         };
+        self.answered = true;
         // Whoever sent the run may have lost interest in it.
         sender.send(news).ok();
         if over {

@@ -160,3 +160,87 @@ impl Drop for Watch {
 fn lock(pinned: &Mutex<Pinned>) -> MutexGuard<'_, Pinned> {
     pinned.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ztc_model::evidence::{Did, Direction, FlowKey};
+    use ztc_model::hubble::{Flow, Line};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_that_came_before_its_watcher_is_found() {
+        let (stream, records) = broadcast::channel(8);
+        let board = Board::new(records);
+        let begun = Instant::now();
+        stream.send(Witness::Spoke(denial())).unwrap();
+        tokio::task::yield_now().await;
+        let (sender, mut heard) = mpsc::unbounded_channel();
+        let _watch = board.watch(interest(), begun, sender);
+        assert!(heard.try_recv().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_of_an_older_flow_from_the_same_port_is_not() {
+        let (stream, records) = broadcast::channel(8);
+        let board = Board::new(records);
+        stream.send(Witness::Spoke(denial())).unwrap();
+        tokio::task::yield_now().await;
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let (sender, mut heard) = mpsc::unbounded_channel();
+        let _watch = board.watch(interest(), Instant::now(), sender);
+        assert!(heard.try_recv().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watcher_that_leaves_does_not_take_its_successor_along() {
+        let (stream, records) = broadcast::channel(8);
+        let board = Board::new(records);
+        let (sender, _) = mpsc::unbounded_channel();
+        let first = board.watch(interest(), Instant::now(), sender);
+        let (sender, mut heard) = mpsc::unbounded_channel();
+        let _second = board.watch(interest(), Instant::now(), sender);
+        drop(first);
+        stream.send(Witness::Spoke(denial())).unwrap();
+        tokio::task::yield_now().await;
+        assert!(heard.try_recv().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn records_that_were_missed_and_the_end_of_the_stream_are_gaps() {
+        let (stream, records) = broadcast::channel(2);
+        let board = Board::new(records);
+        for _ in 0..5 {
+            stream.send(Witness::Spoke(denial())).unwrap();
+        }
+        drop(stream);
+        tokio::task::yield_now().await;
+        assert_eq!(
+            board.gaps(),
+            ["3 records came faster than they were read", "the stream of records has ended"]
+        );
+    }
+
+    fn source() -> SocketAddr {
+        (IpAddr::from([10, 0, 0, 1]), 10_001).into()
+    }
+
+    fn interest() -> Interest {
+        Interest::Flow { protocol: Protocol::Tcp, source: source() }
+    }
+
+    fn denial() -> Arc<Evidence> {
+        let destination = (IpAddr::from([10, 0, 0, 2]), 9000).into();
+        let line = Line { flow: Flow::default(), node_name: String::new(), time: String::new() };
+        Arc::new(Evidence {
+            point: EnforcementPoint::Cilium,
+            node: "node-a".to_owned(),
+            flow: FlowKey { protocol: Protocol::Tcp, source: source(), destination },
+            did: Did::DenyByDefault { direction: Direction::Ingress },
+            policies: Vec::new(),
+            record: Arc::new(line),
+        })
+    }
+}

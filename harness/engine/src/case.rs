@@ -298,7 +298,7 @@ impl<'a> Life<'a> {
         for manifest in &self.case.apply {
             receipts.push(self.apply(manifest).await?);
         }
-        let accepted = Instant::now();
+        let accepted = receipts.last().map_or_else(Instant::now, |it| it.accepted.into());
         stage.send_replace(Stage::Accepted { at: accepted });
         (self.enter)(Phase::Settle);
         for receipt in &receipts {

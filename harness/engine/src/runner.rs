@@ -109,11 +109,12 @@ impl Runner {
         Some(report)
     }
 
-    /// Takes all lanes down.
+    /// Takes all lanes down. Cases that still wait for one do not run.
     ///
     /// # Errors
     /// What is left behind, in words.
     pub async fn down(&self) -> Result<(), String> {
+        self.permits.close();
         let slots = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
         let mut errors = Vec::new();
         for live in slots.into_iter().filter_map(|slot| slot.live) {

@@ -32,7 +32,7 @@ impl Evidence {
     /// Reads a record of Hubble; absent where it says nothing about a flow with ports, or about
     /// the way back of one.
     ///
-    /// `facts/README.md`: a drop names its reason, a deny rule's policy is named by the policy
+    /// `docs/facts.md`: a drop names its reason, a deny rule's policy is named by the policy
     /// verdict alone, and a refused DNS query is an L7 record without a drop reason.
     pub fn from_hubble(line: &Arc<hubble::Line>) -> Option<Self> {
         let flow = &line.flow;

@@ -175,7 +175,7 @@ impl Reading {
     /// `peers` are the names that may answer; empty when the world cannot tell.
     ///
     /// A DNS answer of any code but REFUSED proves that a server received the query. REFUSED is
-    /// what Cilium's proxy answers (`research/cilium.md` §2.5), so it proves nothing by itself.
+    /// what Cilium's proxy answers (`docs/facts.md`), so it proves nothing by itself.
     pub fn of(seen: &Seen, peers: &BTreeSet<String>) -> Self {
         match seen {
             Seen::Kubelet { ready: true, .. } => {
@@ -200,6 +200,7 @@ impl Reading {
             | Observed::Timeout { .. }
             | Observed::Cancelled { .. }
             | Observed::Closed { .. }
+            | Observed::Http { status: 401 | 403 | 503, .. }
             | Observed::Unreachable { .. } => Self::Stopped,
             Observed::Dns { rcode: DnsRcode::NOERROR, answers, peer, remote }
                 if !answers.is_empty() =>
@@ -207,7 +208,6 @@ impl Reading {
                 Self::Through { peer: peer.clone().unwrap_or_else(|| remote.to_string()) }
             }
             Observed::Dns { .. } => Self::Astray { what: observed.to_string() },
-            Observed::Http { status: 401 | 403 | 503, .. } => Self::Stopped,
             // A refusal is an answer: the SYN reached somebody, only nobody listened. A missing
             // name denies nothing either.
             Observed::Http { .. }

@@ -136,9 +136,8 @@ impl FromStr for Send {
         match words.as_slice() {
             ["tcp", target] => target.parse().map(Self::Tcp),
             ["udp", target] => target.parse().map(Self::Udp),
-            ["readiness", pod] => pod.parse().map(Self::Readiness).map_err(|_| SendError::Shape {
-                verb: "readiness",
-                form: "readiness NAMESPACE/POD",
+            ["readiness", pod] => pod.parse().map(Self::Readiness).map_err(|_not_a_pod| {
+                SendError::Shape { verb: "readiness", form: "readiness NAMESPACE/POD" }
             }),
             [verb @ ("dns" | "dns/tcp"), record, name, rest @ ..] => {
                 parse_dns(*verb == "dns/tcp", record, name, rest)
@@ -220,7 +219,7 @@ impl FromStr for Peer {
         match text.split_once('/') {
             Some((OUTSIDE, name)) if is_name(name) => Ok(Self::Outside(name.to_owned())),
             Some(_) => {
-                let pod: PodRef = text.parse().map_err(|_| wrong())?;
+                let pod: PodRef = text.parse().map_err(|_not_a_pod| wrong())?;
                 if is_name(&pod.namespace) && is_name(&pod.name) {
                     Ok(Self::Pod(pod))
                 } else {

@@ -32,8 +32,8 @@ pub enum Verdict {
 pub enum Failure {
     /// A flow that must be denied got through: a leak.
     FailOpen {
-        /// Who answered.
-        peer: String,
+        /// What was seen: who answered, or what came instead of silence.
+        seen: String,
         /// When the leaked flow was sent, milliseconds after the API accepted the policies.
         after_ms: u64,
     },
@@ -127,10 +127,9 @@ impl fmt::Display for Verdict {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::FailOpen { peer, after_ms } => write!(
-                f,
-                "fail-open: {peer} answered a flow sent {after_ms} ms after the policies were accepted"
-            ),
+            Self::FailOpen { seen, after_ms } => {
+                write!(f, "fail-open: {seen}, sent {after_ms} ms after the policies were accepted")
+            }
             Self::FailClosed { seen, stopped_by: Some(by) } => {
                 write!(f, "fail-closed: {seen}; {by}")
             }
@@ -212,8 +211,8 @@ pub fn judge(expected: &Expected, peers: &BTreeSet<String>, facts: &Facts) -> Ve
 /// The first flow that got through although it must not. No doubt outranks it.
 fn leak(peers: &BTreeSet<String>, facts: &Facts) -> Option<Failure> {
     facts.samples.iter().find_map(|sample| match Reading::of(&sample.seen, peers) {
-        Reading::Through { peer } | Reading::Astray { what: peer } => {
-            Some(Failure::FailOpen { peer, after_ms: sample.after_ms })
+        Reading::Through { .. } | Reading::Astray { .. } => {
+            Some(Failure::FailOpen { seen: sample.seen.to_string(), after_ms: sample.after_ms })
         }
         _ => None,
     })
@@ -274,7 +273,7 @@ fn judge_denied(
     match &facts.control {
         None => return doubt(Doubt::Control("it was never taken".to_owned())),
         Some(seen) => {
-            passes(seen, peers).map_err(|why| Verdict::Inconclusive(Doubt::Control(why)))?
+            passes(seen, peers).map_err(|why| Verdict::Inconclusive(Doubt::Control(why)))?;
         }
     }
     if facts.samples.is_empty() {
@@ -330,13 +329,7 @@ fn attribute(denial: &Denial<'_>, facts: &Facts) -> Result<(), Verdict> {
             "no record of {by} about this flow"
         ))));
     }
-    // A deny rule is named by its record; a nameless one attributes nothing.
-    if denial.form == Some(Form::ExplicitDeny) && records.iter().all(|it| it.policies.is_empty()) {
-        return Err(Verdict::Inconclusive(Doubt::NoEvidence(format!(
-            "no record of {by} names the policy of the deny rule"
-        ))));
-    }
-    for evidence in records {
+    for evidence in &records {
         if evidence.point != by {
             return Err(Verdict::Fail(Failure::WrongLayer {
                 expected: by.to_string(),
@@ -359,6 +352,12 @@ fn attribute(denial: &Denial<'_>, facts: &Facts) -> Result<(), Verdict> {
             }));
         }
     }
+    // A deny rule is named by its record; a nameless one attributes nothing.
+    if denial.form == Some(Form::ExplicitDeny) && records.iter().all(|it| it.policies.is_empty()) {
+        return Err(Verdict::Inconclusive(Doubt::NoEvidence(format!(
+            "no record of {by} names the policy of the deny rule"
+        ))));
+    }
     Ok(())
 }
 
@@ -373,9 +372,9 @@ const fn form_of(did: &Did) -> Option<Form> {
 
 /// An enforcement point's record in words.
 pub fn testimony(evidence: &Evidence) -> String {
-    let mut words = format!("{} on {}: {}", evidence.point, evidence.node, evidence.did);
-    if let Some(policy) = evidence.policies.first() {
-        words.push_str(&format!(" of {policy}"));
+    let Evidence { point, node, did, policies, .. } = evidence;
+    match policies.first() {
+        Some(policy) => format!("{point} on {node}: {did} of {policy}"),
+        None => format!("{point} on {node}: {did}"),
     }
-    words
 }

@@ -35,7 +35,7 @@ fn peers() -> BTreeSet<String> {
 }
 
 fn answered_by(peer: &str) -> Seen {
-    let remote = "10.0.0.2:9000".parse().unwrap();
+    let remote = "10.0.0.2:9000".parse().expect("an address");
     Seen::Client(Observed::Reply { peer: peer.to_owned(), remote })
 }
 
@@ -53,8 +53,8 @@ fn record(point: EnforcementPoint, did: Did, named: &[&str]) -> Arc<Evidence> {
         node: "node-a".to_owned(),
         flow: FlowKey {
             protocol: Protocol::Tcp,
-            source: "10.0.0.1:40000".parse().unwrap(),
-            destination: "10.0.0.2:9000".parse().unwrap(),
+            source: "10.0.0.1:40000".parse().expect("an address"),
+            destination: "10.0.0.2:9000".parse().expect("an address"),
         },
         did,
         policies: named.iter().map(|name| policy(name)).collect(),
@@ -72,7 +72,8 @@ fn sample(seen: Seen, evidence: Vec<Arc<Evidence>>) -> Sample {
 
 /// A denial with everything that a pass needs.
 fn proven() -> Facts {
-    let by_rule = record(EnforcementPoint::Cilium, Did::DenyByRule { direction: EGRESS }, &["block"]);
+    let by_rule =
+        record(EnforcementPoint::Cilium, Did::DenyByRule { direction: EGRESS }, &["block"]);
     Facts {
         broken: None,
         control: Some(through()),
@@ -116,10 +117,10 @@ fn a_leak_outranks_every_doubt() {
         facts.proof = None;
         facts.samples.push(sample(through(), vec![]));
     });
-    let Failure::FailOpen { peer, after_ms } = failure(&verdict) else {
+    let Failure::FailOpen { seen, after_ms } = failure(&verdict) else {
         panic!("{verdict}");
     };
-    assert_eq!((peer.as_str(), *after_ms), ("zt-pay/ledger", 7));
+    assert_eq!((seen.as_str(), *after_ms), ("answered by zt-pay/ledger", 7));
 }
 
 #[test]
@@ -253,9 +254,7 @@ fn one_dropped_sample_of_an_allowed_flow_is_fail_closed_and_names_who_stopped_it
 #[test]
 fn an_allowed_flow_that_must_pass_a_point_needs_its_record() {
     let via = Expected::Allowed { via: Some(EnforcementPoint::DnsProxy) };
-    let pass = |evidence| {
-        judged(&via, |facts| facts.samples = vec![sample(through(), evidence)])
-    };
+    let pass = |evidence| judged(&via, |facts| facts.samples = vec![sample(through(), evidence)]);
     assert!(matches!(doubt(&pass(vec![])), Doubt::NoEvidence(_)));
     let allow = Did::Allow { direction: EGRESS };
     assert_eq!(pass(vec![record(EnforcementPoint::DnsProxy, allow, &[])]), Verdict::Pass);
@@ -284,7 +283,10 @@ fn any_seen() -> impl Strategy<Value = Seen> {
         Just(answered_by("zt-shop/web")),
         Just(Seen::Client(Observed::Refused)),
         Just(Seen::Client(Observed::Garbled { got: "?".to_owned() })),
-        Just(Seen::Client(Observed::Unsent { operation: "bind".to_owned(), error: "no".to_owned() })),
+        Just(Seen::Client(Observed::Unsent {
+            operation: "bind".to_owned(),
+            error: "no".to_owned()
+        })),
         Just(Seen::Kubelet { ready: true, message: None }),
         Just(Seen::Kubelet { ready: false, message: None }),
     ]

@@ -107,7 +107,12 @@ impl Console {
         let mut page = self.page();
         let word = format!("{} {}", symbol(&report.verdict), report.verdict.word().to_uppercase());
         let slowest = report.cells.iter().filter_map(|cell| cell.time_to_enforce_ms).max();
-        let enforced = slowest.map(|ms| format!("enforced in {}", milliseconds(ms)));
+        // Of a case that failed it would be the time of the last leak.
+        let slowest = slowest.filter(|_| report.verdict == Verdict::Pass);
+        let enforced = slowest.map(|ms| match ms {
+            0 => "enforced at once".to_owned(),
+            ms => format!("enforced in {}", milliseconds(ms)),
+        });
         let took = milliseconds(report.took_ms);
         let figures = format!("{took:>8}  {:<FIGURES$}", enforced.unwrap_or_default());
         write_head(&mut page, tone(&report.verdict), &word, &figures, &report.case);

@@ -65,9 +65,7 @@ impl JUnit {
             }
             EventKind::Interrupted => self.interrupted = true,
             EventKind::RunFinished(summary) => self.interrupted |= summary.interrupted,
-            EventKind::LaneUp { .. }
-            | EventKind::CasePhase { .. }
-            | EventKind::Warning { .. } => {}
+            EventKind::LaneUp { .. } | EventKind::CasePhase { .. } | EventKind::Warning { .. } => {}
         }
     }
 

@@ -1,4 +1,4 @@
-//! A run on the lab is a rehearsal, and everything that shows one says so (DESIGN §7).
+//! A run on the lab is a rehearsal, and everything that shows one says so (`docs/adr/0001`).
 
 use ztc_engine::event::RunStarted;
 

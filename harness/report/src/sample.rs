@@ -17,8 +17,10 @@ const BLOCK_METADATA: &str = "CiliumClusterwideNetworkPolicy/block-metadata";
 
 /// A leak in one cell; the other one is as expected.
 pub(crate) fn fail_open() -> CaseReport {
-    let verdict =
-        Verdict::Fail(Failure::FailOpen { peer: "outside/metadata".to_owned(), after_ms: 12 });
+    let verdict = Verdict::Fail(Failure::FailOpen {
+        seen: "HTTP 200 from outside/metadata".to_owned(),
+        after_ms: 12,
+    });
     case(
         "metadata-is-denied",
         vec![

@@ -1,4 +1,4 @@
-//! `cargo bench -p ztc`: the numbers of DESIGN §11 that the lab can show, as medians and ratios of
+//! `cargo bench -p ztc`: what the lab can do, as medians and ratios of
 //! one run. Nothing here passes or fails: it prints what it measured next to what is wished for.
 
 use std::fs;
@@ -126,7 +126,10 @@ async fn compare(
     for _ in 0..ROUNDS {
         let volume = burst.send(count, threads).await;
         if volume.through != count {
-            return Err(format!("{} of {count} got through: {:?}", volume.through, volume.otherwise));
+            return Err(format!(
+                "{} of {count} got through: {:?}",
+                volume.through, volume.otherwise
+            ));
         }
         let client = client.clone();
         let took = tokio::task::spawn_blocking(move || bare_loop(&client, target, threads, count))
@@ -144,7 +147,12 @@ async fn compare(
 }
 
 /// Connects, exchanges a line and closes, with nothing around it, in the pod's own namespace.
-fn bare_loop(pod: &PodRef, target: SocketAddr, threads: usize, count: usize) -> Result<Duration, String> {
+fn bare_loop(
+    pod: &PodRef,
+    target: SocketAddr,
+    threads: usize,
+    count: usize,
+) -> Result<Duration, String> {
     let namespace = namespace_of(pod)?;
     let begun = Instant::now();
     let workers: Vec<_> = (0..threads)
@@ -158,7 +166,7 @@ fn bare_loop(pod: &PodRef, target: SocketAddr, threads: usize, count: usize) -> 
         })
         .collect::<Result<_, String>>()?;
     for worker in workers {
-        worker.join().map_err(|_| "a worker panicked".to_owned())??;
+        worker.join().map_err(|_panic| "a worker panicked".to_owned())??;
     }
     Ok(begun.elapsed())
 }
@@ -199,7 +207,11 @@ async fn memory(burst: &Burst) -> Result<(), String> {
         marks.push(resident()?);
     }
     let shown: Vec<String> = marks.iter().map(|kib| format!("{}", kib / 1024)).collect();
-    row("resident MiB after 0, 25, 50, 75, 100 thousand probes", &shown.join(" "), "under 150, flat");
+    row(
+        "resident MiB after 0, 25, 50, 75, 100 thousand probes",
+        &shown.join(" "),
+        "under 150, flat",
+    );
     Ok(())
 }
 
@@ -228,8 +240,11 @@ fn slice() -> Result<(), String> {
         }
         for report in last_reports()? {
             for cell in report.cells.iter().filter(|cell| cell.from != "kubelet") {
-                settled.extend(cell.settle_median_us.map(|us| u32::try_from(us).unwrap_or(u32::MAX)));
-                enforced.extend(cell.time_to_enforce_ms.map(|it| u32::try_from(it).unwrap_or(u32::MAX)));
+                settled
+                    .extend(cell.settle_median_us.map(|us| u32::try_from(us).unwrap_or(u32::MAX)));
+                enforced.extend(
+                    cell.time_to_enforce_ms.map(|it| u32::try_from(it).unwrap_or(u32::MAX)),
+                );
             }
         }
     }

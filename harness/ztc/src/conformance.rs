@@ -3,12 +3,13 @@
 //! Listing reads files and nothing else. A case that the fabric cannot run is listed as ignored, by
 //! what the profile declares. Nothing but libtest's own lines goes to standard output.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
-use ztc_engine::event::ExitStatus;
+use ztc_engine::event::{CaseReport, ExitStatus};
 use ztc_engine::profile::Profile;
 use ztc_lab::Entered;
 use ztc_model::verdict::Verdict;
@@ -46,7 +47,13 @@ pub fn main() -> ExitCode {
         terminal::trouble("the filter selects no case; `--list` shows them all");
         return ExitStatus::Usage.into();
     }
-    let plan = Plan { worlds: suites.worlds, cases, results: project.results(), name: name(&args), profile };
+    let plan = Plan {
+        worlds: suites.worlds,
+        cases,
+        results: project.results(),
+        name: name(&args),
+        profile,
+    };
     match ztc_lab::enter() {
         Ok(Entered::Outside(code)) => code,
         Ok(Entered::Inside) => run(&args, plan),
@@ -75,10 +82,7 @@ fn trial(
 }
 
 fn selected(args: &Arguments, cases: Vec<Selected>, profile: &Profile) -> Vec<Selected> {
-    cases
-        .into_iter()
-        .filter(|it| !args.is_filtered_out(&trial(it, profile, || Ok(()))))
-        .collect()
+    cases.into_iter().filter(|it| !args.is_filtered_out(&trial(it, profile, || Ok(())))).collect()
 }
 
 /// Under nextest every test is a process of its own; its folder tells which.
@@ -113,7 +117,7 @@ fn run(args: &Arguments, plan: Plan) -> ExitCode {
         .map(|selected| {
             let (execution, handle) = (Arc::clone(&execution), runtime.handle().clone());
             trial(&selected.clone(), &profile, move || {
-                judge(&selected, &handle.block_on(execution.run(&selected)), execution.folder())
+                judge(&selected, handle.block_on(execution.run(&selected)), execution.folder())
             })
         })
         .collect();
@@ -133,15 +137,11 @@ fn run(args: &Arguments, plan: Plan) -> ExitCode {
     }
 }
 
-fn judge(
-    selected: &Selected,
-    report: &Option<ztc_engine::event::CaseReport>,
-    folder: &std::path::Path,
-) -> Result<(), Failed> {
+fn judge(selected: &Selected, report: Option<CaseReport>, folder: &Path) -> Result<(), Failed> {
     match (report, &selected.lacks) {
         (_, Some(lacks)) => Err(Failed::from(lacks)),
         (None, None) => Err(Failed::from("not run: the run was interrupted")),
         (Some(report), None) if report.verdict == Verdict::Pass => Ok(()),
-        (Some(report), None) => Err(Failed::from(ztc_report::failure_text(report, Some(folder)))),
+        (Some(report), None) => Err(Failed::from(ztc_report::failure_text(&report, Some(folder)))),
     }
 }

@@ -8,9 +8,7 @@ use std::thread::JoinHandle;
 
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
-use ztc_engine::event::{
-    CaseReport, Event, EventKind, ExitStatus, RunStarted, SCHEMA, Summary,
-};
+use ztc_engine::event::{CaseReport, Event, EventKind, ExitStatus, RunStarted, SCHEMA, Summary};
 use ztc_engine::profile::{FabricKind, Profile};
 use ztc_engine::runner::{EventSink, Runner};
 use ztc_lab::{AgentCommand, AgentLaunch, Lab, LabError};
@@ -161,7 +159,9 @@ impl Execution {
         drop(self.sink);
         match self.reporting.join() {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => troubles.extend(error.errors().iter().map(|it| ztc_engine::chain(it))),
+            Ok(Err(error)) => {
+                troubles.extend(error.errors().iter().map(|it| ztc_engine::chain(it)));
+            }
             Err(_panic) => troubles.push("the reporters panicked".to_owned()),
         }
         let status = match summary.exit_status() {
@@ -195,12 +195,19 @@ fn make_folder(plan: &Plan) -> Result<RunDir, RunDirError> {
 }
 
 /// Agents are this very program in agent mode.
+///
+/// # Panics
+/// Never: the configuration of an agent has nothing that JSON cannot say.
 pub fn agent_command() -> AgentCommand {
     AgentCommand::new(|launch: AgentLaunch| {
         let first = launch
             .first
             .into_iter()
-            .map(|run| FirstRun { id: run.id, deadline_ms: run.deadline_ms, stimulus: run.stimulus })
+            .map(|run| FirstRun {
+                id: run.id,
+                deadline_ms: run.deadline_ms,
+                stimulus: run.stimulus,
+            })
             .collect();
         let config = AgentConfig {
             name: launch.name,

@@ -45,6 +45,16 @@ pub enum ProjectError {
     /// A file says something wrong.
     #[error("{0}")]
     Wrong(Box<Diagnostic>),
+    /// A suite or a world is called otherwise than its folder or file: names must be unique.
+    #[error("{} calls itself `{says}`; it must be `{must}`, as its place says", path.display())]
+    Misnamed {
+        /// The file.
+        path: PathBuf,
+        /// Its name by its own words.
+        says: String,
+        /// Its name by its place.
+        must: String,
+    },
     /// There is no suite.
     #[error("there is no suite under {}; a suite is a folder with a {SUITE_FILE}", path.display())]
     Empty {
@@ -89,7 +99,8 @@ impl Project {
         if here.join("suites").is_dir() && here.join("clusters").is_dir() {
             return Self::at(here);
         }
-        Self::at(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+        let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        Self::at(fs::canonicalize(&built_from).unwrap_or(built_from))
     }
 
     /// Where results go.
@@ -104,29 +115,19 @@ impl Project {
     pub fn suites(&self) -> Result<Suites, ProjectError> {
         let folder = self.root.join("suites");
         let sources = self.yaml_files(&folder)?;
-        let worlds = self.worlds(&sources)?;
+        let worlds = worlds(&sources)?;
         let mut suites = Vec::new();
         for (place, source) in sources.iter().filter(|(place, _)| place.file == SUITE_FILE) {
             let library = Library { worlds: worlds.clone(), manifests: beside(&sources, place) };
-            suites.push(load(source, &library)?);
+            let suite = load(source, &library)?;
+            named_by_place(source, &suite.name, &place.folder)?;
+            suites.push(suite);
         }
         if suites.is_empty() {
             return Err(ProjectError::Empty { path: folder });
         }
         let worlds = worlds.into_iter().map(|(name, world)| (name, Arc::new(world))).collect();
         Ok(Suites { suites, worlds })
-    }
-
-    fn worlds(
-        &self,
-        sources: &BTreeMap<Place, Source>,
-    ) -> Result<BTreeMap<String, World>, ProjectError> {
-        let mut worlds = BTreeMap::new();
-        for (_, source) in sources.iter().filter(|(place, _)| place.folder == WORLDS) {
-            let world = world(source)?;
-            worlds.insert(world.world.clone(), world);
-        }
-        Ok(worlds)
     }
 
     /// The YAML files one folder down.
@@ -174,6 +175,25 @@ impl Project {
         }
         Ok(yaml::strict(&self.source(&path)?)?)
     }
+}
+
+fn worlds(sources: &BTreeMap<Place, Source>) -> Result<BTreeMap<String, World>, ProjectError> {
+    let mut worlds = BTreeMap::new();
+    for (place, source) in sources.iter().filter(|(place, _)| place.folder == WORLDS) {
+        let world = world(source)?;
+        let must = stem(Path::new(&place.file)).unwrap_or_default();
+        named_by_place(source, &world.world, &must)?;
+        worlds.insert(world.world.clone(), world);
+    }
+    Ok(worlds)
+}
+
+fn named_by_place(source: &Source, says: &str, must: &str) -> Result<(), ProjectError> {
+    if says == must {
+        return Ok(());
+    }
+    let (says, must) = (says.to_owned(), must.to_owned());
+    Err(ProjectError::Misnamed { path: PathBuf::from(&source.file), says, must })
 }
 
 /// Where a file is under `suites/`.

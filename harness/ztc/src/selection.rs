@@ -31,7 +31,10 @@ pub fn all(suites: &Suites, profile: &Profile) -> Vec<Selected> {
                 suite.needs.difference(&profile.features).map(ToString::to_string).collect();
             let lacks = (!lacking.is_empty())
                 .then(|| format!("{} lacks {}", profile.profile, lacking.join(", ")));
-            suite.cases.iter().map(move |case| Selected { case: case.clone(), lacks: lacks.clone() })
+            suite
+                .cases
+                .iter()
+                .map(move |case| Selected { case: case.clone(), lacks: lacks.clone() })
         })
         .collect()
 }

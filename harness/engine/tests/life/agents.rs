@@ -65,4 +65,6 @@ async fn fails_once(fault: Fault, reason: &str) {
     let next = bench.cell(DENIED).await;
     assert_eq!(next.verdict, Verdict::Pass, "{fault:?}");
     assert_eq!(bench.clusters().len(), 1, "{fault:?}: the lane is the same");
+    let sessions = bench.clusters()[0].sessions("shop/web");
+    assert!(sessions >= 2, "{fault:?}: the next case attaches anew");
 }

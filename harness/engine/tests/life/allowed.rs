@@ -1,9 +1,11 @@
 //! Flows that must pass.
 
+use std::time::Duration;
+
 use ztc_model::verdict::{Failure, Verdict};
 
 use crate::ALLOWED;
-use crate::fake::{Bench, Script, Stop};
+use crate::fake::{Bench, Fate, Record, Script, Stop};
 
 #[tokio::test(start_paused = true)]
 async fn an_allowed_flow_that_passes_is_a_pass_without_waiting() {
@@ -16,7 +18,7 @@ async fn an_allowed_flow_that_passes_is_a_pass_without_waiting() {
 
 #[tokio::test(start_paused = true)]
 async fn an_allowed_flow_that_is_dropped_names_who_stopped_it() {
-    let cell = Bench::new(overreaching(Stop::default())).cell(ALLOWED).await;
+    let cell = Bench::new(overreaching(Some(Record::DefaultDeny))).cell(ALLOWED).await;
     assert_eq!(
         cell.verdict.to_string(),
         "fail-closed: time-out: no answer to the connect; \
@@ -26,8 +28,7 @@ async fn an_allowed_flow_that_is_dropped_names_who_stopped_it() {
 
 #[tokio::test(start_paused = true)]
 async fn an_allowed_flow_that_vanishes_says_that_nobody_claims_it() {
-    let cell =
-        Bench::new(overreaching(Stop { record: None, ..Stop::default() })).cell(ALLOWED).await;
+    let cell = Bench::new(overreaching(None)).cell(ALLOWED).await;
     assert!(
         matches!(&cell.verdict, Verdict::Fail(Failure::FailClosed { stopped_by: None, .. })),
         "{}",
@@ -35,7 +36,26 @@ async fn an_allowed_flow_that_vanishes_says_that_nobody_claims_it() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_record_of_the_passage_counts_although_it_comes_after_the_answer() {
+    let via = ALLOWED.replace("is: allowed", "is: allowed, via: dns-proxy");
+    let passed = Stop {
+        port: 9001,
+        fate: Fate::Late(Duration::from_millis(1)),
+        record: Some(Record::NameAllowed),
+        recorded_after: Duration::from_millis(10),
+        ..Stop::default()
+    };
+    let bench = Bench::new(Script { stops: vec![passed], ..Script::default() });
+    assert_eq!(bench.cell(&via).await.verdict, Verdict::Pass);
+    assert_eq!(
+        Bench::new(Script::default()).cell(&via).await.verdict.to_string(),
+        "inconclusive: no evidence: no record of dns-proxy says that it let this flow pass"
+    );
+}
+
 /// The policy stops another port than it should.
-fn overreaching(stop: Stop) -> Script {
-    Script { stops: vec![Stop { port: 9001, ..stop }], ..Script::default() }
+fn overreaching(record: Option<Record>) -> Script {
+    let stop = Stop { port: 9001, record, ..Stop::default() };
+    Script { stops: vec![stop], ..Script::default() }
 }

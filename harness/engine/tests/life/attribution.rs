@@ -34,9 +34,13 @@ async fn a_record_that_names_another_policy_is_wrong_policy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_default_deny_where_a_deny_rule_is_expected_never_passes() {
+async fn a_default_deny_where_a_deny_rule_is_expected_is_wrong_layer() {
     let cell = recorded("deny-web", Record::DefaultDeny).cell(BY_RULE).await;
-    assert!(matches!(cell.verdict.word(), "wrong-layer" | "inconclusive"), "{}", cell.verdict);
+    assert_eq!(
+        cell.verdict.to_string(),
+        "wrong-layer: cilium as explicit-deny should have stopped it, \
+         cilium on node-b: denied at ingress: nothing allows it did"
+    );
 }
 
 #[tokio::test(start_paused = true)]

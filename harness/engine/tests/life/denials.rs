@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use ztc_engine::event::{EventKind, Phase};
+use ztc_engine::event::EventKind;
 use ztc_model::verdict::{Doubt, Verdict};
 
 use crate::fake::{Bench, Fate, Script, Stop};
-use crate::{DENIED, DENIED_BY_ANYBODY, TWO_DENIALS};
+use crate::{DENIED, DENIED_BY_ANYBODY, PHASES, TWO_DENIALS};
 
 #[tokio::test(start_paused = true)]
 async fn a_denial_with_control_record_proof_and_recovery_passes() {
@@ -35,8 +35,7 @@ async fn a_denial_with_control_record_proof_and_recovery_passes() {
             matches!(kind, EventKind::CaseFinished(_)).then_some(())
         })
         .await;
-    use Phase::{Apply, Assert, Controls, Preconditions, Proof, Recovery, Settle};
-    assert_eq!(phases, [Preconditions, Controls, Apply, Settle, Assert, Proof, Recovery]);
+    assert_eq!(phases, PHASES);
 }
 
 #[tokio::test(start_paused = true)]

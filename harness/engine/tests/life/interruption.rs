@@ -6,21 +6,12 @@ use tokio::time::{Instant, timeout_at};
 use ztc_engine::event::{EventKind, Phase};
 use ztc_model::verdict::{Doubt, Verdict};
 
-use crate::DENIED;
 use crate::fake::{Bench, Script, cases};
+use crate::{DENIED, PHASES};
 
 #[tokio::test(start_paused = true)]
 async fn an_interruption_at_any_phase_leaves_no_policy_behind() {
-    let phases = [
-        Phase::Preconditions,
-        Phase::Controls,
-        Phase::Apply,
-        Phase::Settle,
-        Phase::Assert,
-        Phase::Proof,
-        Phase::Recovery,
-    ];
-    for phase in phases {
+    for phase in PHASES {
         let mut bench = Bench::new(Script::default());
         let case = cases(DENIED).remove(0);
         let runner = std::sync::Arc::clone(&bench.runner);

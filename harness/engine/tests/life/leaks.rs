@@ -9,12 +9,12 @@ use crate::fake::{Bench, Fate, Script, Stop};
 
 #[tokio::test(start_paused = true)]
 async fn one_leak_in_twenty_flows_of_the_hold_is_fail_open() {
-    let bench = Bench::new(Script { leak_every: Some(20), ..Script::default() });
+    let bench = Bench::new(Script { leaks: |flow, _| flow == 20, ..Script::default() });
     let cell = bench.cell(DENIED).await;
-    let Verdict::Fail(Failure::FailOpen { peer, after_ms }) = &cell.verdict else {
+    let Verdict::Fail(Failure::FailOpen { seen, after_ms }) = &cell.verdict else {
         panic!("{}", cell.verdict);
     };
-    assert_eq!(peer, "pay/vault");
+    assert_eq!(seen, "answered by pay/vault");
     assert!((20..550).contains(after_ms), "{after_ms} ms");
     assert_eq!(cell.seen, "answered by pay/vault");
     assert_eq!(cell.proof.as_deref(), Some("answered by pay/vault"), "all else is right");
@@ -58,4 +58,21 @@ async fn a_nonce_that_comes_after_a_record_wins() {
     });
     let cell = bench.cell(DENIED).await;
     assert_eq!(cell.verdict.word(), "fail-open", "one dropped packet is no denial");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_flows_that_made_a_denial_true_can_still_leak() {
+    let bench = Bench::new(Script { late: 3, ..Script::default() });
+    let cell = bench.cell(DENIED).await;
+    assert_eq!(cell.verdict.word(), "fail-open", "their sockets stay open in the hold");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_flaps_while_it_takes_hold_does_not_leak() {
+    let flapping = |flow: usize, in_force| flow % 2 == 1 && in_force < Duration::from_millis(100);
+    let bench = Bench::new(Script { leaks: flapping, ..Script::default() });
+    let cell = bench.cell(DENIED).await;
+    assert_eq!(cell.verdict, Verdict::Pass);
+    let measured = cell.time_to_enforce_ms.unwrap();
+    assert!((100..=121).contains(&measured), "to the last answer that came, {measured} ms");
 }

@@ -14,6 +14,19 @@ mod newborns;
 mod preconditions;
 mod readiness;
 
+use ztc_engine::event::Phase;
+
+/// The phases of a case's life.
+const PHASES: [Phase; 7] = [
+    Phase::Preconditions,
+    Phase::Controls,
+    Phase::Apply,
+    Phase::Settle,
+    Phase::Assert,
+    Phase::Proof,
+    Phase::Recovery,
+];
+
 /// A denied flow, by Cilium, because nothing allows it.
 const DENIED: &str = r#"
 - name: denied

@@ -7,7 +7,7 @@ use ztc_model::verdict::{Doubt, Verdict};
 use crate::fake::{Bench, Script, Stop};
 
 /// A pod that is never let through, and a twin that is.
-const BORN: &str = r#"
+const BORN: &str = r"
 - name: born-denied
   because: A pod is denied from its first packet on.
   apply: [default-deny.yaml]
@@ -18,7 +18,7 @@ const BORN: &str = r#"
       is: denied
       by: cilium
       twin: shop/twin
-"#;
+";
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_is_denied_from_its_first_packet_on_passes() {

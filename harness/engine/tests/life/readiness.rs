@@ -4,19 +4,19 @@ use ztc_model::verdict::Verdict;
 
 use crate::fake::{Bench, Record, Script, Stop};
 
-const PROBE_DENIED: &str = r#"
+const PROBE_DENIED: &str = r"
 - name: probe-denied
   because: Nothing allows kubelet's probe.
   apply: [default-deny.yaml]
   expect: [{ from: kubelet, send: readiness pay/vault, is: denied, by: cilium }]
-"#;
+";
 
-const PROBE_ALLOWED: &str = r#"
+const PROBE_ALLOWED: &str = r"
 - name: probe-allowed
   because: The policy is about another port.
   apply: [default-deny.yaml]
   expect: [{ from: kubelet, send: readiness pay/vault, is: allowed }]
-"#;
+";
 
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_is_denied_makes_the_pod_unready_and_passes() {

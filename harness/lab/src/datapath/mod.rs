@@ -10,6 +10,8 @@
 //! - fragments are dropped, as nothing puts them together;
 //! - services are translated for pods alone, not for the nodes, and a pod cannot reach itself
 //!   through a service that it is behind;
+//! - a service without a backend is silence and a record of a drop, where Cilium by default answers
+//!   with an ICMP error (`service-no-backend-response`);
 //! - nodes are subject to no policy, as without Cilium's host firewall.
 //!
 //! Where a comment names its source as `bpf/...` or `pkg/...`, that is a path in cilium/cilium,
@@ -33,6 +35,6 @@ mod switch;
 mod tests;
 
 pub(crate) use config::{Attachment, Backend, Config, NodeConfig, NodeId, Now, PortId, ServiceVip};
-pub(crate) use endpoints::{EndpointState, PolicyEnabled};
-pub(crate) use proxy::{QueryVerdict, Redirect};
-pub(crate) use switch::{Datapath, Forwarded};
+pub(crate) use endpoints::EndpointState;
+pub(crate) use proxy::Redirect;
+pub(crate) use switch::Datapath;

@@ -5,9 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use smoltcp::wire::{
-    IpProtocol, IpVersion, Ipv4Packet, Ipv6Packet, TcpPacket as TcpSegment, UdpPacket,
-};
+use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket as TcpSegment, UdpPacket};
 use ztc_model::evidence::FlowKey;
 use ztc_model::hubble::TcpFlags;
 use ztc_model::policy::Protocol;
@@ -287,8 +285,8 @@ impl IpHeader {
 }
 
 fn read_ip(bytes: &[u8]) -> Result<IpHeader, Unreadable> {
-    match IpVersion::of_packet(bytes).map_err(|_malformed| Unreadable::Malformed)? {
-        IpVersion::Ipv4 => {
+    match bytes.first().ok_or(Unreadable::Malformed)? >> 4 {
+        4 => {
             let ip = Ipv4Packet::new_checked(bytes).map_err(|_short| Unreadable::Malformed)?;
             if usize::from(ip.header_len()) < V4_HEADER {
                 return Err(Unreadable::Malformed);
@@ -300,11 +298,12 @@ fn read_ip(bytes: &[u8]) -> Result<IpHeader, Unreadable> {
             let transport = usize::from(ip.header_len());
             ip_header(ip.src_addr().into(), ip.dst_addr().into(), ip.next_header(), transport, end)
         }
-        IpVersion::Ipv6 => {
+        6 => {
             let ip = Ipv6Packet::new_checked(bytes).map_err(|_short| Unreadable::Malformed)?;
             let end = ip.total_len();
             ip_header(ip.src_addr().into(), ip.dst_addr().into(), ip.next_header(), V6_HEADER, end)
         }
+        _ => Err(Unreadable::Malformed),
     }
 }
 
@@ -344,7 +343,7 @@ fn read_icmp(
     message: &[u8],
     at: usize,
 ) -> Result<((u16, u16), Content), Unreadable> {
-    let header = message.first_chunk::<ICMP_HEADER>().ok_or(Unreadable::Malformed)?;
+    let header = *message.first_chunk::<ICMP_HEADER>().ok_or(Unreadable::Malformed)?;
     if let Some(ports) = echo_ports(protocol, header) {
         return Ok((ports, Content::Icmp(None)));
     }
@@ -360,7 +359,7 @@ fn read_icmp(
 
 /// What an echo message has for ports, so that a reply is the reverse of its request and of
 /// nothing else (`bpf/lib/conntrack.h`): the identifier is the port of who is asked.
-fn echo_ports(protocol: Protocol, header: &[u8; ICMP_HEADER]) -> Option<(u16, u16)> {
+fn echo_ports(protocol: Protocol, header: [u8; ICMP_HEADER]) -> Option<(u16, u16)> {
     let identifier = u16::from_be_bytes([header[4], header[5]]);
     match (protocol, header[0]) {
         (Protocol::Icmp, 8) | (Protocol::Icmpv6, 128) => Some((0, identifier)),
@@ -396,7 +395,7 @@ fn read_quoted(message: &[u8], at: usize) -> Option<Quoted> {
             (u16::from_be_bytes([ports[0], ports[1]]), u16::from_be_bytes([ports[2], ports[3]]))
         }
         Protocol::Icmp | Protocol::Icmpv6 => {
-            echo_ports(ip.protocol, transport.first_chunk::<ICMP_HEADER>()?)?
+            echo_ports(ip.protocol, *transport.first_chunk::<ICMP_HEADER>()?)?
         }
     };
     Some(Quoted {

@@ -7,7 +7,7 @@ use crate::outcome::EnforcementPoint;
 use crate::stimulus::{Peer, Send, Target};
 use crate::suite::file::{ExpectationFile, OneOrMany, SuiteFile};
 use crate::suite::load::Question;
-use crate::suite::{Case, Cell, Origin};
+use crate::suite::{Case, Cell, Feature, Origin};
 use crate::world::{Born, OutsideHost, Pod, PodRef, ServedPort, Speaks, World};
 use crate::yaml::{Diagnostic, Source, Spanned};
 
@@ -23,6 +23,7 @@ pub(super) fn world(source: &Source, world: &World) -> Checked {
         if world.namespace(&pod.namespace).is_none() {
             return Err(in_text(
                 source,
+                1,
                 &pod.namespace,
                 format!(
                     "pod {reference} is in namespace `{}`, which the world does not list",
@@ -31,13 +32,14 @@ pub(super) fn world(source: &Source, world: &World) -> Checked {
             ));
         }
         if !seen.insert(reference.clone()) {
-            return Err(in_text(source, &pod.name, format!("pod {reference} is listed twice")));
+            return Err(in_text(source, 1, &pod.name, format!("pod {reference} is listed twice")));
         }
         if let Some(port) = pod.readiness
             && !serves(&pod.serves, port, &[Speaks::Http])
         {
             return Err(in_text(
                 source,
+                1,
                 &pod.name,
                 format!(
                     "the readiness probe of {reference} asks port {port}, which serves no http"
@@ -49,6 +51,7 @@ pub(super) fn world(source: &Source, world: &World) -> Checked {
         if world.backends(service).next().is_none() {
             return Err(in_text(
                 source,
+                1,
                 &service.name,
                 format!("service {}/{} selects no pod", service.namespace, service.name),
             ));
@@ -57,12 +60,17 @@ pub(super) fn world(source: &Source, world: &World) -> Checked {
     Ok(())
 }
 
-/// A diagnostic at the first line that holds a word; worlds are small, and the word is what is wrong.
-fn in_text(source: &Source, word: &str, message: String) -> Box<Diagnostic> {
+/// A diagnostic at the first place from a line on that holds a word, which is what is wrong.
+#[expect(
+    clippy::unnecessary_box_returns,
+    reason = "diagnostics are boxed wherever they are returned"
+)]
+fn in_text(source: &Source, from: usize, word: &str, message: String) -> Box<Diagnostic> {
     let (line, column) = source
         .text
         .lines()
         .enumerate()
+        .skip(from.saturating_sub(1))
         .find_map(|(line, text)| {
             text.split_once(word).map(|(before, _)| (line + 1, before.chars().count() + 1))
         })
@@ -137,16 +145,13 @@ fn expectation_at(expectations: &[Spanned<ExpectationFile>], line: usize) -> &Sp
 /// A namespaced policy has to be in a namespace of the world: elsewhere it would act on strangers.
 pub(super) fn manifest(source: &Source, world: &World, manifest: &Manifest) -> Checked {
     match &manifest.reference.namespace {
-        Some(namespace) if world.namespace(namespace).is_none() => Err(Diagnostic::new(
-            source,
-            (manifest.line, 1),
-            1,
-            format!(
+        Some(namespace) if world.namespace(namespace).is_none() => {
+            let message = format!(
                 "{} is in namespace `{namespace}`, which the world does not have",
                 manifest.reference
-            ),
-            None,
-        )),
+            );
+            Err(in_text(source, manifest.line, namespace, message))
+        }
         _ => Ok(()),
     }
 }
@@ -232,9 +237,7 @@ pub(super) fn reachable(
         (Origin::Pod(_), Send::Readiness(_)) => {
             wrong("readiness probes come `from: kubelet`".to_owned())
         }
-        (Origin::Pod(_), Send::Tcp(to)) => {
-            listens(world, to, &[Speaks::Tcp]).or_else(wrong)
-        }
+        (Origin::Pod(_), Send::Tcp(to)) => listens(world, to, &[Speaks::Tcp]).or_else(wrong),
         (Origin::Pod(_), Send::Udp(to)) => listens(world, to, &[Speaks::Udp]).or_else(wrong),
         (Origin::Pod(_), Send::Http { to, .. }) => {
             listens(world, to, &[Speaks::Http]).or_else(wrong)
@@ -395,10 +398,42 @@ pub(super) fn nothing_of_denials(source: &Source, file: &ExpectationFile) -> Che
     Ok(())
 }
 
+/// A suite that asks for an enforcement point says that it needs it, or a fabric that lacks it
+/// would run the case and fail it.
+pub(super) fn needed(
+    source: &Source,
+    needs: &BTreeSet<Feature>,
+    point: &Spanned<EnforcementPoint>,
+) -> Checked {
+    let feature = match point.value {
+        EnforcementPoint::Cilium => Feature::Cilium,
+        EnforcementPoint::DnsProxy => Feature::DnsProxy,
+        EnforcementPoint::Ztunnel => Feature::Ztunnel,
+        EnforcementPoint::Waypoint => Feature::Waypoint,
+    };
+    if needs.contains(&feature) {
+        return Ok(());
+    }
+    let message = format!("the suite does not say that it needs {feature}");
+    Err(source.diagnostic_at(point, message, Some("add it to `needs` at the top of the suite")))
+}
+
 pub(super) fn nothing_of_passages(source: &Source, file: &ExpectationFile) -> Checked {
     match &file.via {
         Some(via) => Err(source.diagnostic_at(via, "a denied flow has no `via`: say `by`", None)),
         None => Ok(()),
+    }
+}
+
+/// Cilium lets every flow pass that it does not deny, so its word that it did adds nothing.
+pub(super) fn via_says_something(source: &Source, file: &ExpectationFile) -> Checked {
+    match &file.via {
+        Some(via) if via.value == EnforcementPoint::Cilium => Err(source.diagnostic_at(
+            via,
+            "every flow passes cilium; `via` is for proxies that only some flows pass",
+            None,
+        )),
+        _ => Ok(()),
     }
 }
 

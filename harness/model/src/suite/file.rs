@@ -41,7 +41,8 @@ pub struct CaseFile {
     /// Why its expectations should hold: the rule, in a sentence that a reader can check.
     #[schemars(with = "String")]
     pub because: Spanned<String>,
-    /// The manifests to apply, in this order; files beside the suite.
+    /// The manifests to apply, in this order: `FILE` beside the suite, or `../SUITE/FILE` beside
+    /// another one.
     #[schemars(with = "Vec<String>")]
     pub apply: Vec<Spanned<String>>,
     /// Pods of the world to make after the policies are enforced.

@@ -6,7 +6,7 @@ use crate::manifest::{self, Manifest};
 use crate::outcome::Expected;
 use crate::stimulus::Send;
 use crate::suite::file::{CaseFile, ExpectationFile, Is, SuiteFile};
-use crate::suite::{Case, CaseId, Cell, KUBELET, Origin, Suite, check};
+use crate::suite::{Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check};
 use crate::world::{PodRef, World};
 use crate::yaml::{self, Diagnostic, Source, Spanned};
 
@@ -43,7 +43,8 @@ pub fn load(source: &Source, library: &Library) -> Result<Suite, Box<Diagnostic>
             Some(&format!("there are: {}", known.join(", "))),
         )
     })?;
-    let reader = Reader { source, library, world, suite: &file.suite.value };
+    let (needs, suite) = (&file.needs, &file.suite.value);
+    let reader = Reader { source, needs, library, world, suite };
     let cases = file.cases.iter().map(|case| reader.case(case)).collect::<Result<Vec<_>, _>>()?;
     check::distinct_names(source, &file)?;
     check::distinct_cells(source, &file, &cases)?;
@@ -58,6 +59,7 @@ pub fn load(source: &Source, library: &Library) -> Result<Suite, Box<Diagnostic>
 
 struct Reader<'a> {
     source: &'a Source,
+    needs: &'a BTreeSet<Feature>,
     library: &'a Library,
     world: &'a World,
     suite: &'a str,
@@ -137,6 +139,9 @@ impl Reader<'_> {
         cells: &mut Vec<Cell>,
     ) -> Result<(), Box<Diagnostic>> {
         let file = &expectation.value;
+        for point in file.by.iter().chain(&file.via) {
+            check::needed(self.source, self.needs, point)?;
+        }
         let expected = self.expected(file, apply)?;
         let twin = match &file.twin {
             None => None,
@@ -183,6 +188,7 @@ impl Reader<'_> {
         match file.is {
             Is::Allowed => {
                 check::nothing_of_denials(self.source, file)?;
+                check::via_says_something(self.source, file)?;
                 Ok(Expected::Allowed { via: file.via.as_ref().map(|via| via.value) })
             }
             Is::Denied => {

@@ -42,6 +42,7 @@ struct State {
     spool: VecDeque<(u64, Vec<u8>)>,
     cancels: HashMap<RunId, oneshot::Sender<()>>,
     runs: usize,
+    sessions: usize,
     port: u16,
     fault: Option<Fault>,
     /// How often all sessions were ended.
@@ -63,6 +64,7 @@ impl Agent {
             spool: VecDeque::new(),
             cancels: HashMap::new(),
             runs: 0,
+            sessions: 0,
             port: 10_000,
             fault: network.script.fault.filter(|_| faulty),
             cuts: 0,
@@ -85,10 +87,16 @@ impl Agent {
         if self.state().absent_until.is_some_and(|until| Instant::now() < until) {
             return None;
         }
+        self.state().sessions += 1;
         let (theirs, ours) = tokio::io::duplex(64 * 1024);
         let (reader, writer) = tokio::io::split(theirs);
         tokio::spawn(Arc::clone(self).hold(ours));
         Some(Session { reader: Box::new(reader), writer: Box::new(writer) })
+    }
+
+    /// How often somebody attached.
+    pub(crate) fn sessions(&self) -> usize {
+        self.state().sessions
     }
 
     /// Talks until the session ends; `None` is an ordinary end.
@@ -97,20 +105,21 @@ impl Agent {
         let cuts = self.state().cuts;
         let mut splitter = LineSplitter::default();
         let mut piece = vec![0; 4096];
+        // The number of the last thing that was said in this session, once it is attached.
         let mut sent = None;
         loop {
             stirred.mark_unchanged();
             if self.state().cuts != cuts {
                 return None;
             }
-            if let Some(sent) = &mut sent {
-                let (lines, breaks) = self.unsaid(sent);
+            if let Some(last) = &mut sent {
+                let (lines, breaks) = self.unsaid(last);
                 stream.write_all(&lines).await.ok()?;
                 if breaks {
                     // Everything that was sent has been read: only what the agent says is cut.
                     while let Some(Ok(count @ 1..)) = stream.read(&mut piece).now_or_never() {
                         splitter.push(&piece[..count]);
-                        self.obey_all(&mut splitter)?;
+                        self.obey_all(&mut splitter, &mut sent)?;
                     }
                     return None;
                 }
@@ -122,10 +131,10 @@ impl Agent {
                 },
                 _ = stirred.changed() => continue,
             }
-            if let Some(after) = self.obey_all(&mut splitter)? {
-                let hello = encode(&self.hello());
-                stream.write_all(&hello).await.ok()?;
-                sent = Some(after);
+            let was_attached = sent.is_some();
+            self.obey_all(&mut splitter, &mut sent)?;
+            if sent.is_some() && !was_attached {
+                stream.write_all(&encode(&self.hello())).await.ok()?;
             }
         }
     }
@@ -141,12 +150,15 @@ impl Agent {
         }
     }
 
-    /// Does what it is told; the number of an attachment, if there was one.
-    fn obey_all(self: &Arc<Self>, splitter: &mut LineSplitter) -> Option<Option<u64>> {
-        let mut attached = None;
+    /// Does what it is told; nothing when that is to end the session.
+    fn obey_all(
+        self: &Arc<Self>,
+        splitter: &mut LineSplitter,
+        sent: &mut Option<u64>,
+    ) -> Option<()> {
         while let Some(line) = splitter.next_line().ok()? {
             match decode(&line).ok()? {
-                ToAgent::Attach { after, .. } => attached = Some(after),
+                ToAgent::Attach { after, .. } => *sent = Some(after),
                 ToAgent::Run { id, deadline_ms, stimulus } => self.run(id, deadline_ms, stimulus),
                 ToAgent::Cancel { id } => {
                     if let Some(cancel) = self.state().cancels.remove(&id) {
@@ -157,7 +169,7 @@ impl Agent {
                 ToAgent::Bye => return None,
             }
         }
-        Some(attached)
+        Some(())
     }
 
     /// What was not said yet, and whether the session breaks in its middle.
@@ -298,10 +310,10 @@ impl Agent {
     }
 
     fn now_us(&self) -> u64 {
-        CLOCK_US + u64::try_from(self.birth.elapsed().as_micros()).unwrap()
+        CLOCK_US + u64::try_from(self.birth.elapsed().as_micros()).expect("a short life")
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        self.state.lock().expect("nothing panics while it is held")
     }
 }

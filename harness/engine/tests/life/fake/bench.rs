@@ -8,6 +8,7 @@ use ztc_engine::event::{CaseReport, CellReport, Event, EventKind};
 use ztc_engine::profile::{FabricKind, LaneKind, Lanes, Pace, Profile};
 use ztc_engine::runner::{EventSink, Runner};
 use ztc_model::suite::{Case, Library, load, world};
+use ztc_model::world::World;
 use ztc_model::yaml::Source;
 
 use super::cluster::FakeCluster;
@@ -15,7 +16,7 @@ use super::fabric::FakeFabric;
 use super::script::Script;
 
 /// The world of these tests.
-pub(crate) const WORLD: &str = "
+const WORLD: &str = "
 world: two
 about: A client, a server, and two pods that are born in cases.
 namespaces: [{ name: shop }, { name: pay }]
@@ -89,15 +90,20 @@ const PACE: Pace = Pace {
     poll_ms: 2,
 };
 
+fn two() -> World {
+    world(&Source::new("two.yaml", WORLD)).unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// Reads the cases of a suite.
 pub(crate) fn cases(text: &str) -> Vec<Case> {
-    let world = world(&Source::new("two.yaml", WORLD)).unwrap_or_else(|error| panic!("{error}"));
     let manifests = MANIFESTS
         .iter()
         .map(|(file, text)| ((*file).to_owned(), Source::new(*file, *text)))
         .collect();
-    let library = Library { worlds: BTreeMap::from([("two".to_owned(), world)]), manifests };
-    let text = format!("suite: fake\nabout: What a test asks.\nworld: two\ncases:{text}");
+    let library = Library { worlds: BTreeMap::from([("two".to_owned(), two())]), manifests };
+    let text = format!(
+        "suite: fake\nabout: What a test asks.\nworld: two\nneeds: [cilium, dns-proxy]\ncases:{text}"
+    );
     let suite = load(&Source::new("suite.yaml", text), &library);
     suite.unwrap_or_else(|error| panic!("{error}")).cases
 }
@@ -120,7 +126,6 @@ impl Bench {
     /// Lanes whose clusters follow the scripts in the order in which they are made.
     pub(crate) fn with(scripts: Vec<Script>, lanes: Lanes) -> Self {
         let fabric = Arc::new(FakeFabric::new(scripts));
-        let world = world(&Source::new("two.yaml", WORLD)).unwrap();
         let profile = Profile {
             profile: "fake".to_owned(),
             about: "In memory.".to_owned(),
@@ -131,7 +136,7 @@ impl Bench {
         };
         let (sink, events) = EventSink::new();
         let (interrupt, interrupted) = watch::channel(false);
-        let worlds = BTreeMap::from([("two".to_owned(), Arc::new(world))]);
+        let worlds = BTreeMap::from([("two".to_owned(), Arc::new(two()))]);
         let shared: Arc<FakeFabric> = Arc::clone(&fabric);
         let runner = Arc::new(Runner::new(shared, profile, worlds, sink, interrupted));
         Self { runner, interrupt, events, fabric }

@@ -44,10 +44,17 @@ impl FakeCluster {
 
     /// The pods that a case has made and not deleted.
     pub(crate) fn born_pods(&self) -> Vec<String> {
-        let agents = self.agents.lock().unwrap();
+        let agents = self.agents.lock().expect("nothing panics while it is held");
         let born =
             |pod: &&PodRef| self.network.world.pod(pod).is_some_and(|it| it.born == Born::InACase);
         agents.keys().filter(born).map(ToString::to_string).collect()
+    }
+
+    /// How many sessions the agent in a pod has had.
+    pub(crate) fn sessions(&self, pod: &str) -> usize {
+        let agents = self.agents.lock().expect("nothing panics while it is held");
+        let agent = agents.iter().find(|(it, _)| it.to_string() == pod);
+        agent.map_or(0, |(_, agent)| agent.sessions())
     }
 
     fn readiness(&self, pod: &Pod) -> Readiness {
@@ -69,7 +76,7 @@ impl FakeCluster {
             _ => None,
         };
         // A probe every 10 ms.
-        let probes = u64::try_from(self.begun.elapsed().as_millis() / 10).unwrap();
+        let probes = u64::try_from(self.begun.elapsed().as_millis() / 10).expect("a short life");
         Readiness { ready: message.is_none(), probes: Some(probes), message }
     }
 
@@ -92,7 +99,8 @@ impl Cluster for FakeCluster {
     }
 
     async fn endpoints(&self) -> Result<Vec<Endpoint>, FabricError> {
-        let agents: Vec<PodRef> = self.agents.lock().unwrap().keys().cloned().collect();
+        let agents: Vec<PodRef> =
+            self.agents.lock().expect("nothing panics while it is held").keys().cloned().collect();
         let pods = agents.iter().filter_map(|pod| self.network.world.pod(pod));
         Ok(pods
             .map(|pod| Endpoint {
@@ -129,7 +137,7 @@ impl Cluster for FakeCluster {
     }
 
     async fn session(&self, pod: &PodRef) -> Result<Session, FabricError> {
-        let agent = self.agents.lock().unwrap().get(pod).cloned();
+        let agent = self.agents.lock().expect("nothing panics while it is held").get(pod).cloned();
         agent.and_then(|agent| agent.session()).ok_or_else(|| FabricError::Session {
             pod: pod.clone(),
             source: io::Error::from(io::ErrorKind::ConnectionRefused).into(),
@@ -139,7 +147,10 @@ impl Cluster for FakeCluster {
     async fn create_pod(&self, pod: &PodRef, first: Vec<FirstRun>) -> Result<(), FabricError> {
         self.network.bear(pod);
         let agent = Agent::new(pod.clone(), Arc::clone(&self.network));
-        self.agents.lock().unwrap().insert(pod.clone(), Arc::clone(&agent));
+        self.agents
+            .lock()
+            .expect("nothing panics while it is held")
+            .insert(pod.clone(), Arc::clone(&agent));
         for run in first {
             agent.run(run.id, run.deadline_ms, run.stimulus);
         }
@@ -147,7 +158,7 @@ impl Cluster for FakeCluster {
     }
 
     async fn delete_pod(&self, pod: &PodRef) -> Result<(), FabricError> {
-        self.agents.lock().unwrap().remove(pod);
+        self.agents.lock().expect("nothing panics while it is held").remove(pod);
         Ok(())
     }
 

@@ -23,14 +23,14 @@ impl FakeFabric {
 
     /// The clusters that were made.
     pub(crate) fn clusters(&self) -> Vec<Arc<FakeCluster>> {
-        self.clusters.lock().unwrap().clone()
+        self.clusters.lock().expect("nothing panics while it is held").clone()
     }
 }
 
 #[async_trait]
 impl Fabric for FakeFabric {
     async fn up(&self, world: Arc<World>, _lane: Lane) -> Result<Arc<dyn Cluster>, FabricError> {
-        let mut clusters = self.clusters.lock().unwrap();
+        let mut clusters = self.clusters.lock().expect("nothing panics while it is held");
         let script = self.scripts[clusters.len().min(self.scripts.len() - 1)].clone();
         let cluster = Arc::new(FakeCluster::new(script, world));
         clusters.push(Arc::clone(&cluster));

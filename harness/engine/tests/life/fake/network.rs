@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -11,7 +12,7 @@ use ztc_model::manifest::ObjectRef;
 use ztc_model::world::{PodRef, World};
 
 use super::record;
-use super::script::{Script, Stop};
+use super::script::{Fate, Script, Stop};
 
 /// The address that kubelet probes from.
 pub(crate) const KUBELET: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 254));
@@ -102,13 +103,21 @@ impl Network {
             let source = from.map_or_else(|| "kubelet".to_owned(), ToString::to_string);
             stop.port == destination.port() && stop.from.is_none_or(|it| it == source)
         };
-        let stop = self.script.stops.iter().filter(in_force).find(concerns)?.clone();
+        let mut stop = self.script.stops.iter().filter(in_force).find(concerns)?.clone();
         state.stopped += 1;
         if let Some(reason) = self.script.gap.filter(|_| state.stopped == 1) {
             self.witnesses.send(Witness::Gap { reason: reason.to_owned() }).ok();
         }
-        let leaks = self.script.leak_every.is_some_and(|every| state.stopped % every == 0);
-        (!leaks).then_some(stop)
+        let accepted = state.applied.iter().find(|(object, _)| object.name == stop.policy);
+        let in_force =
+            accepted.map_or(Duration::MAX, |(_, at)| at.elapsed().saturating_sub(enforced_after));
+        if (self.script.leaks)(state.stopped, in_force) {
+            return None;
+        }
+        if state.stopped <= self.script.late {
+            stop.fate = Fate::Late(Duration::from_millis(200));
+        }
+        Some(stop)
     }
 
     /// Says what there is to say of a stopped flow.
@@ -121,6 +130,6 @@ impl Network {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        self.state.lock().expect("nothing panics while it is held")
     }
 }

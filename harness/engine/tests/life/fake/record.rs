@@ -12,7 +12,7 @@ use ztc_model::policy::PolicyRef;
 
 use super::script::Record;
 
-/// What is said of a TCP flow that was stopped.
+/// What is said of a TCP flow.
 pub(crate) fn evidence(
     record: Record,
     source: SocketAddr,
@@ -33,7 +33,7 @@ pub(crate) fn evidence(
                 ..Flow::default()
             }
         }
-        Record::NameRefused => Flow {
+        Record::NameRefused | Record::NameAllowed => Flow {
             kind: FlowKind::L7,
             l7: Some(L7 {
                 kind: L7Kind::Request,
@@ -42,14 +42,18 @@ pub(crate) fn evidence(
             ..Flow::default()
         },
     };
+    let verdict = match record {
+        Record::NameAllowed => FlowVerdict::Forwarded,
+        _ => FlowVerdict::Dropped,
+    };
     let ports =
         Tcp { source_port: source.port(), destination_port: destination.port(), ..Tcp::default() };
     let flow = Flow {
-        verdict: FlowVerdict::Dropped,
+        verdict,
         ip: Some(Addresses::new(source.ip(), destination.ip())),
         l4: Some(L4 { tcp: Some(ports), udp: None }),
         ..said
     };
     let line = Line { flow, node_name: "node-b".to_owned(), time: String::new() };
-    Arc::new(Evidence::from_hubble(&Arc::new(line)).expect("a drop of a flow with ports"))
+    Arc::new(Evidence::from_hubble(&Arc::new(line)).expect("a record of a flow with ports"))
 }

@@ -12,8 +12,11 @@ pub(crate) struct Script {
     pub(crate) realised_after: Option<Duration>,
     /// From the acceptance of a policy until flows are stopped; never when absent.
     pub(crate) enforced_after: Option<Duration>,
-    /// One stopped flow in so many gets through all the same.
-    pub(crate) leak_every: Option<usize>,
+    /// Whether a flow gets through although a policy stops it: which one it is, from 1, and how
+    /// long the policy is in force.
+    pub(crate) leaks: fn(usize, Duration) -> bool,
+    /// So many of the first stopped flows get through later: their second packet passes.
+    pub(crate) late: usize,
     /// From this deletion on, counted from 1, policies stay in force.
     pub(crate) lasting_from: Option<usize>,
     /// A policy that is in force before anybody applies it.
@@ -49,7 +52,7 @@ pub(crate) struct Stop {
     pub(crate) recorded_after: Duration,
 }
 
-/// What becomes of a stopped flow.
+/// What becomes of a flow that a rule concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// Nothing answers.
@@ -60,7 +63,7 @@ pub(crate) enum Fate {
     Late(Duration),
 }
 
-/// What an enforcement point says of a stopped flow.
+/// What an enforcement point says of such a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Record {
     /// Cilium: nothing allows it.
@@ -69,6 +72,8 @@ pub(crate) enum Record {
     DenyRule(&'static str),
     /// The DNS proxy: the name is refused.
     NameRefused,
+    /// The DNS proxy: the name is let through.
+    NameAllowed,
 }
 
 /// What an agent does wrong, and at which of its runs, counted from 1.
@@ -94,7 +99,8 @@ impl Default for Script {
             stops: vec![Stop::default()],
             realised_after: Some(Duration::from_millis(20)),
             enforced_after: Some(Duration::from_millis(20)),
-            leak_every: None,
+            leaks: |_, _| false,
+            late: 0,
             lasting_from: None,
             standing: None,
             open_after_birth: Duration::ZERO,

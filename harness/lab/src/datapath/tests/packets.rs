@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     IPV4_HEADER_LEN, Icmpv4DstUnreachable, Icmpv4Packet, Icmpv4Repr, IpAddress, IpProtocol, IpRepr,
-    Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket, UdpRepr,
+    Ipv4Packet, Ipv4Repr, Ipv6Packet, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket,
+    UdpRepr,
 };
 
 /// What all test packets carry.
@@ -106,17 +107,15 @@ fn ip(
 
 /// The ends of a packet, after every one of its checksums was found right.
 pub(super) fn ends(bytes: &[u8]) -> (SocketAddr, SocketAddr) {
-    let (source, destination, protocol, payload) = match bytes[0] >> 4 {
-        4 => {
-            let ip = Ipv4Packet::new_checked(bytes).unwrap();
-            assert!(ip.verify_checksum(), "checksum of the IP header");
-            let transport = usize::from(ip.header_len());
-            (ip.src_addr().into(), ip.dst_addr().into(), ip.next_header(), &bytes[transport..])
-        }
-        _ => {
-            let ip = smoltcp::wire::Ipv6Packet::new_checked(bytes).unwrap();
-            (ip.src_addr().into(), ip.dst_addr().into(), ip.next_header(), &bytes[40..])
-        }
+    let (source, destination, protocol, payload) = if bytes[0] >> 4 == 4 {
+        let ip = Ipv4Packet::new_checked(bytes).unwrap();
+        assert!(ip.verify_checksum(), "checksum of the IP header");
+        let transport = usize::from(ip.header_len());
+        (ip.src_addr().into(), ip.dst_addr().into(), ip.next_header(), &bytes[transport..])
+    } else {
+        let ip = Ipv6Packet::new_checked(bytes).unwrap();
+        let payload = &bytes[ip.header_len()..];
+        (ip.src_addr().into(), ip.dst_addr().into(), ip.next_header(), payload)
     };
     let (from, to) = transport_ports(protocol, payload, source, destination);
     (SocketAddr::new(source.into(), from), SocketAddr::new(destination.into(), to))

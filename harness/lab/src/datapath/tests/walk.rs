@@ -5,12 +5,12 @@ use std::time::Duration;
 use smoltcp::wire::TcpControl;
 
 use super::cluster::{
-    AMBIENT_PROBE, CART, COREDNS, Cluster, EMPTY_VIP, LEDGER, LEDGER_VIP, METADATA, NODE_A, NODE_B,
-    VENDOR, WEB, at, parse,
+    AMBIENT_PROBE, CART, COREDNS, Cluster, DNS_VIP, EMPTY_VIP, LEDGER, LEDGER_VIP, METADATA,
+    NODE_A, NODE_B, VENDOR, WEB, at, parse,
 };
 use super::packets::{data, ends, ping, pong, port_unreachable, quoted, syn, syn_ack, tcp, udp};
 use super::policies::{BLOCK_METADATA, LEDGER_FROM_WEB, SHOP_DEFAULT_DENY};
-use crate::datapath::PolicyEnabled;
+use crate::datapath::endpoints::PolicyEnabled;
 
 const DENIED_INGRESS: [&str; 2] =
     ["node-a verdict ingress POLICY_DENIED []", "node-a drop ingress POLICY_DENIED []"];
@@ -32,7 +32,7 @@ fn without_policies_everybody_reaches_everybody() {
 
 #[test]
 fn what_no_rule_allows_is_dropped_at_the_destination() {
-    // `facts/README.md`: a default-deny names no policy.
+    // `docs/facts.md`: a default-deny names no policy.
     let mut cluster = Cluster::new();
     cluster.apply(LEDGER_FROM_WEB);
     assert_eq!(cluster.reaches("cart", syn(at(CART, 4000), at(LEDGER, 8080))), None);
@@ -96,7 +96,7 @@ spec: { podSelector: { matchLabels: { app: web } }, policyTypes: [Egress], egres
 
 #[test]
 fn policy_is_asked_about_established_connections_too() {
-    // DESIGN §7: only replies and related packets pass on the entry.
+    // `docs/architecture.md`: only replies and related packets pass on the entry.
     let mut cluster = Cluster::new();
     let (cart, ledger) = (at(CART, 4000), at(LEDGER, 8080));
     cluster.reaches("cart", syn(cart, ledger));
@@ -204,7 +204,7 @@ spec:
   egress: [{ toPorts: [{ ports: [{ port: '53', protocol: UDP }] }] }]
 ",
     );
-    let (web, vip) = (at(WEB, 4000), at(super::cluster::DNS_VIP, 53));
+    let (web, vip) = (at(WEB, 4000), at(DNS_VIP, 53));
     let (_, packet) = cluster.send("web", udp(web, vip)).unwrap();
     let (to, error) = cluster.send("coredns", port_unreachable(&packet)).unwrap();
     assert_eq!(to, "web");
@@ -345,4 +345,22 @@ fn version_six_is_switched_like_version_four() {
     let forwarded = cluster.datapath.forward(asker, packet, cluster.now);
     let (_, bytes) = forwarded.to.unwrap();
     assert_eq!(ends(&bytes).1.ip(), parse(two));
+}
+
+#[test]
+fn the_name_of_a_port_is_that_of_the_destination_in_both_directions() {
+    let mut cluster = Cluster::new();
+    cluster.apply(
+        "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: { name: out, namespace: zt-shop }
+spec:
+  endpointSelector: {}
+  egress: [{ toPorts: [{ ports: [{ port: http, protocol: TCP }] }] }]
+",
+    );
+    assert_eq!(cluster.reaches("web", syn(at(WEB, 4000), at(LEDGER, 8080))), Some("ledger"));
+    assert_eq!(cluster.reaches("web", syn(at(WEB, 4000), at(LEDGER, 8081))), None);
+    assert_eq!(cluster.reaches("web", syn(at(WEB, 4000), at(CART, 8080))), None, "no such name");
 }
