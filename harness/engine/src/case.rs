@@ -1,4 +1,4 @@
-//! The life of a case (DESIGN §5): preconditions, controls, apply, settle, assert and hold, proof,
+//! The life of a case (`docs/architecture.md`): preconditions, controls, apply, settle, assert and hold, proof,
 //! recovery, clean-up. No retry anywhere turns a leak into a pass.
 
 use std::collections::BTreeMap;
@@ -23,6 +23,7 @@ use crate::cell::{Watched, watch_denial, watch_newborn, watch_passage};
 use crate::chain;
 use crate::event::Phase;
 use crate::fabric::{AddressBook, FirstRun, Receipt, Settling};
+use crate::interruption::Interruption;
 use crate::lane::LiveLane;
 use crate::profile::Pace;
 use crate::readiness::KubeletProbe;
@@ -88,8 +89,8 @@ impl<'a> Life<'a> {
 
     /// Lives the case until its policies are removed. What it cannot go on from becomes the doubt
     /// of every cell.
-    pub(crate) async fn live(&mut self) {
-        if let Err(doubt) = self.try_live().await {
+    pub(crate) async fn live(&mut self, interruption: &Interruption) {
+        if let Err(doubt) = self.try_live(interruption).await {
             self.doubt_all(&doubt);
         }
     }
@@ -101,20 +102,30 @@ impl<'a> Life<'a> {
         }
     }
 
-    async fn try_live(&mut self) -> Result<(), Doubt> {
+    /// An interruption drops whatever prepares or concludes, but not what was seen in between.
+    async fn try_live(&mut self, interruption: &Interruption) -> Result<(), Doubt> {
+        let mut senders = interruption.or(self.prepare()).await?;
+        self.assert(&senders, interruption).await?;
+        self.newborns(&mut senders, interruption).await?;
+        interruption.or(self.conclude(&senders)).await
+    }
+
+    async fn prepare(&mut self) -> Result<Vec<Sender>, Doubt> {
         (self.enter)(Phase::Preconditions);
         self.preconditions().await.map_err(Doubt::Precondition)?;
         let book = self.addresses().await?;
-        let mut senders = self.senders(&book).await.map_err(Doubt::Precondition)?;
+        let senders = self.senders(&book).await.map_err(Doubt::Precondition)?;
         (self.enter)(Phase::Controls);
         self.controls(&senders).await;
-        self.assert(&senders).await?;
-        self.newborns(&mut senders).await?;
+        Ok(senders)
+    }
+
+    async fn conclude(&mut self, senders: &[Sender]) -> Result<(), Doubt> {
         (self.enter)(Phase::Proof);
-        self.proofs(&senders).await?;
+        self.proofs(senders).await?;
         (self.enter)(Phase::Recovery);
         self.remove_all().await.map_err(Doubt::NoRecovery)?;
-        self.recovery(&senders).await;
+        self.recovery(senders).await;
         Ok(())
     }
 
@@ -246,7 +257,11 @@ impl<'a> Life<'a> {
     }
 
     /// Applies, settles, and watches every cell from before the first apply to the end of its hold.
-    async fn assert(&mut self, senders: &[Sender]) -> Result<(), Doubt> {
+    async fn assert(
+        &mut self,
+        senders: &[Sender],
+        interruption: &Interruption,
+    ) -> Result<(), Doubt> {
         let (stage, moments) = watch::channel(Stage::Before);
         let cells = self.case.cells.iter().zip(senders).zip(&self.outcomes);
         let watching = join_all(cells.map(|((cell, sender), outcome)| {
@@ -256,14 +271,14 @@ impl<'a> Life<'a> {
                 .control
                 .as_ref()
                 .is_some_and(|seen| passes(seen, &cell.peers).is_err());
-            self.watch(cell, sender, hopeless, moments.clone())
+            self.watch(cell, sender, hopeless, moments.clone(), interruption)
         }));
-        let (enforced, watched) = tokio::join!(self.enforce(stage), watching);
+        let (enforced, watched) = tokio::join!(self.enforce(stage, interruption), watching);
         for (outcome, watched) in self.outcomes.iter_mut().zip(watched) {
             outcome.take(watched);
         }
         self.settled = Some(enforced?);
-        Ok(())
+        if interruption.is_there() { Err(Doubt::Interrupted) } else { Ok(()) }
     }
 
     async fn watch(
@@ -272,24 +287,30 @@ impl<'a> Life<'a> {
         sender: &Sender,
         hopeless: bool,
         stage: watch::Receiver<Stage>,
+        interruption: &Interruption,
     ) -> Watched {
         let denied = cell.expected.is_denied();
         match sender {
             _ if hopeless => Watched::default(),
             Sender::Unborn => Watched::default(),
-            Sender::Kubelet(probe) => probe.watch(denied, self.pace, stage).await,
-            Sender::Agent(aim) if denied => watch_denial(cell, aim.clone(), self.pace, stage).await,
-            Sender::Agent(aim) => watch_passage(cell, aim.clone(), self.pace, stage).await,
+            Sender::Kubelet(probe) => probe.watch(denied, self.pace, stage, interruption).await,
+            Sender::Agent(aim) if denied => {
+                watch_denial(cell, aim.clone(), self.pace, stage, interruption).await
+            }
+            Sender::Agent(aim) => {
+                watch_passage(cell, aim.clone(), self.pace, stage, interruption).await
+            }
         }
     }
 
     /// Applies everything in the order of the case and waits until it is realised.
-    async fn enforce(&self, stage: watch::Sender<Stage>) -> Result<Duration, Doubt> {
-        let result = self.try_enforce(&stage).await;
-        if result.is_err() {
-            stage.send_replace(Stage::Failed);
-        }
-        result
+    /// The stage ends with it: whoever waits on for it knows that nothing comes any more.
+    async fn enforce(
+        &self,
+        stage: watch::Sender<Stage>,
+        interruption: &Interruption,
+    ) -> Result<Duration, Doubt> {
+        interruption.or(self.try_enforce(&stage)).await
     }
 
     async fn try_enforce(&self, stage: &watch::Sender<Stage>) -> Result<Duration, Doubt> {
@@ -299,7 +320,6 @@ impl<'a> Life<'a> {
             receipts.push(self.apply(manifest).await?);
         }
         let accepted = receipts.last().map_or_else(Instant::now, |it| it.accepted.into());
-        stage.send_replace(Stage::Accepted { at: accepted });
         (self.enter)(Phase::Settle);
         for receipt in &receipts {
             self.settle(receipt).await.map_err(Doubt::Fabric)?;
@@ -335,14 +355,18 @@ impl<'a> Life<'a> {
 
     /// Makes the pods that are born under the policies, and judges what they send from their first
     /// instant on. Their control is a twin that is born at the same moment and must get through.
-    async fn newborns(&mut self, senders: &mut [Sender]) -> Result<(), Doubt> {
+    async fn newborns(
+        &mut self,
+        senders: &mut [Sender],
+        interruption: &Interruption,
+    ) -> Result<(), Doubt> {
         if self.case.create.is_empty() {
             return Ok(());
         }
         let book = self.addresses().await?;
         let mut nurseries = BTreeMap::new();
         for pod in self.case.create.clone() {
-            let nursery = self.give_birth(&pod, &book).await?;
+            let nursery = interruption.or(self.give_birth(&pod, &book)).await?;
             nurseries.insert(pod, nursery);
         }
         let accepted = Instant::now();
@@ -364,7 +388,7 @@ impl<'a> Life<'a> {
         let watched = join_all(watching.into_iter().map(|(index, cell, volley)| {
             let twin = life.twin(cell, &twins, &book);
             async move {
-                let watched = watch_newborn(volley, life.pace, accepted);
+                let watched = watch_newborn(volley, life.pace, accepted, interruption);
                 let (watched, control) = tokio::join!(watched, twin);
                 (index, watched, control)
             }
@@ -378,7 +402,7 @@ impl<'a> Life<'a> {
                 Err(why) => outcome.facts.broken = Some(Doubt::Control(why)),
             }
         }
-        Ok(())
+        if interruption.is_there() { Err(Doubt::Interrupted) } else { Ok(()) }
     }
 
     async fn give_birth(&mut self, pod: &PodRef, book: &AddressBook) -> Result<Nursery, Doubt> {

@@ -8,12 +8,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use ztc_model::suite::Cell;
 use ztc_model::verdict::Sample;
 
+use crate::interruption::Interruption;
 use crate::profile::Pace;
 use crate::stage::{Stage, realised};
 use crate::volley::{Aim, Shot, State, Volley};
 
 /// How many denied stimuli in a row make a denial true. One is not enough: while a policy takes
-/// hold, successes and failures can alternate (`facts/README.md`, a CIDR deny over an FQDN
+/// hold, successes and failures can alternate (`docs/facts.md`, a CIDR deny over an FQDN
 /// identity).
 const IN_A_ROW: usize = 3;
 
@@ -33,12 +34,14 @@ pub(crate) struct Watched {
 /// Keeps sending while the policies take hold, then holds the denial.
 ///
 /// The stream begins before the policies are applied, so that the last answer that still came
-/// measures the time to enforce. Its sockets stay open through the hold.
+/// measures the time to enforce. Its sockets stay open through the hold. An interruption ends the
+/// watching, and what a denial that had become true showed until then is kept.
 pub(crate) async fn watch_denial(
     cell: &Cell,
     aim: Aim,
     pace: &Pace,
     mut stage: watch::Receiver<Stage>,
+    interruption: &Interruption,
 ) -> Watched {
     let mut volley = Volley::new(aim);
     let mut ticks = interval(pace.stream_every());
@@ -59,12 +62,13 @@ pub(crate) async fn watch_denial(
             _ = ticks.tick() => volley.fire(),
             () = volley.changed() => {}
             () = tokio::time::sleep_until(ceiling) => {}
+            () = interruption.wait() => return Watched::default(),
         }
         truth = volley.look(|shots| Truth::of(shots, at, &cell.peers));
     }
     let unsettled = match truth {
         Truth::Denied { .. } => {
-            hold(&mut volley, pace).await;
+            hold(&mut volley, pace, interruption).await;
             None
         }
         Truth::NotYet => Some(format!(
@@ -86,8 +90,13 @@ pub(crate) async fn watch_denial(
 }
 
 /// Watches a cell whose pod was born under the policies: whatever it sent counts.
-pub(crate) async fn watch_newborn(mut volley: Volley, pace: &Pace, accepted: Instant) -> Watched {
-    hold(&mut volley, pace).await;
+pub(crate) async fn watch_newborn(
+    mut volley: Volley,
+    pace: &Pace,
+    accepted: Instant,
+    interruption: &Interruption,
+) -> Watched {
+    hold(&mut volley, pace, interruption).await;
     Watched::of(&volley.finish().await, accepted)
 }
 
@@ -97,16 +106,23 @@ pub(crate) async fn watch_passage(
     aim: Aim,
     pace: &Pace,
     mut stage: watch::Receiver<Stage>,
+    interruption: &Interruption,
 ) -> Watched {
     let Some((accepted, _)) = realised(&mut stage).await else {
         return Watched::default();
     };
-    // What the ceiling ends on is sent again below and judged there, with its evidence.
-    let _last = aim.until_through(&cell.peers, pace.pass_ceiling()).await;
-    let mut volley = Volley::new(aim);
-    fire_evenly(&mut volley, pace.allowed_samples, pace).await;
-    settle_all(&volley, &cell.peers, pace.probe_deadline()).await;
-    Watched::of(&volley.finish().await, accepted)
+    let passage = async {
+        // What the ceiling ends on is sent again below and judged there, with its evidence.
+        let _last = aim.until_through(&cell.peers, pace.pass_ceiling()).await;
+        let mut volley = Volley::new(aim);
+        fire_evenly(&mut volley, pace.allowed_samples, pace).await;
+        settle_all(&volley, &cell.peers, pace.probe_deadline()).await;
+        Watched::of(&volley.finish().await, accepted)
+    };
+    tokio::select! {
+        watched = passage => watched,
+        () = interruption.wait() => Watched::default(),
+    }
 }
 
 /// Whether a denial has become true.
@@ -135,9 +151,15 @@ impl Truth {
 }
 
 /// Sends fresh stimuli through the hold and waits for the last ones to settle.
-async fn hold(volley: &mut Volley, pace: &Pace) {
-    fire_evenly(volley, pace.hold_samples, pace).await;
-    settle_all(volley, &BTreeSet::new(), pace.probe_deadline()).await;
+async fn hold(volley: &mut Volley, pace: &Pace, interruption: &Interruption) {
+    let holding = async {
+        fire_evenly(volley, pace.hold_samples, pace).await;
+        settle_all(volley, &BTreeSet::new(), pace.probe_deadline()).await;
+    };
+    tokio::select! {
+        () = holding => {}
+        () = interruption.wait() => {}
+    }
 }
 
 async fn fire_evenly(volley: &mut Volley, count: u32, pace: &Pace) {

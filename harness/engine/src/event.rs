@@ -98,7 +98,7 @@ pub struct RunStarted {
     pub faults: Option<String>,
 }
 
-/// The phases of a case's life (DESIGN §5).
+/// The phases of a case's life.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
@@ -233,7 +233,7 @@ pub struct Summary {
     pub took_ms: u64,
 }
 
-/// The exit codes of `ztc` (DESIGN §10), worst last but usage.
+/// The exit codes of `ztc`, worst last but usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitStatus {

@@ -13,6 +13,7 @@ mod cell;
 mod chain;
 pub mod event;
 pub mod fabric;
+mod interruption;
 mod lane;
 pub mod profile;
 mod readiness;

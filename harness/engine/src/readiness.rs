@@ -15,6 +15,7 @@ use crate::board::{Board, Interest};
 use crate::cell::Watched;
 use crate::chain;
 use crate::fabric::{Cluster, Readiness};
+use crate::interruption::Interruption;
 use crate::profile::Pace;
 use crate::stage::{Stage, realised};
 use crate::wait::{Look, until};
@@ -62,6 +63,7 @@ impl KubeletProbe {
         denied: bool,
         pace: &Pace,
         mut stage: watch::Receiver<Stage>,
+        interruption: &Interruption,
     ) -> Watched {
         let Some((accepted, _)) = realised(&mut stage).await else {
             return Watched::default();
@@ -73,6 +75,9 @@ impl KubeletProbe {
         // A probe that was on its way when the policies took hold says nothing about them: two
         // have to be concluded after it.
         let fresh = until("fresh probes", ceiling, pace.poll(), || async {
+            if interruption.is_there() {
+                return Err("the run was interrupted".to_owned());
+            }
             let readiness = self.look().await?;
             let concluded = readiness.probes.is_none_or(|probes| probes >= begun + 2);
             Ok(if concluded && readiness.ready != denied {
@@ -82,8 +87,11 @@ impl KubeletProbe {
             })
         })
         .await;
+        if interruption.is_there() {
+            return Watched::default();
+        }
         let time_to_enforce = denied.then(|| accepted.elapsed());
-        let mut samples = self.hold(pace, accepted).await;
+        let mut samples = self.hold(pace, accepted, interruption).await;
         let evidence: Vec<Arc<Evidence>> = std::iter::from_fn(|| records.try_recv().ok()).collect();
         if let Some(first) = samples.first_mut() {
             first.evidence = evidence;
@@ -97,11 +105,19 @@ impl KubeletProbe {
         }
     }
 
-    async fn hold(&self, pace: &Pace, accepted: Instant) -> Vec<Sample> {
+    async fn hold(
+        &self,
+        pace: &Pace,
+        accepted: Instant,
+        interruption: &Interruption,
+    ) -> Vec<Sample> {
         let mut ticks = tokio::time::interval(pace.hold_every(pace.hold_samples));
         let mut samples = Vec::new();
         for _ in 0..pace.hold_samples {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = interruption.wait() => break,
+            }
             let seen = match self.look().await {
                 Ok(readiness) => seen(readiness),
                 Err(reason) => unknown(reason),

@@ -14,6 +14,7 @@ use crate::case::Life;
 use crate::chain;
 use crate::event::{CaseReport, Event, EventKind};
 use crate::fabric::{Fabric, Lane};
+use crate::interruption::Interruption;
 use crate::lane::LiveLane;
 use crate::profile::{LaneKind, Profile};
 use crate::summary;
@@ -151,15 +152,7 @@ impl Runner {
             self.events.emit(EventKind::CasePhase { case: case.id.clone(), phase });
         };
         let mut life = Life::new(case, lane, &self.profile.pace, &enter);
-        let mut interrupted = self.interrupted.clone();
-        let stopped = tokio::select! {
-            () = life.live() => false,
-            // Without anybody left who could interrupt, nobody does.
-            Ok(_) = interrupted.wait_for(|it| *it) => true,
-        };
-        if stopped {
-            life.doubt_all(&Doubt::Interrupted);
-        }
+        life.live(&Interruption::new(self.interrupted.clone())).await;
         let cleaned = match tokio::time::timeout(CLEAN_UP_CEILING, life.clean_up()).await {
             Ok(cleaned) => cleaned,
             Err(_elapsed) => Err(format!("cleaning up took over {} s", CLEAN_UP_CEILING.as_secs())),

@@ -51,3 +51,21 @@ async fn a_run_that_nobody_can_interrupt_goes_on() {
     let report = runner.run(&cases(DENIED)[0]).await.expect("nobody interrupts");
     assert_eq!(report.verdict, Verdict::Pass);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_leak_that_was_seen_before_the_interruption_is_a_leak() {
+    let leaks: fn(usize, Duration) -> bool =
+        |_, in_force| (Duration::from_millis(100)..Duration::from_millis(130)).contains(&in_force);
+    let mut bench = Bench::new(Script { leaks, ..Script::default() });
+    let case = cases(DENIED).remove(0);
+    let runner = std::sync::Arc::clone(&bench.runner);
+    let running = tokio::spawn(async move { runner.run(&case).await });
+    let asserts =
+        |kind: &EventKind| matches!(kind, EventKind::CasePhase { phase: Phase::Assert, .. });
+    bench.event(|kind| asserts(kind).then_some(())).await;
+    tokio::time::sleep_until(Instant::now() + Duration::from_millis(250)).await;
+    bench.interrupt.send_replace(true);
+    let report = running.await.unwrap().expect("it had begun");
+    assert_eq!(report.verdict.word(), "fail-open", "{}", report.verdict);
+    assert!(bench.clusters()[0].network.applied().is_empty());
+}
