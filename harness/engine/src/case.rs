@@ -265,12 +265,7 @@ impl<'a> Life<'a> {
         let (stage, moments) = watch::channel(Stage::Before);
         let cells = self.case.cells.iter().zip(senders).zip(&self.outcomes);
         let watching = join_all(cells.map(|((cell, sender), outcome)| {
-            // A denial whose control failed proves nothing; nothing is worth waiting for.
-            let hopeless = outcome
-                .facts
-                .control
-                .as_ref()
-                .is_some_and(|seen| passes(seen, &cell.peers).is_err());
+            let hopeless = outcome.is_hopeless(cell);
             self.watch(cell, sender, hopeless, moments.clone(), interruption)
         }));
         let (enforced, watched) = tokio::join!(self.enforce(stage, interruption), watching);
@@ -482,7 +477,10 @@ impl<'a> Life<'a> {
             .collect();
         for (position, manifest) in denying.iter().enumerate() {
             self.remove(&manifest.reference).await.map_err(Doubt::NoProof)?;
-            let cells: Vec<usize> = self.cells_denied_by(&manifest.reference).collect();
+            let cells: Vec<usize> = self
+                .cells_denied_by(&manifest.reference)
+                .filter(|index| !self.outcomes[*index].is_hopeless(&self.case.cells[*index]))
+                .collect();
             let seen = join_all(
                 cells.iter().map(|index| self.pass(&self.case.cells[*index], &senders[*index])),
             )
@@ -507,8 +505,10 @@ impl<'a> Life<'a> {
 
     /// Sees every denied stimulus pass again after everything is removed.
     async fn recovery(&mut self, senders: &[Sender]) {
-        let seen = join_all(self.case.cells.iter().zip(senders).map(|(cell, sender)| async {
-            if cell.expected.is_denied() { self.pass(cell, sender).await } else { None }
+        let cells = self.case.cells.iter().zip(senders).zip(&self.outcomes);
+        let seen = join_all(cells.map(|((cell, sender), outcome)| async {
+            let worth_it = cell.expected.is_denied() && !outcome.is_hopeless(cell);
+            if worth_it { self.pass(cell, sender).await } else { None }
         }))
         .await;
         for (outcome, seen) in self.outcomes.iter_mut().zip(seen) {
@@ -594,6 +594,11 @@ struct Nursery {
 }
 
 impl Outcome {
+    /// Whether its control failed: a denial then proves nothing, and nothing is worth waiting for.
+    fn is_hopeless(&self, cell: &Cell) -> bool {
+        self.facts.control.as_ref().is_some_and(|seen| passes(seen, &cell.peers).is_err())
+    }
+
     fn take(&mut self, watched: Watched) {
         self.facts.samples.extend(watched.samples);
         self.facts.unsettled = self.facts.unsettled.take().or(watched.unsettled);

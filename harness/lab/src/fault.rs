@@ -22,7 +22,8 @@ pub enum Fault {
     AllowEverything,
     /// `drop-everything`: all that policy is asked about vanishes in its original direction. The
     /// records are those of the decision: a connection that was allowed is on record as allowed,
-    /// and nothing tells of the loss.
+    /// and nothing tells of the loss. What a node sends to its own pods vanishes only where a
+    /// direction is enforced.
     DropEverything,
     /// `lose-flow-records`: enforcement works, and no record of it leaves.
     LoseFlowRecords,

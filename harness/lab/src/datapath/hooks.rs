@@ -134,7 +134,10 @@ impl Datapath {
             let passes = breakable && self.sabotage.passes_denied(hook, &entry.decision, flow, now);
             return if passes { self.pass(node, hook, belongs, visit) } else { Fate::Stopped };
         }
-        if breakable && self.sabotage.loses_allowed() {
+        // What a node sends to its pods is lost only where policy is enforced: pods have to become
+        // ready, or no case comes to the point where it has to notice.
+        let from_node = hook == Direction::Ingress && self.is_node(node, flow.source.ip());
+        if self.sabotage.loses_allowed() && (!from_node || policy.is_enforced()) {
             return Fate::Stopped;
         }
         self.pass(node, hook, belongs, visit);

@@ -191,6 +191,11 @@ impl Datapath {
         }
     }
 
+    /// Whether an address is one of the node's own, the source of ambient probes included.
+    pub(super) fn is_node(&self, node: NodeId, address: IpAddr) -> bool {
+        self.node_ports[node.0].as_ref().is_some_and(|(_, addresses)| addresses.contains(&address))
+    }
+
     /// Lets a packet pass a hook, and remembers its connection.
     pub(super) fn pass(
         &mut self,

@@ -1,5 +1,7 @@
 //! A node: its network namespace, its DNS proxy, and kubelet's probes.
 
+use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,6 +11,15 @@ use super::netns::{NetNs, NetnsError};
 use super::pump::{Plug, Pump, PumpError};
 use super::runtime_thread::{RuntimeThread, RuntimeThreadError};
 use crate::datapath::{Attachment, NodeConfig, NodeId};
+
+/// The ports that a node's own sockets take, in the form of `ip_local_port_range` (ip(7)).
+///
+/// The DNS proxy asks servers from its client's address and its own port, so an agent in that pod
+/// must never have the same port open: agents take theirs below this range (`ztc_probe`'s ports).
+const LOCAL_PORTS: &str = "61000 65535";
+
+/// Where they are set, for the network namespace of whoever writes.
+const LOCAL_PORTS_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
 /// Why a node could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +31,14 @@ pub(crate) enum NodeError {
         node: String,
         /// Why.
         source: NetnsError,
+    },
+    /// The range of its ports could not be set.
+    #[error("cannot write {LOCAL_PORTS_FILE} of {node}")]
+    Ports {
+        /// Which node.
+        node: String,
+        /// Why.
+        source: io::Error,
     },
     /// It could not be plugged into the switch.
     #[error("cannot plug {node} in")]
@@ -65,6 +84,10 @@ impl Node {
         let addresses = vec![config.address, AMBIENT_PROBE_SOURCE];
         let (netns, device) = NetNs::create(&addresses)
             .map_err(|source| NodeError::Netns { node: node(), source })?;
+        netns
+            .run(|| fs::write(LOCAL_PORTS_FILE, LOCAL_PORTS))
+            .map_err(|source| NodeError::Netns { node: node(), source })?
+            .map_err(|source| NodeError::Ports { node: node(), source })?;
         let plug = pump
             .attach(Attachment::Node { node: id, addresses }, device)
             .map_err(|source| NodeError::Attach { node: node(), source })?;
