@@ -238,6 +238,7 @@ mod tests {
             point: EnforcementPoint::Cilium,
             node: "node-a".to_owned(),
             flow: FlowKey { protocol: Protocol::Tcp, source: source(), destination },
+            opening: true,
             did: Did::DenyByDefault { direction: Direction::Ingress },
             policies: Vec::new(),
             record: Arc::new(line),

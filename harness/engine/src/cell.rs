@@ -56,32 +56,41 @@ pub(crate) async fn watch_denial(
         }
     };
     let ceiling = accepted + pace.settle_ceiling();
-    let mut truth = Truth::NotYet;
-    while truth == Truth::NotYet && Instant::now() < ceiling {
-        tokio::select! {
-            _ = ticks.tick() => volley.fire(),
-            () = volley.changed() => {}
-            () = tokio::time::sleep_until(ceiling) => {}
-            () = interruption.wait() => return Watched::default(),
+    let truth = loop {
+        let mut truth = Truth::NotYet;
+        while truth == Truth::NotYet && Instant::now() < ceiling {
+            tokio::select! {
+                _ = ticks.tick() => volley.fire(),
+                () = volley.changed() => {}
+                () = tokio::time::sleep_until(ceiling) => {}
+                () = interruption.wait() => return Watched::default(),
+            }
+            truth = volley.look(|shots| Truth::of(shots, at, &cell.peers));
         }
-        truth = volley.look(|shots| Truth::of(shots, at, &cell.peers));
-    }
-    let unsettled = match truth {
-        Truth::Denied { .. } => {
-            hold(&mut volley, pace, interruption).await;
-            None
+        let Truth::Denied { from } = truth else { break truth };
+        let begun = Instant::now();
+        hold(&mut volley, pace, interruption).await;
+        // A record can be faster than the answer to the same flow: a row that was answered before
+        // the hold began was none. Any later answer is a leak, to the row as to the hold.
+        let answered = volley.look(|shots| last_answer(&shots[from..], &cell.peers));
+        if answered.is_none_or(|seen_at| seen_at >= begun) || Instant::now() >= ceiling {
+            break truth;
         }
-        Truth::NotYet => Some(format!(
+    };
+    let unsettled = (truth == Truth::NotYet).then(|| {
+        format!(
             "it was neither denied {IN_A_ROW} times in a row nor answered within {} ms",
             pace.settle_ceiling_ms
-        )),
-    };
+        )
+    });
     let shots = volley.finish().await;
     let first = match truth {
         Truth::Denied { from } => from,
         Truth::NotYet => shots.partition_point(|shot| shot.fired < at),
     };
-    let time_to_enforce = Some(last_answer(&shots, accepted, &cell.peers));
+    let last = last_answer(&shots, &cell.peers);
+    let time_to_enforce =
+        last.and_then(|last| last.checked_duration_since(accepted)).or(Some(Duration::ZERO));
     Watched {
         unsettled,
         time_to_enforce,
@@ -136,17 +145,25 @@ enum Truth {
 }
 
 impl Truth {
-    /// Looks at the shots that were sent after the policies were realised: the row of denied ones
-    /// has to be unbroken since the last answer, whenever that answer was sent.
+    /// Looks at the shots that were sent after the policies were realised: a row of denied ones,
+    /// one directly after the other, and no answer to anything that was sent later.
+    ///
+    /// A shot before the row that is still open was sent before the denial was true; its answer, if
+    /// it comes, is a matter of the time to enforce.
     fn of(shots: &[Shot], realised: Instant, peers: &BTreeSet<String>) -> Self {
         let begin = shots.partition_point(|shot| shot.fired < realised);
-        let states: Vec<State> = shots[begin..].iter().map(|shot| shot.state(peers)).collect();
-        let row = states.iter().rposition(|it| *it == State::Through).map_or(0, |it| it + 1);
-        let stopped = states[row..]
-            .iter()
-            .filter(|it| matches!(it, State::StoppedOnRecord | State::StoppedInSilence))
-            .count();
-        if stopped >= IN_A_ROW { Self::Denied { from: begin + row } } else { Self::NotYet }
+        let (mut truth, mut row) = (Self::NotYet, 0);
+        for (index, shot) in shots.iter().enumerate().skip(begin) {
+            match shot.state(peers) {
+                State::StoppedOnRecord | State::StoppedInSilence => row += 1,
+                State::Through => (truth, row) = (Self::NotYet, 0),
+                State::Open | State::Void => row = 0,
+            }
+            if row == IN_A_ROW && truth == Self::NotYet {
+                truth = Self::Denied { from: index + 1 - IN_A_ROW };
+            }
+        }
+        truth
     }
 }
 
@@ -184,14 +201,10 @@ async fn settle_all(volley: &Volley, peers: &BTreeSet<String>, ceiling: Duration
     }
 }
 
-/// From the acceptance to the last answer that still came, on the agents' clocks.
-fn last_answer(shots: &[Shot], accepted: Instant, peers: &BTreeSet<String>) -> Duration {
-    shots
-        .iter()
-        .filter(|shot| shot.state(peers) == State::Through)
-        .filter_map(|shot| shot.seen_at?.checked_duration_since(accepted))
-        .max()
-        .unwrap_or_default()
+/// When the last answer came, on the engine's clock.
+fn last_answer(shots: &[Shot], peers: &BTreeSet<String>) -> Option<Instant> {
+    let through = shots.iter().filter(|shot| shot.state(peers) == State::Through);
+    through.filter_map(|shot| shot.seen_at).max()
 }
 
 impl Watched {

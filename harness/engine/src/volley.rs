@@ -107,9 +107,14 @@ pub(crate) enum State {
     Void,
 }
 
+/// Whether a record means that the flow was stopped from its first packet on.
+fn settles(record: &Evidence) -> bool {
+    record.did.is_denial() && record.opening
+}
+
 impl Shot {
     pub(crate) fn state(&self, peers: &BTreeSet<String>) -> State {
-        let on_record = self.evidence.iter().any(|it| it.did.is_denial());
+        let on_record = self.evidence.iter().any(|it| settles(it));
         match self.seen.as_ref().map(|seen| Reading::of(seen, peers)) {
             None | Some(Reading::Stopped) if on_record => State::StoppedOnRecord,
             None => State::Open,
@@ -240,7 +245,7 @@ impl Tracer {
 
     fn pin(&self, record: Arc<Evidence>) {
         self.update(|shot| {
-            if record.did.is_denial() {
+            if settles(&record) {
                 shot.settled_after.get_or_insert_with(|| shot.fired.elapsed());
             }
             shot.evidence.push(record);

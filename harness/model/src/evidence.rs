@@ -22,6 +22,9 @@ pub struct Evidence {
     pub flow: FlowKey,
     /// What it did.
     pub did: Did,
+    /// Whether the record is about the packet that opens the flow. A denied packet of a connection
+    /// that stands already does not mean that the flow was stopped: its answer may have passed.
+    pub opening: bool,
     /// The policies that it names.
     pub policies: Vec<PolicyRef>,
     /// What it wrote.
@@ -54,11 +57,19 @@ impl Evidence {
             point,
             node: line.node_name.clone(),
             flow: key,
+            opening: opens(flow),
             did,
             policies: named,
             record: Arc::clone(line),
         })
     }
+}
+
+/// Only TCP tells an opening packet from later ones; a message to a proxy always asks anew.
+fn opens(flow: &hubble::Flow) -> bool {
+    let tcp = flow.l4.as_ref().and_then(|l4| l4.tcp.as_ref());
+    let flags = tcp.and_then(|tcp| tcp.flags.as_ref());
+    flow.kind == hubble::FlowKind::L7 || flags.is_none_or(|flags| flags.syn && !flags.ack)
 }
 
 fn packet_deed(flow: &hubble::Flow) -> Option<Did> {

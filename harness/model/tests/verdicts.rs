@@ -57,6 +57,7 @@ fn record(point: EnforcementPoint, did: Did, named: &[&str]) -> Arc<Evidence> {
             destination: "10.0.0.2:9000".parse().expect("an address"),
         },
         did,
+        opening: true,
         policies: named.iter().map(|name| policy(name)).collect(),
         record: Arc::new(hubble::Line {
             flow: hubble::Flow::default(),
