@@ -1,6 +1,6 @@
 //! Suites: cases as they are written, and cases as they can be run.
 //!
-//! [`mod@file`] is the form of a suite file. [`load`] checks it against its world and its manifests
+//! [`mod@file`] is the form of a suite file. [`load()`] checks it against its world and its manifests
 //! and expands it; what it returns can be run without a further question.
 
 mod check;

@@ -1,0 +1,186 @@
+//! It must be able to fail: every way to break the lab is noticed, in the words that fit it.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test may panic, wherever its code stands")]
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use support::{Project, cells, code, lab_is_possible, stderr, told, word};
+use ztc_engine::event::{CaseReport, CellReport};
+use ztc_model::outcome::EnforcementPoint;
+
+/// Everything that is asked of agents, not of kubelet.
+fn by_agents(cells: Vec<&CellReport>) -> Vec<&CellReport> {
+    cells.into_iter().filter(|cell| cell.from != "kubelet").collect()
+}
+
+fn run(filter: &str, fault: &str) -> Option<(i32, Vec<CaseReport>)> {
+    lab_is_possible().then(|| Project::new().run(filter, Some(fault)))
+}
+
+#[test]
+fn a_lab_that_ignores_deny_rules_fails_open_where_a_deny_rule_denies() {
+    let Some((code, reports)) = run("", "ignore-egress-deny") else { return };
+    assert_eq!(code, 4);
+    for cell in cells(&reports, true) {
+        let explicit = cell.expected.contains("explicit-deny");
+        assert_eq!(cell.verdict.word() == "fail-open", explicit, "{}", told(cell));
+    }
+    assert!(cells(&reports, true).iter().any(|cell| cell.verdict.word() == "fail-open"));
+}
+
+#[test]
+fn a_lab_that_allows_everything_fails_open_in_every_denied_cell() {
+    let Some((code, reports)) = run("", "allow-everything") else { return };
+    assert_eq!(code, 4);
+    assert!(!reports.is_empty());
+    for cell in cells(&reports, true) {
+        assert_eq!(cell.verdict.word(), "fail-open", "{}", told(cell));
+    }
+}
+
+#[test]
+fn a_lab_that_drops_everything_fails_closed_and_its_denials_prove_nothing() {
+    let Some((code, reports)) = run("", "drop-everything") else { return };
+    assert_eq!(code, 1);
+    for cell in cells(&reports, false) {
+        assert_eq!(cell.verdict.word(), "fail-closed", "{}", told(cell));
+    }
+    for cell in by_agents(cells(&reports, true)) {
+        assert_eq!(word(&cell.verdict), "inconclusive Control", "{}", told(cell));
+    }
+}
+
+#[test]
+fn a_lab_that_loses_its_records_leaves_attributed_denials_inconclusive() {
+    let Some((code, reports)) = run("", "lose-flow-records") else { return };
+    assert_eq!(code, 3);
+    for cell in cells(&reports, true) {
+        assert_eq!(word(&cell.verdict), "inconclusive NoEvidence", "{}", told(cell));
+        assert_eq!(cell.settled_by_evidence, 0, "{}", told(cell));
+    }
+}
+
+#[test]
+fn a_denial_that_names_nobody_is_settled_by_the_clock_without_records() {
+    if !lab_is_possible() {
+        return;
+    }
+    let project = Project::new();
+    let named = "        by: cilium\n        as: default-deny\n";
+    project.edit("suites/l2-namespace/suite.yaml", named, "");
+    let (_, reports) = project.run("l2-namespace", Some("lose-flow-records"));
+    let open = cells(&reports, true).into_iter().filter(|cell| cell.expected_by.is_none());
+    let open: Vec<&CellReport> = open.collect();
+    assert!(!open.is_empty());
+    for cell in open {
+        assert_eq!(cell.verdict.word(), "pass", "{}", told(cell));
+        assert_eq!(cell.settled_by_evidence, 0, "{}", told(cell));
+        assert!(cell.settled_by_time_out > 0, "{}", told(cell));
+    }
+}
+
+#[test]
+fn a_lab_that_names_another_policy_has_the_wrong_policy() {
+    let Some((code, reports)) = run("", "wrong-policy-name") else { return };
+    assert_eq!(code, 1);
+    for cell in cells(&reports, true) {
+        let explicit = cell.expected.contains("explicit-deny");
+        let expected = if explicit { "wrong-policy" } else { "pass" };
+        assert_eq!(cell.verdict.word(), expected, "{}", told(cell));
+    }
+}
+
+#[test]
+fn late_enforcement_is_measured() {
+    let Some((code, reports)) = run("default-deny-stops", "late-enforcement=300ms") else { return };
+    assert_eq!(code, 0);
+    for cell in cells(&reports, true) {
+        let late = cell.time_to_enforce_ms.expect("a stream was open before");
+        assert!((250..600).contains(&late), "{late} ms: {}", told(cell));
+    }
+}
+
+#[test]
+fn enforcement_later_than_the_ceiling_fails_open() {
+    let Some((code, reports)) = run("default-deny-stops-egress", "late-enforcement=4000ms") else {
+        return;
+    };
+    assert_eq!(code, 4);
+    for cell in cells(&reports, true) {
+        assert_eq!(cell.verdict.word(), "fail-open", "{}", told(cell));
+    }
+}
+
+#[test]
+fn one_leak_in_twenty_is_found_in_the_hold() {
+    let Some((code, reports)) = run("default-deny-stops-egress", "leak-one-in=20") else { return };
+    assert_eq!(code, 4);
+    let leaked = cells(&reports, true).iter().filter(|it| it.verdict.word() == "fail-open").count();
+    assert!(leaked > 0);
+}
+
+#[test]
+fn clients_that_never_send_prove_no_denial() {
+    let Some((code, reports)) = run("", "mute-clients") else { return };
+    assert_ne!(code, 0);
+    for cell in by_agents(cells(&reports, true)) {
+        assert_eq!(word(&cell.verdict), "inconclusive Control", "{}", told(cell));
+    }
+    for cell in by_agents(cells(&reports, false)) {
+        assert_eq!(cell.verdict.word(), "fail-closed", "{}", told(cell));
+    }
+}
+
+/// A cell counts only if something flips it: a fault, or the removal of its policy.
+#[test]
+fn no_cell_is_vacuous() {
+    if !lab_is_possible() {
+        return;
+    }
+    let project = Project::new();
+    let by_cell = |reports: &[CaseReport]| -> BTreeMap<String, CellReport> {
+        let named = reports.iter().flat_map(|report| {
+            report
+                .cells
+                .iter()
+                .map(|cell| (format!("{} {} {}", report.case, cell.from, cell.send), cell.clone()))
+        });
+        named.collect()
+    };
+    let (code, sound) = project.run("", None);
+    assert_eq!(code, 0);
+    let open = by_cell(&project.run("", Some("allow-everything")).1);
+    let closed = by_cell(&project.run("", Some("drop-everything")).1);
+    for (name, cell) in by_cell(&sound) {
+        let flips = [&open, &closed].iter().any(|broken| broken[&name].verdict.word() != "pass");
+        assert!(flips, "nothing flips {name}");
+        if cell.expected.starts_with("denied") {
+            assert!(cell.proof.is_some() && cell.control.is_some(), "{name} has no proof");
+            let by_cilium = cell.expected_by == Some(EnforcementPoint::Cilium);
+            assert!(!by_cilium || !cell.evidence.is_empty(), "{name} has no record");
+        }
+    }
+}
+
+#[test]
+fn an_unknown_fault_is_refused_with_the_names_of_all() {
+    if !lab_is_possible() {
+        return;
+    }
+    let project = Project::new();
+    let output = project.ztc(&["run"]).env("ZTC_LAB_FAULT", "sometimes").output().unwrap();
+    assert_eq!(code(&output), 2);
+    let said = stderr(&output);
+    assert!(said.contains("`sometimes` is no fault") && said.contains("leak-one-in=20"), "{said}");
+}
+
+#[test]
+fn a_filter_that_selects_nothing_is_refused() {
+    let project = Project::new();
+    let output = project.ztc(&["run", "no-such-case"]).output().unwrap();
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("no case has `no-such-case` in its name"));
+    assert!(!project.path("target").exists(), "nothing was started");
+}
