@@ -1,0 +1,69 @@
+//! Wrong input is told with file, line and caret; nothing is started.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test may panic, wherever its code stands")]
+#![expect(dead_code, reason = "the support is shared with tests that use the rest of it")]
+
+mod support;
+
+use support::{Project, code, stderr};
+
+const SUITE: &str = "suites/l2-namespace/suite.yaml";
+const MANIFEST: &str = "suites/l2-namespace/default-deny-pay.yaml";
+
+/// File, what it says, what it shall say instead, and what has to be told.
+const SLIPS: [(&str, &str, &str, &str); 11] = [
+    (SUITE, "because:", "becuase:", "unknown field `becuase`"),
+    (SUITE, "[zt-shop/web, zt-shop/cart]", "[zt-shop/wbe]", "unknown pod `zt-shop/wbe`"),
+    (SUITE, "is: allowed }", "is: allowed, by: cilium }", "an allowed flow has no `by`"),
+    (SUITE, "as: default-deny", "as: dns-refused", "cilium does not deny as dns-refused"),
+    (SUITE, "udp zt-pay/ledger:9001", "tcp zt-pay/ledger:9000", "is asked of the same policies"),
+    (SUITE, "udp zt-pay/ledger:9001", "udp zt-pay/ledger:7", "nobody serves this"),
+    (SUITE, "world: two-teams", "world: three-teams", "unknown world `three-teams`"),
+    (SUITE, "[default-deny-pay.yaml]", "[nothing.yaml]", "there is no manifest `nothing.yaml`"),
+    (MANIFEST, "kind: NetworkPolicy", "kind: Secret", "Secret"),
+    (
+        MANIFEST,
+        "namespace: zt-pay",
+        "namespace: zt-else",
+        "`zt-else`, which the world does not have",
+    ),
+    (MANIFEST, "podSelector: {}", "podSelector: {}\n  priority: 1", "priority"),
+];
+
+fn refused(project: &Project, words: &str) {
+    let output = project.ztc(&["run"]).output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(code(&output), 2, "{said}");
+    assert!(said.contains(words), "{words:?} is not in:\n{said}");
+    assert!(said.contains(".yaml:") && said.contains('^'), "no place or no caret:\n{said}");
+    assert!(!project.path("target").exists(), "something was started");
+}
+
+#[test]
+fn every_slip_is_told_with_its_place() {
+    for (file, from, to, words) in SLIPS {
+        let project = Project::new();
+        project.edit(file, from, to);
+        refused(&project, words);
+    }
+}
+
+#[test]
+fn a_hundred_megabytes_are_refused_without_being_read() {
+    let project = Project::new();
+    std::fs::File::create(project.path(SUITE)).unwrap().set_len(100 << 20).unwrap();
+    refused(&project, "104857600 bytes long");
+}
+
+#[test]
+fn aliases_that_expand_without_end_are_refused() {
+    let project = Project::new();
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        let below = level - 1;
+        let aliases = vec![format!("*a{below}"); 10].join(", ");
+        bomb.extend([format!("a{level}: &a{level} [{aliases}]\n")]);
+    }
+    std::fs::write(project.path(MANIFEST), bomb).unwrap();
+    refused(&project, "");
+}
