@@ -43,11 +43,13 @@ fn where_everything_is_dropped_an_allowed_connection_is_on_record_as_allowed() {
     let mut cluster = Cluster::broken("drop-everything");
     assert_eq!(cluster.reaches("web", syn(at(WEB, 4000), at(VENDOR, 80))), None);
     assert_eq!(cluster.recorded(), [""; 0]);
-    cluster.apply(LEDGER_FROM_WEB);
-    assert_eq!(cluster.reaches("vendor", syn(at(VENDOR, 4000), at(WEB, 80))), None);
     let (node, ledger) = (at(NODE_A, 4000), at(LEDGER, 8080));
     assert_eq!(cluster.reaches("node-a", syn(node, ledger)), Some("ledger"), "kubelet");
     assert_eq!(cluster.reaches("ledger", syn_ack(ledger, node)), Some("node-a"));
+    cluster.apply(LEDGER_FROM_WEB);
+    assert_eq!(cluster.reaches("vendor", syn(at(VENDOR, 4000), at(WEB, 80))), None);
+    let later = at(NODE_A, 4001);
+    assert_eq!(cluster.reaches("node-a", syn(later, ledger)), None, "where policy is enforced");
 }
 
 #[test]
