@@ -21,8 +21,6 @@ use ztc_wire::{
 
 use crate::fabric::{Cluster, FabricError, Session};
 
-/// How long an agent may take to say hello, and how long it may be gone before it is given up.
-const ATTACH_CEILING: Duration = Duration::from_secs(5);
 /// How long an answer may be late before the agent counts as hung.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -51,14 +49,14 @@ pub(crate) enum AgentError {
     #[error("the agent broke the protocol: {what}")]
     Violation { what: String },
     /// No hello came.
-    #[error("the agent said no hello within {} ms", ATTACH_CEILING.as_millis())]
-    Mute,
+    #[error("the agent said no hello within {} ms", ceiling.as_millis())]
+    Mute { ceiling: Duration },
 }
 
 impl AgentError {
     /// Whether opening the session again may help.
     const fn is_transport(&self) -> bool {
-        matches!(self, Self::Open(_) | Self::Broken(_) | Self::Closed | Self::Mute)
+        matches!(self, Self::Open(_) | Self::Broken(_) | Self::Closed | Self::Mute { .. })
     }
 }
 
@@ -104,9 +102,15 @@ struct Shared {
 }
 
 impl Agent {
-    /// Attaches to an agent that has a life behind it: its runs get ids from `next` on.
-    pub(crate) fn attach(cluster: Arc<dyn Cluster>, pod: PodRef, next: RunId) -> Self {
-        Self::open(cluster, pod, Shared::new(next.0, None))
+    /// Attaches to an agent that has a life behind it: its runs get ids from `next` on. `ceiling`
+    /// is how long it may take to say hello, and how long it may be gone before it is given up.
+    pub(crate) fn attach(
+        cluster: Arc<dyn Cluster>,
+        pod: PodRef,
+        next: RunId,
+        ceiling: Duration,
+    ) -> Self {
+        Self::open(cluster, pod, Shared::new(next.0, None), ceiling)
     }
 
     /// Attaches to an agent that has just been born. It sends `first` by itself, and everything
@@ -115,6 +119,7 @@ impl Agent {
         cluster: Arc<dyn Cluster>,
         pod: PodRef,
         first: &[RunId],
+        ceiling: Duration,
     ) -> (Self, Vec<Flight>) {
         let mut state = Shared::new(1, Some(0));
         let mut expected = Vec::new();
@@ -124,7 +129,7 @@ impl Agent {
             state.runs.insert(*id, sender);
             expected.push((*id, news));
         }
-        let agent = Self::open(cluster, pod, state);
+        let agent = Self::open(cluster, pod, state, ceiling);
         let flights = expected
             .into_iter()
             .map(|(id, news)| Flight { id, news, shared: Arc::clone(&agent.shared) })
@@ -132,10 +137,10 @@ impl Agent {
         (agent, flights)
     }
 
-    fn open(cluster: Arc<dyn Cluster>, pod: PodRef, state: Shared) -> Self {
+    fn open(cluster: Arc<dyn Cluster>, pod: PodRef, state: Shared, ceiling: Duration) -> Self {
         let (outbox, orders) = mpsc::unbounded_channel();
         let shared = Arc::new(Mutex::new(state));
-        let link = Link { cluster, pod: pod.clone(), shared: Arc::clone(&shared) };
+        let link = Link { cluster, pod: pod.clone(), shared: Arc::clone(&shared), ceiling };
         let session = tokio::spawn(link.serve(orders)).abort_handle();
         Self { pod, shared, outbox, session }
     }
@@ -231,6 +236,7 @@ struct Link {
     cluster: Arc<dyn Cluster>,
     pod: PodRef,
     shared: Arc<Mutex<Shared>>,
+    ceiling: Duration,
 }
 
 impl Link {
@@ -242,12 +248,13 @@ impl Link {
             let heard = lock(&self.shared).heard;
             let opened = Instant::now();
             let error = self.session(&mut orders, &mut undelivered).await;
-            let stood = !matches!(error, AgentError::Mute) && opened.elapsed() > ATTACH_CEILING;
+            let stood =
+                !matches!(error, AgentError::Mute { .. }) && opened.elapsed() > self.ceiling;
             if stood || lock(&self.shared).heard > heard {
                 gone_since = None;
             }
             let gone = *gone_since.get_or_insert_with(Instant::now);
-            if !error.is_transport() || gone.elapsed() > ATTACH_CEILING {
+            if !error.is_transport() || gone.elapsed() > self.ceiling {
                 self.lose(&error);
                 return;
             }
@@ -273,11 +280,11 @@ impl Link {
         orders: &mut mpsc::UnboundedReceiver<ToAgent>,
         undelivered: &mut Vec<ToAgent>,
     ) -> AgentError {
-        let hello_by = Instant::now() + ATTACH_CEILING;
+        let hello_by = Instant::now() + self.ceiling;
         let session = match timeout_at(hello_by, self.cluster.session(&self.pod)).await {
             Ok(Ok(session)) => session,
             Ok(Err(error)) => return AgentError::Open(error),
-            Err(_elapsed) => return AgentError::Mute,
+            Err(_elapsed) => return AgentError::Mute { ceiling: self.ceiling },
         };
         match self.converse(session, hello_by, orders, undelivered).await {
             Ok(never) => match never {},
@@ -335,7 +342,9 @@ impl Link {
                     writer.write_all(&bytes).await.map_err(AgentError::Broken)?;
                     undelivered.clear();
                 }
-                () = past(hello_by) => return Err(AgentError::Mute),
+                () = past(hello_by) => {
+                    return Err(AgentError::Mute { ceiling: self.ceiling });
+                }
             }
         }
     }

@@ -64,7 +64,7 @@ impl Burst {
         let stimulus = address::stimulus(send, &book)?;
         let stimulus = stimulus.ok_or_else(|| format!("an agent does not send `{send}`"))?;
         let board = Arc::new(Board::new(cluster.evidence()));
-        let agent = Agent::attach(cluster, pod, RunId(1));
+        let agent = Agent::attach(cluster, pod, RunId(1), HELLO_CEILING);
         agent.hello(HELLO_CEILING, POLL).await?;
         Ok(Self { aim: Aim { agent: Arc::new(agent), board, stimulus, deadline } })
     }

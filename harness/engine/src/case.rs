@@ -14,7 +14,7 @@ use ztc_model::stimulus::Send;
 use ztc_model::suite::{Case, Cell, Origin};
 use ztc_model::verdict::{Doubt, Facts, passes};
 use ztc_model::world::{Born, PodRef};
-use ztc_wire::RunId;
+use ztc_wire::{FirstRun, RunId};
 
 use crate::address;
 use crate::agent::{Agent, Flight};
@@ -22,7 +22,7 @@ use crate::board::Interest;
 use crate::cell::{Watched, watch_denial, watch_newborn, watch_passage};
 use crate::chain;
 use crate::event::Phase;
-use crate::fabric::{AddressBook, FirstRun, Receipt, Settling};
+use crate::fabric::{AddressBook, Receipt, Settling};
 use crate::interruption::Interruption;
 use crate::lane::LiveLane;
 use crate::profile::Pace;
@@ -423,8 +423,12 @@ impl<'a> Life<'a> {
             .create_pod(pod, first)
             .await
             .map_err(|error| Doubt::Fabric(chain(&error)))?;
-        let (agent, flights) =
-            Agent::attach_newborn(Arc::clone(&self.lane.cluster), pod.clone(), &all);
+        let (agent, flights) = Agent::attach_newborn(
+            Arc::clone(&self.lane.cluster),
+            pod.clone(),
+            &all,
+            self.pace.ready_ceiling(),
+        );
         agent
             .hello(self.pace.ready_ceiling(), self.pace.poll())
             .await

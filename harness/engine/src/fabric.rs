@@ -19,7 +19,7 @@ use tokio::sync::broadcast;
 use ztc_model::evidence::Evidence;
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::world::{PodRef, World};
-use ztc_wire::{RunId, Stimulus};
+use ztc_wire::FirstRun;
 
 /// Makes clusters, one a lane.
 #[async_trait]
@@ -50,6 +50,9 @@ pub trait Cluster: fmt::Debug + Send + Sync {
     /// What the enforcement points say of every endpoint, as `cilium endpoint list` does.
     async fn endpoints(&self) -> Result<Vec<Endpoint>, FabricError>;
 
+    /// What kubelet says of one pod now; nothing where there is no such pod.
+    async fn readiness(&self, pod: &PodRef) -> Result<Option<Readiness>, FabricError>;
+
     /// Applies one object as it is; returns when the API has accepted it.
     async fn apply(&self, manifest: &Manifest) -> Result<Receipt, FabricError>;
 
@@ -63,7 +66,7 @@ pub trait Cluster: fmt::Debug + Send + Sync {
     async fn session(&self, pod: &PodRef) -> Result<Session, FabricError>;
 
     /// Makes a pod that the world declares as born in a case; its agent sends `first` from its
-    /// first instant on. Returns when the pod exists, not when it is ready.
+    /// first instant on. Returns when the agent has been started, not when the pod is ready.
     async fn create_pod(&self, pod: &PodRef, first: Vec<FirstRun>) -> Result<(), FabricError>;
 
     /// Deletes such a pod; one that does not exist is no error.
@@ -72,8 +75,14 @@ pub trait Cluster: fmt::Debug + Send + Sync {
     /// Everything that enforcement points say from now on.
     fn evidence(&self) -> broadcast::Receiver<Witness>;
 
-    /// Takes the lane down, with everything in it.
+    /// Takes the lane down, with everything in it: it must not be used again.
     async fn down(&self) -> Result<(), FabricError>;
+
+    /// Ends the run's use of a lane that is sound. A fabric that outlives the run may keep what the
+    /// next one can use.
+    async fn release(&self) -> Result<(), FabricError> {
+        self.down().await
+    }
 }
 
 /// Where everything of a world is.
@@ -120,8 +129,27 @@ pub struct Readiness {
 pub struct Receipt {
     /// When the API accepted.
     pub accepted: Instant,
-    /// What to wait for: by node, the policy revision that contains the change.
-    pub revisions: BTreeMap<String, u64>,
+    /// What has to be realised.
+    pub change: Change,
+}
+
+/// What a change is known by where it is enforced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// By node, the policy revision that contains it.
+    Revisions(BTreeMap<String, u64>),
+    /// The object with this `metadata.uid` is there.
+    Added {
+        /// The uid. A name would also be that of an object that was deleted just before.
+        uid: String,
+    },
+    /// The object with this `metadata.uid` is gone.
+    Removed {
+        /// The uid.
+        uid: String,
+    },
+    /// Nothing has changed.
+    Nothing,
 }
 
 /// One look at whether a change is enforced.
@@ -134,17 +162,6 @@ pub enum Settling {
         /// Which, in words: it ends up in the error when the ceiling is reached.
         status: String,
     },
-}
-
-/// A stimulus for an agent to send from its first instant on.
-#[derive(Debug, Clone)]
-pub struct FirstRun {
-    /// Its id, from the same numbers as all other runs of this agent.
-    pub id: RunId,
-    /// Its deadline in milliseconds from the start of the agent.
-    pub deadline_ms: u64,
-    /// What to send.
-    pub stimulus: Stimulus,
 }
 
 /// A byte stream to an agent.
@@ -187,6 +204,14 @@ pub enum FabricError {
     /// The addresses could not be read.
     #[error("cannot read the addresses of the world")]
     Addresses {
+        /// Why.
+        source: Cause,
+    },
+    /// The readiness of a pod could not be read.
+    #[error("cannot read the readiness of {pod}")]
+    Readiness {
+        /// Whose.
+        pod: PodRef,
         /// Why.
         source: Cause,
     },

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Mutex;
 use ztc_model::world::{PodRef, World};
@@ -19,12 +20,17 @@ pub(crate) struct LiveLane {
     pub(crate) cluster: Arc<dyn Cluster>,
     pub(crate) board: Arc<Board>,
     agents: Mutex<BTreeMap<PodRef, Arc<Agent>>>,
+    first_run: RunId,
 }
 
 impl LiveLane {
     pub(crate) fn new(world: Arc<World>, cluster: Arc<dyn Cluster>) -> Self {
         let board = Arc::new(Board::new(cluster.evidence()));
-        Self { world, cluster, board, agents: Mutex::default() }
+        // An agent may still have something to say to a run before this one. The clock gives ids
+        // that no earlier run has given, of which a second has far fewer than microseconds.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let first_run = RunId(u64::try_from(now.as_micros()).unwrap_or(1));
+        Self { world, cluster, board, agents: Mutex::default(), first_run }
     }
 
     /// The agent in a pod, attached and greeted. One that was lost, or that left a run without an
@@ -39,8 +45,9 @@ impl LiveLane {
                 Some(agent) if agent.is_sound() => Arc::clone(agent),
                 unsound => {
                     // The agent outlives the attachment, and so do the ids of its runs.
-                    let next = unsound.map_or(RunId(1), |agent| agent.next_id());
-                    let agent = Agent::attach(Arc::clone(&self.cluster), pod.clone(), next);
+                    let next = unsound.map_or(self.first_run, |agent| agent.next_id());
+                    let (cluster, ceiling) = (Arc::clone(&self.cluster), pace.ready_ceiling());
+                    let agent = Agent::attach(cluster, pod.clone(), next, ceiling);
                     let agent = Arc::new(agent);
                     agents.insert(pod.clone(), Arc::clone(&agent));
                     agent

@@ -32,12 +32,8 @@ pub(crate) struct KubeletProbe {
 
 impl KubeletProbe {
     async fn look(&self) -> Result<Readiness, String> {
-        let endpoints = self.cluster.endpoints().await.map_err(|error| chain(&error))?;
-        endpoints
-            .into_iter()
-            .find(|endpoint| endpoint.pod == self.pod)
-            .map(|endpoint| endpoint.readiness)
-            .ok_or_else(|| format!("pod {} is gone", self.pod))
+        let readiness = self.cluster.readiness(&self.pod).await.map_err(|error| chain(&error))?;
+        readiness.ok_or_else(|| format!("pod {} is gone", self.pod))
     }
 
     /// Waits until kubelet says what is wanted; what it said last.

@@ -19,9 +19,6 @@ use crate::lane::LiveLane;
 use crate::profile::{LaneKind, Profile};
 use crate::summary;
 
-/// How long cleaning up may take before the lane counts as lost.
-const CLEAN_UP_CEILING: Duration = Duration::from_secs(10);
-
 /// Runs cases on a fabric. One a process; shared by all who ask for cases.
 #[derive(Debug)]
 pub struct Runner {
@@ -110,7 +107,7 @@ impl Runner {
         Some(report)
     }
 
-    /// Takes all lanes down. Cases that still wait for one do not run.
+    /// Gives all lanes back. Cases that still wait for one do not run.
     ///
     /// # Errors
     /// What is left behind, in words.
@@ -119,7 +116,7 @@ impl Runner {
         let slots = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
         let mut errors = Vec::new();
         for live in slots.into_iter().filter_map(|slot| slot.live) {
-            if let Err(error) = live.cluster.down().await {
+            if let Err(error) = live.cluster.release().await {
                 errors.push(chain(&error));
             }
         }
@@ -153,9 +150,10 @@ impl Runner {
         };
         let mut life = Life::new(case, lane, &self.profile.pace, &enter);
         life.live(&Interruption::new(self.interrupted.clone())).await;
-        let cleaned = match tokio::time::timeout(CLEAN_UP_CEILING, life.clean_up()).await {
+        let ceiling = self.profile.pace.clean_up_ceiling();
+        let cleaned = match tokio::time::timeout(ceiling, life.clean_up()).await {
             Ok(cleaned) => cleaned,
-            Err(_elapsed) => Err(format!("cleaning up took over {} s", CLEAN_UP_CEILING.as_secs())),
+            Err(_elapsed) => Err(format!("cleaning up took over {} s", ceiling.as_secs())),
         };
         let gaps = lane.board.gaps();
         let cells: Vec<_> = case

@@ -8,12 +8,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{RwLock, RwLockReadGuard, broadcast};
 use ztc_engine::fabric::{
-    AddressBook, Cluster, Endpoint, Fabric, FabricError, FirstRun, Lane, Receipt, Session,
+    AddressBook, Change, Cluster, Endpoint, Fabric, FabricError, Lane, Readiness, Receipt, Session,
     Settling, Witness,
 };
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::policy::{PolicyKind, PolicyRef};
 use ztc_model::world::{PodRef, World};
+use ztc_wire::FirstRun;
 
 use crate::datapath::{Datapath, EndpointState, NodeId, Now};
 use crate::fault::{self, Faults, NotAFault};
@@ -162,17 +163,18 @@ impl LabCluster {
         let nodes = (0..NODES.len()).map(|node| running.node_name(NodeId(node)).to_owned());
         Ok(Receipt {
             accepted: now.monotonic,
-            revisions: nodes.map(|node| (node, revision)).collect(),
+            change: Change::Revisions(nodes.map(|node| (node, revision)).collect()),
         })
     }
 
     async fn look(&self, receipt: &Receipt) -> Result<Settling, ClusterError> {
         let running = self.running().await?;
+        let Change::Revisions(revisions) = &receipt.change else { return Ok(Settling::Realised) };
         let states = self.switch.datapath().endpoints();
         let late: Vec<String> = states
             .iter()
             .filter_map(|endpoint| {
-                let wanted = *receipt.revisions.get(running.node_name(endpoint.node))?;
+                let wanted = *revisions.get(running.node_name(endpoint.node))?;
                 let EndpointState { reference, realised, .. } = endpoint;
                 (*realised < wanted)
                     .then(|| format!("{reference} is at revision {realised} of {wanted}"))
@@ -219,6 +221,20 @@ impl Cluster for LabCluster {
 
     async fn endpoints(&self) -> Result<Vec<Endpoint>, FabricError> {
         self.endpoint_list().await.map_err(|error| FabricError::Endpoints { source: error.into() })
+    }
+
+    async fn readiness(&self, pod: &PodRef) -> Result<Option<Readiness>, FabricError> {
+        let readiness = async {
+            let running = self.running().await?;
+            let found = running.pods().get(pod).cloned();
+            Ok::<_, ClusterError>(match found {
+                Some(pod) => Some(pod.readiness().await),
+                None => None,
+            })
+        };
+        readiness
+            .await
+            .map_err(|error| FabricError::Readiness { pod: pod.clone(), source: error.into() })
     }
 
     async fn apply(&self, manifest: &Manifest) -> Result<Receipt, FabricError> {

@@ -13,14 +13,15 @@ use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
-use ztc_engine::fabric::{FirstRun, Lane, Readiness};
+use ztc_engine::fabric::{Lane, Readiness};
 use ztc_model::world::PodRef;
+use ztc_wire::{AgentConfig, FirstRun};
 
 use crate::datapath::{Attachment, Config, Datapath, NodeId};
 use crate::fault::Faults;
 use crate::host::{
-    Agent, AgentCommand, AgentError, AgentLaunch, Node, NodeError, Prober, Pump, PumpError,
-    WORK_DIR, Workload, WorkloadError, WorkloadPlan,
+    Agent, AgentCommand, AgentError, Node, NodeError, Prober, Pump, PumpError, WORK_DIR, Workload,
+    WorkloadError, WorkloadPlan,
 };
 use crate::plan::{
     AddressPool, NODES, OutsidePlan, Plan, PlanError, PodPlan, node_configs, resolv_conf,
@@ -145,7 +146,7 @@ impl RunningLane {
         let plan = WorkloadPlan {
             address: host.address,
             attachment: Attachment::Outside { address: host.address },
-            launch: AgentLaunch {
+            launch: AgentConfig {
                 name: format!("outside/{}", host.name),
                 socket,
                 resolv_conf: resolv,
@@ -175,7 +176,7 @@ impl RunningLane {
                 labels: pod.labels.clone(),
                 named_ports: pod.named_ports.clone(),
             },
-            launch: AgentLaunch {
+            launch: AgentConfig {
                 name: pod.reference.to_string(),
                 socket,
                 resolv_conf: resolv,

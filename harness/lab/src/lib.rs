@@ -12,4 +12,4 @@ mod lane;
 mod plan;
 
 pub use cluster::{Lab, LabError};
-pub use host::{AgentCommand, AgentLaunch, Entered, SandboxError, enter};
+pub use host::{AgentCommand, Entered, SandboxError, enter};

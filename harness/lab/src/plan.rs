@@ -31,9 +31,6 @@ const DNS_PORT: u16 = 53;
 /// The time to live of a service's name: the default of `CoreDNS`' plugin `kubernetes`, seconds.
 const SERVICE_TTL: u32 = 5;
 
-/// The time to live of an outside host's name, seconds.
-const OUTSIDE_TTL: u32 = 30;
-
 /// A lane, before anything of it exists.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -100,7 +97,7 @@ impl Plan {
     /// The plan for a world.
     pub(crate) fn new(world: &World) -> Result<Self, PlanError> {
         let outside_addresses = outside_addresses(&world.outside)?;
-        let outside_zone = outside_zone(&world.outside, &outside_addresses);
+        let outside_zone = world.outside_zone(&outside_addresses);
         let mut cluster_zone = outside_zone.clone();
         let mut services = kube_dns_service(&mut cluster_zone);
         let mut vips = AddressPool::of_services();
@@ -120,10 +117,9 @@ impl Plan {
         let outside = world
             .outside
             .iter()
-            .zip(&outside_addresses)
-            .map(|(host, address)| OutsidePlan {
+            .map(|host| OutsidePlan {
                 name: host.name.clone(),
-                address: *address,
+                address: outside_addresses[&host.name],
                 serve: serve(&host.serves, &outside_zone),
             })
             .collect();
@@ -219,33 +215,21 @@ impl AddressPool {
     }
 }
 
-fn outside_addresses(hosts: &[OutsideHost]) -> Result<Vec<IpAddr>, PlanError> {
+fn outside_addresses(hosts: &[OutsideHost]) -> Result<BTreeMap<String, IpAddr>, PlanError> {
     let mut pool = AddressPool::of_outside_hosts();
     pool.taken.extend(hosts.iter().filter_map(|host| host.address));
-    let addresses = hosts
-        .iter()
-        .map(|host| host.address.map_or_else(|| pool.take(), Ok))
-        .collect::<Result<Vec<_>, _>>()?;
-    for (index, address) in addresses.iter().enumerate() {
-        if let Some(other) = addresses.iter().take(index).position(|it| it == address) {
+    let mut addresses = BTreeMap::new();
+    for host in hosts {
+        let address = host.address.map_or_else(|| pool.take(), Ok)?;
+        if let Some((first, _)) = addresses.iter().find(|(_, it)| **it == address) {
             return Err(PlanError::SameAddress {
-                first: hosts[other].name.clone(),
-                second: hosts[index].name.clone(),
+                first: String::clone(first),
+                second: host.name.clone(),
             });
         }
+        addresses.insert(host.name.clone(), address);
     }
     Ok(addresses)
-}
-
-fn outside_zone(hosts: &[OutsideHost], addresses: &[IpAddr]) -> Zone {
-    let records = hosts.iter().zip(addresses).flat_map(|(host, address)| {
-        host.dns.iter().map(|name| ZoneRecord {
-            name: name.clone(),
-            address: *address,
-            ttl: OUTSIDE_TTL,
-        })
-    });
-    Zone { records: records.collect() }
 }
 
 fn service_record(service: &KubeService, vip: IpAddr) -> ZoneRecord {
@@ -314,13 +298,7 @@ fn protocols(speaks: Speaks) -> &'static [Protocol] {
 }
 
 fn serve(served: &[ServedPort], zone: &Zone) -> Vec<Service> {
-    let services = served.iter().map(|&ServedPort { speaks, port, .. }| match speaks {
-        Speaks::Tcp => Service::Tcp { port },
-        Speaks::Udp => Service::Udp { port },
-        Speaks::Http => Service::Http { port },
-        Speaks::Dns => Service::Dns { port, zone: zone.clone() },
-    });
-    services.collect()
+    served.iter().map(|port| port.service(zone)).collect()
 }
 
 /// The names are those of `kubeadm`'s manifests; policies select cluster DNS by them.

@@ -7,6 +7,10 @@ use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use ztc_wire::{Service, Zone, ZoneRecord};
+
+/// The time to live of an outside host's name, seconds.
+const OUTSIDE_TTL: u32 = 30;
 
 /// A world as its file under `suites/worlds/` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -114,6 +118,19 @@ pub struct ServedPort {
     /// The name of the container port, for named ports in policies.
     #[serde(default)]
     pub name: Option<String>,
+}
+
+impl ServedPort {
+    /// What an agent serves for it; one that speaks DNS answers for `zone`.
+    pub fn service(&self, zone: &Zone) -> Service {
+        let port = self.port;
+        match self.speaks {
+            Speaks::Tcp => Service::Tcp { port },
+            Speaks::Udp => Service::Udp { port },
+            Speaks::Http => Service::Http { port },
+            Speaks::Dns => Service::Dns { port, zone: zone.clone() },
+        }
+    }
 }
 
 /// What a port speaks.
@@ -269,6 +286,19 @@ impl World {
             pod.namespace == service.namespace
                 && service.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
         })
+    }
+
+    /// The names of the outside hosts; one that has no address here has no name.
+    pub fn outside_zone(&self, addresses: &BTreeMap<String, IpAddr>) -> Zone {
+        let named = self.outside.iter().filter_map(|host| Some((host, addresses.get(&host.name)?)));
+        let records = named.flat_map(|(host, address)| {
+            host.dns.iter().map(|name| ZoneRecord {
+                name: name.clone(),
+                address: *address,
+                ttl: OUTSIDE_TTL,
+            })
+        });
+        Zone { records: records.collect() }
     }
 
     /// Whether the pod is enrolled in the ambient mesh, by its own label or its namespace's.

@@ -131,6 +131,12 @@ pub fn strict<T: DeserializeOwned>(source: &Source) -> Result<T, Box<Diagnostic>
     Document::whole(source).read(options, &[])
 }
 
+/// The documents of a file that this project or a tool has made, in the form in which `kubectl` reads
+/// them: nothing in them is evaluated, and their size is not looked at.
+pub fn values(source: &Source) -> Result<Vec<serde_json::Value>, Box<Diagnostic>> {
+    Document::split(source).iter().map(|document| document.read_manifest(&[])).collect()
+}
+
 /// The documents of a text of manifests, in order, without those that hold nothing.
 ///
 /// They are split at `---` lines as `kubectl` does, so that one bad document is reported by its own

@@ -11,9 +11,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use ztc_wire::{FromAgent, PROTOCOL};
+use ztc_wire::{AGENT_ENV, AgentConfig, ConfigError, FromAgent, PROTOCOL};
 
-use crate::config::{AGENT_ENV, AgentConfig, ConfigError};
 use crate::exit::exit_code;
 use crate::run::{RunError, Runs};
 use crate::serve::{self, ServeError};

@@ -37,7 +37,7 @@ fn chain(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::AgentConfig;
+    use ztc_wire::AgentConfig;
 
     #[test]
     fn an_error_is_told_with_its_causes() {

@@ -9,7 +9,6 @@
 mod agent;
 mod attach;
 mod client;
-mod config;
 mod exit;
 mod interfaces;
 mod ports;
@@ -23,7 +22,6 @@ mod words;
 
 pub use agent::{AgentError, run, run_if_agent};
 pub use attach::{AttachError, attach};
-pub use config::{AGENT_ENV, AgentConfig, ConfigError, FirstRun};
 pub use exit::exit_code;
 pub use run::RunError;
 pub use serve::ServeError;

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
-use ztc_probe::{AGENT_ENV, AttachError, attach, exit_code, run_if_agent};
+use ztc_probe::{AttachError, attach, exit_code, run_if_agent};
+use ztc_wire::AGENT_ENV;
 
 /// The agent of a pod; without a command it is told what to do by the variable `ZTC_AGENT`.
 #[derive(Debug, Parser)]

@@ -4,11 +4,13 @@
 //! does not know what is expected of it cannot be tempted to agree. It does no I/O.
 #![forbid(unsafe_code)]
 
+mod config;
 mod frame;
 mod message;
 mod observed;
 mod stimulus;
 
+pub use config::{AGENT_ENV, AgentConfig, ConfigError, FirstRun};
 pub use frame::{FrameError, LineSplitter, MAX_LINE, decode, encode};
 pub use message::{Event, FromAgent, Leg, PROTOCOL, RunId, ToAgent};
 pub use observed::{DnsRcode, Observed, Phase};

@@ -17,7 +17,7 @@ use ztc_engine::fabric::{Fabric, Lane};
 use ztc_lab::{Entered, Lab};
 use ztc_model::stimulus::Send;
 use ztc_model::world::PodRef;
-use ztc_probe::{AGENT_ENV, AgentConfig};
+use ztc_wire::{AGENT_ENV, AgentConfig};
 
 /// The argument that makes this program measure inside the lab.
 const RATES: &str = "rates";

@@ -15,6 +15,7 @@ use ztc_report::Console;
 
 use crate::conformance::DEFAULT_PROFILE;
 use crate::execution::{Execution, Plan, run_name, runnable};
+use crate::ground::{BUNDLE_ENV, Ground, GroundError};
 use crate::project::{Project, ProjectError};
 use crate::selection::{self, Selected};
 use crate::{schemas, terminal};
@@ -43,6 +44,10 @@ enum Command {
         #[arg(long, short)]
         verbose: bool,
     },
+    /// Make the cluster of a profile, or finish one that was begun, and keep it for runs to come.
+    Up(Place),
+    /// Delete the cluster of a profile, and everything outside it that was made for it.
+    Down(Place),
     /// Write the JSON Schemas of suites, worlds, profiles and reports.
     Schema {
         /// The folder to write them to.
@@ -55,9 +60,24 @@ enum Command {
 struct Selection {
     /// Take only cases whose name contains this.
     filter: Option<String>,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, Args)]
+struct Place {
     /// The profile to run on: a name under `clusters/`, or a file.
     #[arg(long, env = "ZTC_CLUSTER", default_value = DEFAULT_PROFILE)]
     cluster: String,
+    /// A folder with everything that a cluster is made of, so that nothing is pulled.
+    #[arg(long, env = BUNDLE_ENV)]
+    bundle: Option<PathBuf>,
+}
+
+impl Place {
+    fn ground(&self, project: &Project) -> Result<Ground, GroundError> {
+        Ground::find(project, &self.cluster, self.bundle.clone())
+    }
 }
 
 /// The whole program.
@@ -68,6 +88,8 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::List(selection) => list(&selection).into(),
         Command::Run { selection, verbose } => run(&selection, verbose),
+        Command::Up(place) => up(&place).into(),
+        Command::Down(place) => down(&place).into(),
         Command::Schema { out } => write_schemas(&out).into(),
     }
 }
@@ -83,8 +105,9 @@ fn write_schemas(out: &std::path::Path) -> ExitStatus {
 }
 
 /// What is selected, or why nothing can be.
-fn select(selection: &Selection, project: &Project) -> Result<Plan, SelectError> {
-    let profile = project.profile(&selection.cluster)?;
+fn select(selection: &Selection, project: &Project) -> Result<(Plan, Ground), SelectError> {
+    let ground = selection.place.ground(project)?;
+    let profile = ground.profile.clone();
     let suites = project.suites()?;
     let filter = selection.filter.as_deref();
     let cases = selection::matching(selection::all(&suites, &profile), filter, &profile);
@@ -94,20 +117,23 @@ fn select(selection: &Selection, project: &Project) -> Result<Plan, SelectError>
     let worlds: BTreeSet<&String> = cases.iter().map(|it| &it.case.world).collect();
     let needed = suites.worlds.iter().filter(|(name, _)| worlds.contains(name));
     let worlds = needed.map(|(name, world)| (name.clone(), Arc::clone(world))).collect();
-    Ok(Plan { profile, worlds, cases, results: project.results(), name: run_name() })
+    let plan = Plan { profile, worlds, cases, results: project.results(), name: run_name() };
+    Ok((plan, ground))
 }
 
 #[derive(Debug, thiserror::Error)]
 enum SelectError {
     #[error(transparent)]
     Project(#[from] ProjectError),
+    #[error(transparent)]
+    Ground(#[from] GroundError),
     #[error("no case has `{filter}` in its name; `ztc list` shows them all")]
     Nothing { filter: String },
 }
 
 fn list(selection: &Selection) -> ExitStatus {
     match select(selection, &Project::find()) {
-        Ok(plan) => {
+        Ok((plan, _ground)) => {
             for selected in &plan.cases {
                 terminal::say(&line(selected, &plan.profile));
             }
@@ -130,13 +156,13 @@ fn usage(error: &dyn std::error::Error) -> ExitStatus {
 }
 
 fn run(selection: &Selection, verbose: bool) -> ExitCode {
-    let plan = match select(selection, &Project::find()) {
-        Ok(plan) => plan,
+    let (plan, ground) = match select(selection, &Project::find()) {
+        Ok(selected) => selected,
         Err(error) => return usage(&error).into(),
     };
-    match ztc_lab::enter() {
+    match ground.enter() {
         Ok(Entered::Outside(code)) => code,
-        Ok(Entered::Inside) => run_inside(plan, verbose).into(),
+        Ok(Entered::Inside) => run_inside(plan, &ground, verbose).into(),
         Err(error) => {
             terminal::trouble(&ztc_engine::chain(&error));
             ExitStatus::Inconclusive.into()
@@ -144,23 +170,60 @@ fn run(selection: &Selection, verbose: bool) -> ExitCode {
     }
 }
 
-fn run_inside(plan: Plan, verbose: bool) -> ExitStatus {
-    let runtime = match Runtime::new() {
-        Ok(runtime) => runtime,
+/// Does the work of a command in a runtime.
+fn block_on(work: impl Future<Output = ExitStatus>) -> ExitStatus {
+    match Runtime::new() {
+        Ok(runtime) => runtime.block_on(work),
         Err(error) => {
             terminal::trouble(&format!("cannot start a runtime: {error}"));
-            return ExitStatus::Inconclusive;
+            ExitStatus::Inconclusive
         }
-    };
-    runtime.block_on(async {
+    }
+}
+
+fn up(place: &Place) -> ExitStatus {
+    block_on(async {
+        match place.ground(&Project::find()) {
+            Ok(ground) => match ground.up(&run_name()).await {
+                Ok(()) => ExitStatus::Pass,
+                Err(error) => trouble(&error),
+            },
+            Err(error) => trouble(&error),
+        }
+    })
+}
+
+fn down(place: &Place) -> ExitStatus {
+    block_on(async {
+        match place.ground(&Project::find()) {
+            Ok(ground) => match ground.down().await {
+                Ok(()) => ExitStatus::Pass,
+                Err(error) => trouble(&error),
+            },
+            Err(error) => trouble(&error),
+        }
+    })
+}
+
+fn trouble(error: &GroundError) -> ExitStatus {
+    terminal::trouble(&ztc_engine::chain(error));
+    error.exit_status()
+}
+
+fn run_inside(plan: Plan, ground: &Ground, verbose: bool) -> ExitStatus {
+    block_on(async {
+        let ready = match ground.ready(&plan.name).await {
+            Ok(ready) => ready,
+            Err(error) => return trouble(&error),
+        };
         let cases: Vec<Selected> = runnable(&plan.cases).cloned().collect();
         let folder = plan.results.join(&plan.name);
         let console = Console::new(terminal::options(verbose, &folder));
-        let execution = match Execution::begin(plan, Some(console)) {
+        let execution = match Execution::begin(plan, ready, Some(console)) {
             Ok(execution) => Arc::new(execution),
             Err(error) => {
                 terminal::trouble(&ztc_engine::chain(&error));
-                return error.exit_status();
+                return ExitStatus::Inconclusive;
             }
         };
         // Every case asks for a lane; the runner gives them out as they become free.

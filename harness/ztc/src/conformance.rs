@@ -15,7 +15,8 @@ use ztc_lab::Entered;
 use ztc_model::verdict::Verdict;
 
 use crate::execution::{Execution, Plan, run_name};
-use crate::project::{Project, ProjectError, Suites};
+use crate::ground::{Ground, GroundError};
+use crate::project::{Project, Suites};
 use crate::selection::{self, Selected};
 use crate::terminal;
 
@@ -31,18 +32,19 @@ pub fn main() -> ExitCode {
     }
     let args = Arguments::from_args();
     let project = Project::find();
-    let (suites, profile) = match read(&project) {
+    let (suites, ground) = match read(&project) {
         Ok(read) => read,
         Err(error) => {
             terminal::trouble(&ztc_engine::chain(&error));
-            return ExitStatus::Usage.into();
+            return error.exit_status().into();
         }
     };
-    let cases = selection::all(&suites, &profile);
+    let profile = &ground.profile;
+    let cases = selection::all(&suites, profile);
     if args.list {
-        return libtest_mimic::run(&args, list(&cases, &profile)).exit_code();
+        return libtest_mimic::run(&args, list(&cases, profile)).exit_code();
     }
-    let cases = selected(&args, cases, &profile);
+    let cases = selected(&args, cases, profile);
     if cases.is_empty() {
         terminal::trouble("the filter selects no case; `--list` shows them all");
         return ExitStatus::Usage.into();
@@ -52,11 +54,11 @@ pub fn main() -> ExitCode {
         cases,
         results: project.results(),
         name: name(&args),
-        profile,
+        profile: profile.clone(),
     };
-    match ztc_lab::enter() {
+    match ground.enter() {
         Ok(Entered::Outside(code)) => code,
-        Ok(Entered::Inside) => run(&args, plan),
+        Ok(Entered::Inside) => run(&args, plan, &ground),
         Err(error) => {
             terminal::trouble(&ztc_engine::chain(&error));
             ExitStatus::Inconclusive.into()
@@ -64,9 +66,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn read(project: &Project) -> Result<(Suites, Profile), ProjectError> {
+fn read(project: &Project) -> Result<(Suites, Ground), GroundError> {
     let name = std::env::var(CLUSTER_ENV).unwrap_or_else(|_| DEFAULT_PROFILE.to_owned());
-    Ok((project.suites()?, project.profile(&name)?))
+    let ground = Ground::find(project, &name, Ground::bundle_in_environment())?;
+    Ok((project.suites()?, ground))
 }
 
 fn list(cases: &[Selected], profile: &Profile) -> Vec<Trial> {
@@ -93,7 +96,7 @@ fn name(args: &Arguments) -> String {
     }
 }
 
-fn run(args: &Arguments, plan: Plan) -> ExitCode {
+fn run(args: &Arguments, plan: Plan, ground: &Ground) -> ExitCode {
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -104,11 +107,18 @@ fn run(args: &Arguments, plan: Plan) -> ExitCode {
     let _inside = runtime.enter();
     let profile = plan.profile.clone();
     let cases = plan.cases.clone();
-    let execution = match Execution::begin(plan, None) {
-        Ok(execution) => Arc::new(execution),
+    let ready = match runtime.block_on(ground.ready(&plan.name)) {
+        Ok(ready) => ready,
         Err(error) => {
             terminal::trouble(&ztc_engine::chain(&error));
             return error.exit_status().into();
+        }
+    };
+    let execution = match Execution::begin(plan, ready, None) {
+        Ok(execution) => Arc::new(execution),
+        Err(error) => {
+            terminal::trouble(&ztc_engine::chain(&error));
+            return ExitStatus::Inconclusive.into();
         }
     };
     let folder = execution.folder().to_owned();

@@ -9,13 +9,14 @@ use std::thread::JoinHandle;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use ztc_engine::event::{CaseReport, Event, EventKind, ExitStatus, RunStarted, SCHEMA, Summary};
-use ztc_engine::profile::{FabricKind, Profile};
+use ztc_engine::profile::Profile;
 use ztc_engine::runner::{EventSink, Runner};
-use ztc_lab::{AgentCommand, AgentLaunch, Lab, LabError};
+use ztc_lab::AgentCommand;
 use ztc_model::world::World;
-use ztc_probe::{AGENT_ENV, AgentConfig, FirstRun};
 use ztc_report::{Console, ReportErrors, Reporters, RunDir, RunDirError};
+use ztc_wire::AGENT_ENV;
 
+use crate::ground::ReadyGround;
 use crate::selection::Selected;
 use crate::terminal;
 
@@ -40,22 +41,9 @@ pub enum BeginError {
     /// The folder for its results could not be made.
     #[error("cannot make the folder of the run")]
     Folder(#[from] RunDirError),
-    /// The fabric refused.
-    #[error("cannot use the lab")]
-    Lab(#[from] LabError),
     /// Signals could not be listened to.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
-}
-
-impl BeginError {
-    /// What the process should exit with.
-    pub const fn exit_status(&self) -> ExitStatus {
-        match self {
-            Self::Lab(_) => ExitStatus::Usage,
-            Self::Folder(_) | Self::Signals(_) => ExitStatus::Inconclusive,
-        }
-    }
 }
 
 /// A run that has begun.
@@ -82,13 +70,16 @@ pub struct Finished {
 }
 
 impl Execution {
-    /// Begins a run. Must be called inside a runtime, after the lab's namespaces are entered.
+    /// Begins a run. Must be called inside a runtime.
     ///
     /// # Errors
     /// [`BeginError`]; nothing is left running.
-    pub fn begin(plan: Plan, console: Option<Console>) -> Result<Self, BeginError> {
-        let lab = Lab::new(agent_command())?;
-        let faults = lab.faults();
+    pub fn begin(
+        plan: Plan,
+        ground: ReadyGround,
+        console: Option<Console>,
+    ) -> Result<Self, BeginError> {
+        let ReadyGround { fabric, faults } = ground;
         let folder = make_folder(&plan)?;
         let (sink, events) = EventSink::new();
         let (interrupted, listening) = listen(sink.clone()).map_err(BeginError::Signals)?;
@@ -112,15 +103,8 @@ impl Execution {
                 sink.emit(EventKind::CaseIgnored { case, reason: reason.clone() });
             }
         }
-        let runner = match plan.profile.fabric {
-            FabricKind::Lab => Runner::new(
-                Arc::new(lab),
-                plan.profile,
-                plan.worlds,
-                sink.clone(),
-                interrupted.clone(),
-            ),
-        };
+        let runner =
+            Runner::new(fabric, plan.profile, plan.worlds, sink.clone(), interrupted.clone());
         let summary = Mutex::new(summary);
         Ok(Self { runner, sink, folder, summary, interrupted, listening, reporting })
     }
@@ -141,7 +125,7 @@ impl Execution {
         report
     }
 
-    /// Takes everything down and finishes the reports.
+    /// Gives everything back and finishes the reports.
     pub async fn finish(self) -> Finished {
         let mut troubles = Vec::new();
         if let Err(left) = self.runner.down().await {
@@ -199,23 +183,7 @@ fn make_folder(plan: &Plan) -> Result<RunDir, RunDirError> {
 /// # Panics
 /// Never: the configuration of an agent has nothing that JSON cannot say.
 pub fn agent_command() -> AgentCommand {
-    AgentCommand::new(|launch: AgentLaunch| {
-        let first = launch
-            .first
-            .into_iter()
-            .map(|run| FirstRun {
-                id: run.id,
-                deadline_ms: run.deadline_ms,
-                stimulus: run.stimulus,
-            })
-            .collect();
-        let config = AgentConfig {
-            name: launch.name,
-            socket: launch.socket,
-            resolv_conf: launch.resolv_conf,
-            serve: launch.serve,
-            first,
-        };
+    AgentCommand::new(|config| {
         let mut command = std::process::Command::new("/proc/self/exe");
         command.env(AGENT_ENV, config.to_json().expect("an agent's configuration has text keys"));
         command

@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod conformance;
 pub mod execution;
+pub mod ground;
 pub mod project;
 pub mod schemas;
 pub mod selection;

@@ -99,8 +99,18 @@ impl Project {
         if here.join("suites").is_dir() && here.join("clusters").is_dir() {
             return Self::at(here);
         }
+        Self::at(Self::sources())
+    }
+
+    /// The folder that this program was built from, if it is still there.
+    pub fn sources() -> PathBuf {
         let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        Self::at(fs::canonicalize(&built_from).unwrap_or(built_from))
+        fs::canonicalize(&built_from).unwrap_or(built_from)
+    }
+
+    /// Its folder.
+    pub fn root(&self) -> PathBuf {
+        self.root.clone()
     }
 
     /// Where results go.

@@ -16,8 +16,7 @@ use tokio::process::{Child, ChildStderr};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
-use ztc_engine::fabric::FirstRun;
-use ztc_wire::{LineSplitter, Service};
+use ztc_wire::{AgentConfig, LineSplitter};
 
 use super::journal::Journal;
 use super::netns::{NetNs, NetnsError};
@@ -26,29 +25,14 @@ use super::sandbox::PARENT_ENV;
 /// How often a socket is looked for that is not there yet: an agent takes some milliseconds.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// What an agent is told when it starts.
-#[derive(Debug, Clone)]
-pub struct AgentLaunch {
-    /// The name it answers with as a peer: `namespace/pod`, or `outside/NAME`.
-    pub name: String,
-    /// The Unix socket that it listens on for sessions.
-    pub socket: PathBuf,
-    /// Its `resolv.conf`.
-    pub resolv_conf: PathBuf,
-    /// What it serves.
-    pub serve: Vec<Service>,
-    /// What it sends from its first instant on.
-    pub first: Vec<FirstRun>,
-}
-
 /// Makes the command that runs an agent, commonly `/proc/self/exe` in agent mode. Its streams, its
 /// network namespace, its name in `ps` and its end are the lab's business.
 #[derive(Clone)]
-pub struct AgentCommand(Arc<dyn Fn(AgentLaunch) -> Command + Send + Sync>);
+pub struct AgentCommand(Arc<dyn Fn(AgentConfig) -> Command + Send + Sync>);
 
 impl AgentCommand {
     /// Agents are started by what `make` returns.
-    pub fn new(make: impl Fn(AgentLaunch) -> Command + Send + Sync + 'static) -> Self {
+    pub fn new(make: impl Fn(AgentConfig) -> Command + Send + Sync + 'static) -> Self {
         Self(Arc::new(make))
     }
 }
@@ -118,7 +102,7 @@ impl Agent {
     pub(crate) fn start(
         netns: &NetNs,
         command: &AgentCommand,
-        launch: AgentLaunch,
+        launch: AgentConfig,
         runtime: &Handle,
     ) -> Result<Self, AgentError> {
         let (name, socket) = (launch.name.clone(), launch.socket.clone());

@@ -16,7 +16,7 @@ mod sandbox;
 mod tun;
 mod workload;
 
-pub use agent::{AgentCommand, AgentLaunch};
+pub use agent::AgentCommand;
 pub use sandbox::{Entered, SandboxError, enter};
 
 pub(crate) use agent::{Agent, AgentError};

@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use tokio::runtime::Handle;
+use ztc_wire::AgentConfig;
 
-use super::agent::{Agent, AgentCommand, AgentError, AgentLaunch};
+use super::agent::{Agent, AgentCommand, AgentError};
 use super::netns::{NetNs, NetnsError};
 use super::pump::{Plug, Pump, PumpError};
 use crate::datapath::Attachment;
@@ -52,7 +53,7 @@ pub(crate) struct WorkloadPlan {
     /// What it is to the datapath.
     pub(crate) attachment: Attachment,
     /// What its agent is told.
-    pub(crate) launch: AgentLaunch,
+    pub(crate) launch: AgentConfig,
     /// What its `resolv.conf` says.
     pub(crate) resolv_conf: String,
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{interval, timeout};
-use ztc_engine::fabric::{Cluster, Endpoint, Fabric, FirstRun, Lane, Settling, Witness};
-use ztc_lab::{AgentCommand, AgentLaunch, Lab};
+use ztc_engine::fabric::{Cluster, Endpoint, Fabric, Lane, Settling, Witness};
+use ztc_lab::{AgentCommand, Lab};
 use ztc_model::evidence::Did;
 use ztc_model::manifest::{Manifest, manifests};
 use ztc_model::world::{
@@ -20,9 +20,9 @@ use ztc_model::world::{
     ServicePort, ServiceProtocol, Speaks, World,
 };
 use ztc_model::yaml::Source;
-use ztc_probe::{AGENT_ENV, AgentConfig};
 use ztc_wire::{
-    DnsRcode, DnsTransport, Host, Observed, Phase, RecordType, RunId, Stimulus, Target,
+    AGENT_ENV, AgentConfig, DnsRcode, DnsTransport, FirstRun, Host, Observed, Phase, RecordType,
+    RunId, Stimulus, Target,
 };
 
 use crate::client::Client;
@@ -312,12 +312,7 @@ spec:
 ";
 
 async fn lane(number: usize) -> Result<Arc<dyn Cluster>, Box<dyn Error>> {
-    let agents = AgentCommand::new(|launch: AgentLaunch| {
-        let AgentLaunch { name, socket, resolv_conf, serve, first } = launch;
-        let first = first.into_iter().map(|FirstRun { id, deadline_ms, stimulus }| {
-            ztc_probe::FirstRun { id, deadline_ms, stimulus }
-        });
-        let config = AgentConfig { name, socket, resolv_conf, serve, first: first.collect() };
+    let agents = AgentCommand::new(|config: AgentConfig| {
         let mut command = Command::new("/proc/self/exe");
         command.env(AGENT_ENV, config.to_json().expect("a configuration is plain data"));
         command

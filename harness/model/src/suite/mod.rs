@@ -55,6 +55,11 @@ pub enum Feature {
     Ipv6,
 }
 
+impl Feature {
+    /// Those that only a cluster with Istio ambient has.
+    pub const OF_THE_MESH: [Self; 3] = [Self::AmbientProbes, Self::Ztunnel, Self::Waypoint];
+}
+
 impl fmt::Display for Feature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

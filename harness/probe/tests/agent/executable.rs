@@ -8,8 +8,10 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
-use ztc_probe::{AGENT_ENV, AgentConfig};
-use ztc_wire::{Event, FromAgent, PROTOCOL, RunId, Service, Stimulus, ToAgent, decode, encode};
+use ztc_wire::{
+    AGENT_ENV, AgentConfig, Event, FromAgent, PROTOCOL, RunId, Service, Stimulus, ToAgent, decode,
+    encode,
+};
 
 fn executable() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ztc-probe"));

@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use crate::support::{Agent, CEILING, NAME, free_ports, loopback, target};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::time::timeout;
-use ztc_probe::{AgentConfig, AgentError, FirstRun};
-use ztc_wire::{Event, FromAgent, MAX_LINE, Observed, PROTOCOL, RunId, Service, Stimulus, ToAgent};
+use ztc_probe::AgentError;
+use ztc_wire::{
+    AgentConfig, Event, FirstRun, FromAgent, MAX_LINE, Observed, PROTOCOL, RunId, Service,
+    Stimulus, ToAgent,
+};
 
 fn udp(to: SocketAddr) -> Stimulus {
     Stimulus::Udp { to: target(to) }

@@ -10,10 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use ztc_probe::{AgentConfig, AgentError, FirstRun};
+use ztc_probe::AgentError;
 use ztc_wire::{
-    Event, FromAgent, Host, Leg, LineSplitter, Observed, PROTOCOL, RunId, Service, Stimulus,
-    Target, ToAgent, decode, encode,
+    AgentConfig, Event, FirstRun, FromAgent, Host, Leg, LineSplitter, Observed, PROTOCOL, RunId,
+    Service, Stimulus, Target, ToAgent, decode, encode,
 };
 
 pub(crate) const NAME: &str = "zt-shop/web";

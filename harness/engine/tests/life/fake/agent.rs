@@ -227,7 +227,7 @@ impl Agent {
             Fault::Babbles { .. } => state.babble = true,
             Fault::Invents { .. } => {
                 drop(state);
-                self.say(Event::Observed { id: RunId(1 << 40), observed: Observed::Refused });
+                self.say(Event::Observed { id: RunId(1 << 60), observed: Observed::Refused });
                 return;
             }
             Fault::Skips { .. } => state.last += 1,

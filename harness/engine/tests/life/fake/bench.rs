@@ -132,6 +132,7 @@ impl Bench {
             fabric: FabricKind::Lab,
             lanes,
             features: BTreeSet::new(),
+            cluster: None,
             pace: PACE,
         };
         let (sink, events) = EventSink::new();

@@ -8,11 +8,12 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 use ztc_engine::fabric::{
-    AddressBook, Cluster, Endpoint, FabricError, FirstRun, Readiness, Receipt, Session, Settling,
+    AddressBook, Change, Cluster, Endpoint, FabricError, Readiness, Receipt, Session, Settling,
     Witness,
 };
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::world::{Born, Pod, PodRef, World};
+use ztc_wire::FirstRun;
 
 use super::agent::Agent;
 use super::network::{KUBELET, Network};
@@ -81,8 +82,8 @@ impl FakeCluster {
     }
 
     fn receipt() -> Receipt {
-        let revisions = BTreeMap::from([(NODE.to_owned(), 2)]);
-        Receipt { accepted: Instant::now().into_std(), revisions }
+        let change = Change::Revisions(BTreeMap::from([(NODE.to_owned(), 2)]));
+        Receipt { accepted: Instant::now().into_std(), change }
     }
 }
 
@@ -112,6 +113,12 @@ impl Cluster for FakeCluster {
                 readiness: self.readiness(pod),
             })
             .collect())
+    }
+
+    async fn readiness(&self, pod: &PodRef) -> Result<Option<Readiness>, FabricError> {
+        let exists = self.agents.lock().expect("nothing panics while it is held").contains_key(pod);
+        let pod = self.network.world.pod(pod).filter(|_| exists);
+        Ok(pod.map(|pod| self.readiness(pod)))
     }
 
     async fn apply(&self, manifest: &Manifest) -> Result<Receipt, FabricError> {

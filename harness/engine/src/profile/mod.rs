@@ -1,11 +1,15 @@
 //! A profile: what a run happens on and at which pace. One file under `clusters/`.
 
+mod cluster;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use ztc_model::suite::Feature;
+
+pub use cluster::{ClusterSpec, IpFamily, KubeProxy, MeshSpec};
 
 /// A profile as its file says.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -21,6 +25,9 @@ pub struct Profile {
     pub lanes: Lanes,
     /// What the fabric has. Declared, not guessed: what is lacking is known before anything runs.
     pub features: BTreeSet<Feature>,
+    /// What to make or to expect, for a fabric of real clusters.
+    #[serde(default)]
+    pub cluster: Option<ClusterSpec>,
     /// How long things may take.
     pub pace: Pace,
 }
@@ -31,6 +38,8 @@ pub struct Profile {
 pub enum FabricKind {
     /// The embedded cluster of network namespaces.
     Lab,
+    /// A cluster that the `kind` command makes in containers of this machine.
+    Kind,
 }
 
 impl FabricKind {
@@ -38,6 +47,7 @@ impl FabricKind {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Lab => "lab",
+            Self::Kind => "kind",
         }
     }
 }
@@ -90,6 +100,11 @@ pub struct Pace {
 impl Pace {
     pub(crate) const fn ready_ceiling(&self) -> Duration {
         Duration::from_millis(self.ready_ceiling_ms)
+    }
+
+    /// Until everything that a case made is gone again.
+    pub(crate) const fn clean_up_ceiling(&self) -> Duration {
+        Duration::from_millis(self.ready_ceiling_ms + self.settle_ceiling_ms)
     }
 
     pub(crate) const fn pass_ceiling(&self) -> Duration {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use ztc_wire::{RunId, Service, Stimulus};
+
+use crate::{RunId, Service, Stimulus};
 
 /// The environment variable that makes this executable an agent; its value is an [`AgentConfig`]
 /// as JSON. Linux takes at most 128 KiB in one variable (`MAX_ARG_STRLEN`, execve(2)).
@@ -65,9 +66,8 @@ impl AgentConfig {
 mod tests {
     use std::net::SocketAddr;
 
-    use ztc_wire::{DnsTransport, RecordType};
-
     use super::*;
+    use crate::{DnsTransport, RecordType};
 
     fn config() -> AgentConfig {
         AgentConfig {

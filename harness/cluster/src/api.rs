@@ -1,0 +1,209 @@
+//! The API server: objects applied, deleted and looked at.
+
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch,
+    PatchParams, Preconditions, TypeMeta,
+};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config};
+use serde_json::Value;
+use ztc_model::manifest::ObjectRef;
+
+use crate::objects::{MANAGED_BY, RUN};
+
+/// Our name as an owner of fields (server-side apply).
+pub(crate) const MANAGER: &str = "ztc";
+
+/// Why the API server did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The file that leads to the cluster cannot be used.
+    #[error("cannot use the kubeconfig {}", path.display())]
+    Kubeconfig {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: KubeconfigError,
+    },
+    /// No client can be made of it.
+    #[error("cannot make a client for the cluster of {}", path.display())]
+    Client {
+        /// The kubeconfig.
+        path: PathBuf,
+        /// Why.
+        source: kube::Error,
+    },
+    /// Somebody else owns a field that we would change.
+    #[error("{object} is somebody else's: {message}; remove it, or give the manifest another name")]
+    Conflict {
+        /// The object.
+        object: String,
+        /// The API server's words, which name the other manager.
+        message: String,
+    },
+    /// An object was not accepted.
+    #[error("the API server does not accept {object}")]
+    Apply {
+        /// Which.
+        object: String,
+        /// Why.
+        source: kube::Error,
+    },
+    /// What is to be applied is no object.
+    #[error("this is no object of Kubernetes: it has no apiVersion, kind or name")]
+    NoObject,
+    /// An object could not be deleted.
+    #[error("cannot delete {object}")]
+    Delete {
+        /// Which.
+        object: String,
+        /// Why.
+        source: kube::Error,
+    },
+    /// Something could not be read.
+    #[error("cannot read {what}")]
+    Read {
+        /// What.
+        what: String,
+        /// Why.
+        source: kube::Error,
+    },
+}
+
+/// A client of one cluster.
+pub(crate) async fn client(kubeconfig: &Path, run: &str) -> Result<Client, ApiError> {
+    let failed = |source| ApiError::Kubeconfig { path: kubeconfig.to_owned(), source };
+    let file = Kubeconfig::read_from(kubeconfig).map_err(failed)?;
+    let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+        .await
+        .map_err(failed)?;
+    // Whoever reads the audit log of the cluster sees who it was.
+    let agent = format!("ztc/{} ({run})", env!("CARGO_PKG_VERSION"));
+    if let Ok(value) = agent.parse() {
+        config.headers.push((http::header::USER_AGENT, value));
+    }
+    Client::try_from(config)
+        .map_err(|source| ApiError::Client { path: kubeconfig.to_owned(), source })
+}
+
+/// Applies an object of a case or of a world, with the labels of the run; returns it as it is
+/// stored.
+///
+/// The bytes of `spec` are the manifest's own. A field that somebody else owns is a conflict, and is
+/// not taken from them.
+pub(crate) async fn apply(
+    client: &Client,
+    object: &Value,
+    run: &str,
+) -> Result<DynamicObject, ApiError> {
+    let mut object = object.clone();
+    let labels = &mut object["metadata"]["labels"];
+    labels[MANAGED_BY.0] = MANAGED_BY.1.into();
+    labels[RUN] = run.into();
+    patch(client, &object, &PatchParams::apply(MANAGER)).await
+}
+
+/// Applies an object that is part of an installation, whoever owned it before.
+pub(crate) async fn install(client: &Client, object: &Value) -> Result<DynamicObject, ApiError> {
+    patch(client, object, &PatchParams::apply(MANAGER).force()).await
+}
+
+async fn patch(
+    client: &Client,
+    object: &Value,
+    parameters: &PatchParams,
+) -> Result<DynamicObject, ApiError> {
+    let object: DynamicObject =
+        serde_json::from_value(object.clone()).map_err(|_shape| ApiError::NoObject)?;
+    let (Some(types), Some(name)) = (&object.types, &object.metadata.name) else {
+        return Err(ApiError::NoObject);
+    };
+    let api = api(client, types, object.metadata.namespace.as_deref());
+    let told = told(&types.kind, object.metadata.namespace.as_deref(), name);
+    match api.patch(name, parameters, &Patch::Apply(&object)).await {
+        Ok(applied) => Ok(applied),
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            Err(ApiError::Conflict { object: told, message: status.message })
+        }
+        Err(source) => Err(ApiError::Apply { object: told, source }),
+    }
+}
+
+/// Deletes an object; its uid, or nothing where there was none.
+pub(crate) async fn delete(
+    client: &Client,
+    object: &ObjectRef,
+) -> Result<Option<String>, ApiError> {
+    let types = TypeMeta { api_version: object.api_version.clone(), kind: object.kind.clone() };
+    let api = api(client, &types, object.namespace.as_deref());
+    let failed = |source| ApiError::Delete { object: object.to_string(), source };
+    let Some(found) = api.get_metadata_opt(&object.name).await.map_err(failed)? else {
+        return Ok(None);
+    };
+    let uid = found.metadata.uid.unwrap_or_default();
+    let precondition = Preconditions { uid: Some(uid.clone()), ..Preconditions::default() };
+    let parameters =
+        DeleteParams { preconditions: Some(precondition), ..DeleteParams::background() };
+    match api.delete(&object.name, &parameters).await {
+        Ok(_) => Ok(Some(uid)),
+        // It went between the two calls.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Some(uid)),
+        Err(source) => Err(failed(source)),
+    }
+}
+
+/// Deletes a pod at once; one that does not exist is no error.
+pub(crate) async fn delete_pod(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<(), ApiError> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    match pods.delete(name, &DeleteParams::default().grace_period(0)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(source) => Err(ApiError::Delete { object: told("Pod", Some(namespace), name), source }),
+    }
+}
+
+/// The objects of a kind that carry our label, in all namespaces.
+pub(crate) async fn ours(
+    client: &Client,
+    api_version: &str,
+    kind: &str,
+) -> Result<Vec<ObjectRef>, ApiError> {
+    let types = TypeMeta { api_version: api_version.to_owned(), kind: kind.to_owned() };
+    let api = api(client, &types, None);
+    let labelled = ListParams::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
+    let listed = api
+        .list_metadata(&labelled)
+        .await
+        .map_err(|source| ApiError::Read { what: format!("objects of the kind {kind}"), source })?;
+    let objects = listed.items.into_iter().map(|it| ObjectRef {
+        api_version: api_version.to_owned(),
+        kind: kind.to_owned(),
+        namespace: it.metadata.namespace,
+        name: it.metadata.name.unwrap_or_default(),
+    });
+    Ok(objects.collect())
+}
+
+/// The objects of a kind in a namespace, or in all or none.
+fn api(client: &Client, types: &TypeMeta, namespace: Option<&str>) -> Api<DynamicObject> {
+    let (group, version) = types.api_version.rsplit_once('/').unwrap_or(("", &types.api_version));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &types.kind));
+    match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    }
+}
+
+fn told(kind: &str, namespace: Option<&str>, name: &str) -> String {
+    match namespace {
+        Some(namespace) => format!("{kind}/{namespace}/{name}"),
+        None => format!("{kind}/{name}"),
+    }
+}

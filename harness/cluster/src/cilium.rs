@@ -1,0 +1,280 @@
+//! Cilium's agents: one pod a node, asked and listened to through exec.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use kube::api::{Api, ListParams};
+use tokio::io::AsyncReadExt;
+use tokio::sync::broadcast;
+use tokio::task::AbortHandle;
+use ztc_engine::fabric::{Change, Settling, Witness};
+use ztc_model::evidence::Evidence;
+use ztc_model::hubble::{self, Record};
+use ztc_wire::LineSplitter;
+
+use crate::api::ApiError;
+use crate::exec::{Container, ExecError};
+use crate::realised::{AgentState, ListedEndpoint, OutputError, Repository, settling};
+
+/// Where Cilium is installed.
+pub(crate) const NAMESPACE: &str = "kube-system";
+
+/// The label of its agents.
+pub(crate) const AGENTS: &str = "k8s-app=cilium";
+
+/// The container of an agent.
+const AGENT: &str = "cilium-agent";
+
+/// What separates the outputs of two commands in one look.
+const SEPARATOR: &str = "ztc-next";
+
+/// Between two attempts to listen again. A stream that breaks usually does so because its agent
+/// restarts, which takes seconds.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// How many records wait for a slow reader before some are lost, and said to be.
+const BACKLOG: usize = 65_536;
+
+/// Why Cilium could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CiliumError {
+    /// Its pods could not be listed.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// A command in an agent failed.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// A command in an agent printed what cannot be read.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// There is no agent.
+    #[error("no agent of Cilium runs: no pod labelled {AGENTS} in {NAMESPACE} is Running")]
+    None,
+    /// An agent's command printed only half.
+    #[error("the agent on {node} printed only one of two answers")]
+    Half {
+        /// The node.
+        node: String,
+    },
+}
+
+/// The agents of a cluster.
+#[derive(Clone)]
+pub(crate) struct Agents {
+    client: Client,
+    /// By node. Read anew when one does not answer: an agent that restarts has another name.
+    by_node: Arc<tokio::sync::RwLock<BTreeMap<String, Container>>>,
+}
+
+impl Agents {
+    /// The agents that run now.
+    pub(crate) async fn find(client: Client) -> Result<Self, CiliumError> {
+        let found = list(&client).await?;
+        Ok(Self { client, by_node: Arc::new(tokio::sync::RwLock::new(found)) })
+    }
+
+    async fn all(&self) -> BTreeMap<String, Container> {
+        self.by_node.read().await.clone()
+    }
+
+    async fn find_again(&self) -> Result<(), CiliumError> {
+        let found = list(&self.client).await?;
+        *self.by_node.write().await = found;
+        Ok(())
+    }
+
+    /// Runs a script in every agent; what each wrote, by node.
+    pub(crate) async fn run(&self, script: &str) -> Result<BTreeMap<String, String>, CiliumError> {
+        let agents = self.all().await;
+        let outputs = try_join_all(agents.iter().map(|(node, agent)| async move {
+            agent.run(&self.client, script).await.map(|output| (node.clone(), output))
+        }));
+        match outputs.await {
+            Ok(outputs) => Ok(outputs.into_iter().collect()),
+            Err(error) => {
+                // The next look, if there is one, asks those that run then.
+                self.find_again().await?;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// One look at every agent: its repository first, then its endpoints.
+    pub(crate) async fn states(&self) -> Result<BTreeMap<String, AgentState>, CiliumError> {
+        let script = format!(
+            "cilium-dbg policy get && echo && echo {SEPARATOR} && cilium-dbg endpoint list -o json"
+        );
+        let outputs = self.run(&script).await?;
+        let states = outputs.into_iter().map(|(node, output)| {
+            let (policies, endpoints) = output
+                .split_once(SEPARATOR)
+                .ok_or_else(|| CiliumError::Half { node: node.clone() })?;
+            let repository = Repository::read(policies)?;
+            let endpoints = ListedEndpoint::read_all(endpoints)?;
+            Ok((node, AgentState { repository, endpoints }))
+        });
+        states.collect()
+    }
+
+    /// One look: have all agents realised a change?
+    pub(crate) async fn settled(&self, change: &Change) -> Result<Settling, CiliumError> {
+        if *change == Change::Nothing {
+            return Ok(Settling::Realised);
+        }
+        let states = self.states().await?;
+        let mut late = Vec::new();
+        for (node, state) in &states {
+            if let Settling::NotYet { status } = settling(node, state, change) {
+                late.push(status);
+            }
+        }
+        Ok(if late.is_empty() {
+            Settling::Realised
+        } else {
+            Settling::NotYet { status: late.join("; ") }
+        })
+    }
+
+    /// Listens to the flows of every node from now on.
+    pub(crate) async fn observe(&self) -> Observers {
+        let (sender, _) = broadcast::channel(BACKLOG);
+        let listening = self.all().await.into_keys().map(|node| {
+            let listener = Listener { agents: self.clone(), node, sender: sender.clone() };
+            tokio::spawn(listener.listen()).abort_handle()
+        });
+        let listening = listening.collect();
+        Observers { sender, listening }
+    }
+}
+
+async fn list(client: &Client) -> Result<BTreeMap<String, Container>, CiliumError> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let parameters = ListParams::default().labels(AGENTS).fields("status.phase=Running");
+    let listed = pods
+        .list(&parameters)
+        .await
+        .map_err(|source| ApiError::Read { what: "the agents of Cilium".to_owned(), source })?;
+    let living = listed.items.into_iter().filter(|it| it.metadata.deletion_timestamp.is_none());
+    let agents: BTreeMap<String, Container> = living
+        .filter_map(|pod| {
+            let node = pod.spec?.node_name?;
+            let container = Container {
+                namespace: NAMESPACE.to_owned(),
+                pod: pod.metadata.name?,
+                name: AGENT.to_owned(),
+            };
+            Some((node, container))
+        })
+        .collect();
+    if agents.is_empty() { Err(CiliumError::None) } else { Ok(agents) }
+}
+
+/// The streams of flows of all nodes, as one.
+#[derive(Debug)]
+pub(crate) struct Observers {
+    sender: broadcast::Sender<Witness>,
+    listening: Vec<AbortHandle>,
+}
+
+impl Observers {
+    /// What is said from now on.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Witness> {
+        self.sender.subscribe()
+    }
+}
+
+impl Drop for Observers {
+    fn drop(&mut self) {
+        for task in &self.listening {
+            task.abort();
+        }
+    }
+}
+
+/// Listens to the flows of one node.
+struct Listener {
+    agents: Agents,
+    node: String,
+    sender: broadcast::Sender<Witness>,
+}
+
+impl Listener {
+    /// Listens on and on. Whenever the stream breaks, records may be missing, and that is said.
+    async fn listen(self) {
+        let mut again = tokio::time::interval(AGAIN);
+        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            again.tick().await;
+            let why = match self.stream().await {
+                Ok(()) => "the stream ended".to_owned(),
+                Err(error) => ztc_engine::chain(&error),
+            };
+            self.gap(&why);
+            // An agent that restarts comes back under another name.
+            if let Err(error) = self.agents.find_again().await {
+                self.gap(&ztc_engine::chain(&error));
+            }
+        }
+    }
+
+    async fn stream(&self) -> Result<(), CiliumError> {
+        let agent = self.agents.all().await.remove(&self.node).ok_or(CiliumError::None)?;
+        let command = [
+            "hubble",
+            "observe",
+            "--follow",
+            "--output",
+            "jsonpb",
+            "--type",
+            "drop",
+            "--type",
+            "policy-verdict",
+            "--type",
+            "l7",
+        ];
+        let mut stream = agent.follow(&self.agents.client, &command).await?;
+        let (mut lines, mut piece) = (LineSplitter::default(), vec![0; 64 * 1024]);
+        loop {
+            match stream.read(&mut piece).await {
+                Ok(0) | Err(_) => return Ok(()),
+                Ok(length) => lines.push(&piece[..length]),
+            }
+            loop {
+                match lines.next_line() {
+                    Ok(Some(line)) => self.hear(&String::from_utf8_lossy(&line)),
+                    Ok(None) => break,
+                    Err(error) => {
+                        self.gap(&error.to_string());
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn hear(&self, line: &str) {
+        match hubble::read(line) {
+            Ok(Record::Flow(flow)) => {
+                if let Some(evidence) = Evidence::from_hubble(&Arc::from(flow)) {
+                    self.say(Witness::Spoke(Arc::new(evidence)));
+                }
+            }
+            Ok(Record::Lost(count)) => self.gap(&format!("Hubble lost {count} records")),
+            Ok(Record::Other) => {}
+            Err(error) => self.gap(&format!("Hubble wrote what cannot be read: {error}: {line}")),
+        }
+    }
+
+    fn gap(&self, why: &str) {
+        self.say(Witness::Gap { reason: format!("flows on {}: {why}", self.node) });
+    }
+
+    fn say(&self, witness: Witness) {
+        // Between two lanes nobody listens.
+        self.sender.send(witness).ok();
+    }
+}

@@ -1,0 +1,267 @@
+//! Commands in containers, through API server, kubelet and runtime. No policy under test is on that way.
+//!
+//! The rules for a session, each learnt from a fault of exec streams: the process is owned for as long
+//! as the session lives; every read waits for the status as well, because a connection that breaks
+//! does not end the stream (kube 5.0.0, `remote_command.rs`); standard error is not asked for, because
+//! one pipe that nobody drains stops them all; and what is read to its end carries a mark of that end,
+//! because a stream can be cut without an error (kubernetes/kubernetes#124571).
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use kube::Client;
+use kube::api::{Api, AttachParams, AttachedProcess};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::time::timeout;
+use ztc_engine::fabric::Session;
+
+use crate::objects::{CONTAINER, SOCKET};
+
+/// What one read of a stream takes at most, bytes. The default of 1 KiB would be a bottleneck.
+const BUFFER: usize = 256 * 1024;
+
+/// How long a command may take that reads something.
+const CEILING: Duration = Duration::from_secs(20);
+
+/// What a command writes last, followed by its exit code.
+const END: &str = "ztc-end:";
+
+/// Why a command in a container did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// It could not be started.
+    #[error("cannot run `{command}` in {pod}")]
+    Open {
+        /// What.
+        command: String,
+        /// Where.
+        pod: String,
+        /// Why.
+        source: kube::Error,
+    },
+    /// Its output ended too early.
+    #[error("the output of `{command}` in {pod} was cut{}", status_clause(status.as_ref()))]
+    Cut {
+        /// What.
+        command: String,
+        /// Where.
+        pod: String,
+        /// What the runtime said, if it said something.
+        status: Option<String>,
+    },
+    /// It failed.
+    #[error("`{command}` in {pod} failed with code {code}: {said}")]
+    Failed {
+        /// What.
+        command: String,
+        /// Where.
+        pod: String,
+        /// Its exit code.
+        code: String,
+        /// What it wrote last.
+        said: String,
+    },
+    /// It took too long.
+    #[error("`{command}` in {pod} took longer than {} s", CEILING.as_secs())]
+    Ceiling {
+        /// What.
+        command: String,
+        /// Where.
+        pod: String,
+    },
+}
+
+fn status_clause(status: Option<&String>) -> String {
+    status.map_or_else(String::new, |it| format!(": {it}"))
+}
+
+/// A container.
+#[derive(Debug, Clone)]
+pub(crate) struct Container {
+    pub(crate) namespace: String,
+    pub(crate) pod: String,
+    pub(crate) name: String,
+}
+
+impl Container {
+    fn told(&self) -> String {
+        format!("{}/{}", self.namespace, self.pod)
+    }
+
+    /// Starts a command.
+    async fn start(
+        &self,
+        client: &Client,
+        command: &[&str],
+        stdin: bool,
+    ) -> Result<AttachedProcess, ExecError> {
+        let pods: Api<Pod> = Api::namespaced(client.clone(), &self.namespace);
+        let parameters = AttachParams::default()
+            .container(&self.name)
+            .stdin(stdin)
+            .stdout(true)
+            .stderr(false)
+            .max_stdout_buf_size(BUFFER)
+            .max_stdin_buf_size(BUFFER);
+        pods.exec(&self.pod, command.to_vec(), &parameters).await.map_err(|source| {
+            ExecError::Open { command: command.join(" "), pod: self.told(), source }
+        })
+    }
+
+    /// Runs a script of the shell to its end; what it wrote to standard output.
+    pub(crate) async fn run(&self, client: &Client, script: &str) -> Result<String, ExecError> {
+        let (command, pod) = (script.to_owned(), self.told());
+        match timeout(CEILING, self.run_to_end(client, script)).await {
+            Ok(result) => result,
+            Err(_elapsed) => Err(ExecError::Ceiling { command, pod }),
+        }
+    }
+
+    async fn run_to_end(&self, client: &Client, script: &str) -> Result<String, ExecError> {
+        let marked = format!("( {script} ) 2>&1; echo \"{END}$?\"");
+        let mut process = self.start(client, &["sh", "-c", &marked], false).await?;
+        let output = Output::of(&mut process);
+        let (bytes, status) = output.read_to_end().await;
+        process.abort();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let (said, code) = text.trim_end().rsplit_once(END).ok_or_else(|| ExecError::Cut {
+            command: script.to_owned(),
+            pod: self.told(),
+            status: status.and_then(|it| it.message),
+        })?;
+        if code == "0" {
+            return Ok(said.to_owned());
+        }
+        Err(ExecError::Failed {
+            command: script.to_owned(),
+            pod: self.told(),
+            code: code.to_owned(),
+            said: crate::program::tail(said),
+        })
+    }
+
+    /// Starts a command that writes on and on; its output, until it ends or the connection breaks.
+    pub(crate) async fn follow(
+        &self,
+        client: &Client,
+        command: &[&str],
+    ) -> Result<DuplexStream, ExecError> {
+        let mut process = self.start(client, command, false).await?;
+        let output = Output::of(&mut process);
+        let (ours, theirs) = tokio::io::duplex(BUFFER);
+        tokio::spawn(async move {
+            output.copy_to(theirs).await;
+            process.abort();
+        });
+        Ok(ours)
+    }
+}
+
+/// Opens a session with the agent in a pod of a world.
+pub(crate) async fn session(
+    client: &Client,
+    namespace: &str,
+    pod: &str,
+) -> Result<Session, ExecError> {
+    let container = Container {
+        namespace: namespace.to_owned(),
+        pod: pod.to_owned(),
+        name: CONTAINER.to_owned(),
+    };
+    let command = [crate::image::PROBE, "attach", "--socket", SOCKET];
+    let process = container.start(client, &command, true).await?;
+    Ok(bridge(process))
+}
+
+/// The streams of a process, as a session that ends when the process or its connection does.
+fn bridge(mut process: AttachedProcess) -> Session {
+    let stdin = process.stdin();
+    let output = Output::of(&mut process);
+    let (reader, written) = tokio::io::duplex(BUFFER);
+    let (writer, mut orders) = tokio::io::duplex(BUFFER);
+    tokio::spawn(async move {
+        let send = async {
+            if let Some(mut stdin) = stdin {
+                let mut piece = vec![0; BUFFER];
+                // It ends when the session is dropped; a process that does not take what it is
+                // told has ended, and the other half says so.
+                while let Ok(length @ 1..) = orders.read(&mut piece).await {
+                    if stdin.write_all(&piece[..length]).await.is_err() {
+                        break;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = output.copy_to(written) => {}
+            () = send => {}
+        }
+        // Dropping alone would leave the remote process to its fate until the next ping.
+        process.abort();
+    });
+    Session { reader: Box::new(reader), writer: Box::new(writer) }
+}
+
+/// The output of a process, and how it ends.
+struct Output {
+    stdout: Box<dyn tokio::io::AsyncRead + Send + Unpin>,
+    ending: Ending,
+}
+
+enum Ending {
+    /// Not yet.
+    Awaited(Pin<Box<dyn Future<Output = Option<Status>> + Send>>),
+    /// With this status; with none when the connection was lost.
+    Over(Option<Box<Status>>),
+}
+
+impl Output {
+    fn of(process: &mut AttachedProcess) -> Self {
+        let ended = process.take_status().expect("a new process has a status");
+        let stdout = process.stdout().expect("standard output was asked for");
+        Self { stdout: Box::new(stdout), ending: Ending::Awaited(Box::pin(ended)) }
+    }
+
+    /// The next bytes; none when the process has ended or the connection is lost. What has
+    /// arrived by then is read first.
+    async fn read(&mut self, piece: &mut [u8]) -> usize {
+        if let Ending::Awaited(ended) = &mut self.ending {
+            let status = tokio::select! {
+                biased;
+                read = self.stdout.read(piece) => return read.unwrap_or(0),
+                status = ended => status,
+            };
+            self.ending = Ending::Over(status.map(Box::new));
+        }
+        let rest = async { self.stdout.read(piece).await.unwrap_or(0) };
+        rest.now_or_never().unwrap_or(0)
+    }
+
+    async fn copy_to(mut self, mut sink: DuplexStream) {
+        let mut piece = vec![0; BUFFER];
+        loop {
+            let length = self.read(&mut piece).await;
+            if length == 0 || sink.write_all(&piece[..length]).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn read_to_end(mut self) -> (Vec<u8>, Option<Box<Status>>) {
+        let (mut bytes, mut piece) = (Vec::new(), vec![0; BUFFER]);
+        loop {
+            let length = self.read(&mut piece).await;
+            bytes.extend_from_slice(&piece[..length]);
+            if length == 0 {
+                let status = match self.ending {
+                    Ending::Over(status) => status,
+                    Ending::Awaited(_) => None,
+                };
+                return (bytes, status);
+            }
+        }
+    }
+}

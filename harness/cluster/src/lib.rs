@@ -1,0 +1,38 @@
+//! Real clusters: made with kind, or taken as they are.
+//!
+//! This room knows Docker, kind, helm, the API server and Cilium's own programs. It must not know what a
+//! case expects, nor how a result is shown. What it reads of other programs is parsed by pure
+//! functions that are tested with recorded outputs.
+#![forbid(unsafe_code)]
+
+mod api;
+mod bundle;
+mod cilium;
+mod diagnosis;
+mod docker;
+mod exec;
+mod fabric;
+mod image;
+mod kind;
+mod lease;
+mod objects;
+mod outside;
+mod pods;
+mod probe;
+mod program;
+mod provision;
+mod realised;
+
+pub use api::ApiError;
+pub use bundle::{Bundle, BundleError};
+pub use cilium::CiliumError;
+pub use docker::DockerError;
+pub use exec::ExecError;
+pub use fabric::RealCluster;
+pub use image::ImageError;
+pub use lease::LeaseError;
+pub use outside::OutsideError;
+pub use probe::ProbeError;
+pub use program::ProgramError;
+pub use provision::{Folders, Progress, ProvisionError, Provisioner, Ready};
+pub use realised::OutputError;

@@ -1,0 +1,256 @@
+//! The objects that a world is made of in a real cluster.
+//!
+//! Pure: it says what is to be applied and applies nothing. Pods run under the restricted profile of pod
+//! security: no privileges, no root, nothing of the node.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use ztc_model::world::{Born, KubeService, NodeSlot, Pod, ServiceProtocol, Speaks, World};
+use ztc_wire::{AGENT_ENV, AgentConfig, FirstRun, Zone};
+
+/// The label that tells who made an object.
+pub(crate) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "ztc");
+/// The label that tells which run applied a policy.
+pub(crate) const RUN: &str = "ztc.dev/run";
+/// The label that tells to which world an object belongs.
+pub(crate) const WORLD: &str = "ztc.dev/world";
+
+/// The container of a pod.
+pub(crate) const CONTAINER: &str = "agent";
+
+/// Where the agent listens for sessions. The folder is a volume in memory: the image has none.
+const SOCKET_DIR: &str = "/run/ztc";
+/// Its socket.
+pub(crate) const SOCKET: &str = "/run/ztc/agent.sock";
+
+/// Any user but root will do.
+const USER: i64 = 65_532;
+
+/// Namespaces that every cluster has; a world uses them and never makes or deletes them.
+const GIVEN_NAMESPACES: [&str; 5] =
+    ["default", "kube-system", "kube-public", "kube-node-lease", "istio-system"];
+
+/// What all objects of a world have in common.
+///
+/// The run is not part of it: a world outlives it, and labels of namespaces and pods are labels of
+/// Cilium's identities, so a label that changed would change who everybody is.
+#[derive(Debug, Clone)]
+pub(crate) struct Setting {
+    /// The reference of the probe's image.
+    pub(crate) image: String,
+    /// The names of the nodes of both slots.
+    pub(crate) nodes: BTreeMap<NodeSlot, String>,
+}
+
+impl Setting {
+    fn labels(world: &World) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            (MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned()),
+            (WORLD.to_owned(), world.world.clone()),
+        ])
+    }
+
+    fn metadata(world: &World, namespace: Option<&str>, name: &str) -> Value {
+        let mut metadata = json!({ "name": name, "labels": Self::labels(world) });
+        if let Some(namespace) = namespace {
+            metadata["namespace"] = namespace.into();
+        }
+        metadata
+    }
+}
+
+/// The namespaces that a world makes.
+pub(crate) fn own_namespaces(world: &World) -> impl Iterator<Item = &str> {
+    let names = world.namespaces.iter().map(|it| it.name.as_str());
+    names.filter(|name| !GIVEN_NAMESPACES.contains(name))
+}
+
+/// Everything of a world that has to exist before its pods, in the order in which it is applied.
+pub(crate) fn before_pods(world: &World) -> Vec<Value> {
+    let own: BTreeSet<&str> = own_namespaces(world).collect();
+    let namespaces = world.namespaces.iter().filter(|it| own.contains(it.name.as_str()));
+    let namespaces = namespaces.map(|namespace| {
+        let mut metadata = Setting::metadata(world, None, &namespace.name);
+        for (key, value) in &namespace.labels {
+            metadata["labels"][key] = value.as_str().into();
+        }
+        metadata["labels"]["pod-security.kubernetes.io/enforce"] = "restricted".into();
+        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata })
+    });
+    let accounts: BTreeSet<(&str, &str)> = world
+        .pods
+        .iter()
+        .map(|pod| (pod.namespace.as_str(), pod.service_account.as_str()))
+        .filter(|(_, name)| *name != "default")
+        .collect();
+    let accounts = accounts.into_iter().map(|(namespace, name)| {
+        let metadata = Setting::metadata(world, Some(namespace), name);
+        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata })
+    });
+    let services = world.services.iter().map(|it| service(world, it));
+    namespaces.chain(accounts).chain(services).collect()
+}
+
+/// The pods that are made with the world.
+pub(crate) fn pods(world: &World, setting: &Setting, zone: &Zone) -> Vec<Value> {
+    let pods = world.pods.iter().filter(|pod| pod.born == Born::WithTheWorld);
+    pods.map(|it| pod(world, setting, zone, it, Vec::new())).collect()
+}
+
+fn service(world: &World, service: &KubeService) -> Value {
+    let ports = service.ports.iter().map(|port| {
+        let protocol = match port.protocol {
+            ServiceProtocol::Tcp => "TCP",
+            ServiceProtocol::Udp => "UDP",
+        };
+        json!({
+            "name": format!("{}-{}", protocol.to_lowercase(), port.port),
+            "port": port.port,
+            "targetPort": port.target_port.unwrap_or(port.port),
+            "protocol": protocol,
+        })
+    });
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": Setting::metadata(world, Some(&service.namespace), &service.name),
+        "spec": { "selector": service.selector, "ports": ports.collect::<Vec<_>>() },
+    })
+}
+
+/// A pod; its agent sends `first` from its first instant on.
+///
+/// # Panics
+/// Never: the configuration of an agent has nothing that JSON cannot say.
+pub(crate) fn pod(
+    world: &World,
+    setting: &Setting,
+    zone: &Zone,
+    pod: &Pod,
+    first: Vec<FirstRun>,
+) -> Value {
+    let config = AgentConfig {
+        name: pod.reference().to_string(),
+        socket: SOCKET.into(),
+        resolv_conf: "/etc/resolv.conf".into(),
+        serve: pod.serves.iter().map(|port| port.service(zone)).collect(),
+        first,
+    };
+    let config = config.to_json().expect("an agent's configuration has text keys");
+    let mut metadata = Setting::metadata(world, Some(&pod.namespace), &pod.name);
+    for (key, value) in &pod.labels {
+        metadata["labels"][key] = value.as_str().into();
+    }
+    let mut container = json!({
+        "name": CONTAINER,
+        "image": setting.image,
+        // It is put into the nodes; no registry has it.
+        "imagePullPolicy": "Never",
+        "env": [{ "name": AGENT_ENV, "value": config }],
+        "ports": ports(pod),
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "capabilities": { "drop": ["ALL"] },
+            "readOnlyRootFilesystem": true,
+        },
+        "volumeMounts": [{ "name": "run", "mountPath": SOCKET_DIR }],
+    });
+    if let Some(port) = pod.readiness {
+        container["readinessProbe"] = json!({
+            "httpGet": { "path": "/", "port": port },
+            "periodSeconds": 1,
+            "timeoutSeconds": 1,
+            "failureThreshold": 1,
+        });
+    }
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": {
+            "nodeSelector": { "kubernetes.io/hostname": setting.nodes.get(&pod.node) },
+            "tolerations": [{ "operator": "Exists" }],
+            "serviceAccountName": pod.service_account,
+            "automountServiceAccountToken": false,
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 1,
+            "securityContext": {
+                "runAsNonRoot": true,
+                "runAsUser": USER,
+                "fsGroup": USER,
+                "seccompProfile": { "type": "RuntimeDefault" },
+            },
+            "containers": [container],
+            "volumes": [{ "name": "run", "emptyDir": { "medium": "Memory" } }],
+        },
+    })
+}
+
+fn ports(pod: &Pod) -> Vec<Value> {
+    let transports = |speaks| match speaks {
+        Speaks::Tcp | Speaks::Http => &["TCP"][..],
+        Speaks::Udp => &["UDP"],
+        Speaks::Dns => &["UDP", "TCP"],
+    };
+    let all = pod.serves.iter().flat_map(|port| {
+        transports(port.speaks).iter().map(move |protocol| {
+            let mut container_port = json!({ "containerPort": port.port, "protocol": protocol });
+            if let Some(name) = &port.name {
+                container_port["name"] = name.as_str().into();
+            }
+            container_port
+        })
+    });
+    all.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn world() -> World {
+        let text = "\
+world: small
+about: One pod.
+namespaces: [{ name: zt-pay, labels: { team: pay } }, { name: kube-system }]
+pods:
+  - namespace: zt-pay
+    name: ledger
+    node: b
+    labels: { app: ledger }
+    serviceAccount: ledger
+    serves: [{ speaks: http, port: 8080, name: http }, { speaks: dns, port: 5353 }]
+    readiness: 8080
+  - { namespace: zt-pay, name: late, node: a, born: in-a-case }
+services:
+  - { namespace: zt-pay, name: ledger, selector: { app: ledger }, ports: [{ port: 80, targetPort: 8080 }] }
+";
+        ztc_model::suite::world(&ztc_model::yaml::Source::new("small.yaml", text)).unwrap()
+    }
+
+    fn setting() -> Setting {
+        Setting {
+            image: "ztc.local/probe:1".to_owned(),
+            nodes: BTreeMap::from([
+                (NodeSlot::A, "one".to_owned()),
+                (NodeSlot::B, "two".to_owned()),
+            ]),
+        }
+    }
+
+    #[test]
+    fn a_world_is_made_of_these_objects() {
+        let mut objects = before_pods(&world());
+        objects.extend(pods(&world(), &setting(), &Zone::default()));
+        let text = serde_json::to_string_pretty(&objects).unwrap();
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_namespace_that_every_cluster_has_is_not_made() {
+        let objects = before_pods(&world());
+        assert!(objects.iter().all(|it| it["metadata"]["name"] != "kube-system"));
+        assert_eq!(own_namespaces(&world()).collect::<Vec<_>>(), ["zt-pay"]);
+    }
+}

@@ -1,0 +1,182 @@
+//! The pods of a world as the API server tells of them: watched, not asked for.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use kube::api::Api;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::{WatchStreamExt, watcher};
+use tokio::task::AbortHandle;
+use ztc_engine::fabric::Readiness;
+use ztc_model::world::PodRef;
+
+use crate::objects::{CONTAINER, MANAGED_BY, WORLD};
+
+/// The pods of one world, kept up to date by a watch that is opened again when it breaks.
+#[derive(Debug)]
+pub(crate) struct Pods {
+    store: Store<Pod>,
+    watching: AbortHandle,
+}
+
+impl Pods {
+    /// Watches the pods of a world from now on; the first list has been read.
+    pub(crate) async fn watch(client: &Client, world: &str) -> Self {
+        let selector = format!("{}={},{WORLD}={world}", MANAGED_BY.0, MANAGED_BY.1);
+        let config = watcher::Config::default().labels(&selector);
+        let (store, writer) = reflector::store();
+        let stream = watcher(Api::<Pod>::all(client.clone()), config)
+            .default_backoff()
+            .reflect(writer)
+            .for_each(|_event| async {});
+        let watching = tokio::spawn(stream).abort_handle();
+        // The writer lives as long as the task, and the task as long as this.
+        store.wait_until_ready().await.ok();
+        Self { store, watching }
+    }
+
+    /// All pods that are not going away.
+    pub(crate) fn all(&self) -> BTreeMap<PodRef, Arc<Pod>> {
+        let living = self.store.state().into_iter();
+        living
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .map(|pod| (reference(&pod), pod))
+            .collect()
+    }
+
+    /// The pod of that name, whether it is going away or not.
+    pub(crate) fn any(&self, pod: &PodRef) -> Option<Arc<Pod>> {
+        self.store.state().into_iter().find(|it| reference(it) == *pod)
+    }
+
+    /// The pod of that name that is not going away.
+    pub(crate) fn get(&self, pod: &PodRef) -> Option<Arc<Pod>> {
+        self.all().remove(pod)
+    }
+
+    /// The name of the pod with that address.
+    pub(crate) fn at(&self, address: IpAddr) -> Option<PodRef> {
+        self.all().into_iter().find(|(_, pod)| self::address(pod) == Some(address)).map(|it| it.0)
+    }
+}
+
+impl Drop for Pods {
+    fn drop(&mut self) {
+        self.watching.abort();
+    }
+}
+
+/// The name of a pod.
+pub(crate) fn reference(pod: &Pod) -> PodRef {
+    PodRef {
+        namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+        name: pod.metadata.name.clone().unwrap_or_default(),
+    }
+}
+
+/// The address of a pod; nothing while it has none.
+pub(crate) fn address(pod: &Pod) -> Option<IpAddr> {
+    pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
+}
+
+/// What kubelet says of a pod, and why it is not ready.
+pub(crate) fn readiness(pod: &Pod) -> Readiness {
+    let conditions = pod.status.iter().flat_map(|it| it.conditions.iter().flatten());
+    let ready = conditions.clone().find(|it| it.type_ == "Ready");
+    let is_ready = ready.is_some_and(|it| it.status == "True");
+    let message = (!is_ready).then(|| {
+        waiting(pod)
+            .or_else(|| ready.and_then(|it| it.message.clone()))
+            .or_else(|| pod.status.as_ref()?.phase.clone())
+            .unwrap_or_else(|| "kubelet has said nothing of it".to_owned())
+    });
+    Readiness { ready: is_ready, probes: None, message }
+}
+
+/// Whether the agent of a pod runs.
+pub(crate) fn is_running(pod: &Pod) -> bool {
+    let statuses = pod.status.iter().flat_map(|it| it.container_statuses.iter().flatten());
+    statuses
+        .filter(|it| it.name == CONTAINER)
+        .any(|it| it.state.as_ref().is_some_and(|state| state.running.is_some()))
+}
+
+/// Why the agent of a pod waits or has ended.
+fn waiting(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
+    let state = status.state.as_ref()?;
+    if let Some(ended) = &state.terminated {
+        let reason = ended.reason.as_deref().unwrap_or("no reason");
+        return Some(format!("its agent ended with code {} ({reason})", ended.exit_code));
+    }
+    let waiting = state.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref().unwrap_or("no reason");
+    Some(match &waiting.message {
+        Some(message) => format!("its agent waits: {reason}: {message}"),
+        None => format!("its agent waits: {reason}"),
+    })
+}
+
+/// How many readiness probes of a pod kubelet has concluded, out of its `/metrics/probes`.
+///
+/// Kubelet counts each result under `prober_probe_total`; the pod's uid tells it from one of the same
+/// name before.
+pub(crate) fn concluded_probes(metrics: &str, uid: &str) -> u64 {
+    let uid = format!("pod_uid=\"{uid}\"");
+    let lines = metrics.lines().filter(|line| {
+        line.starts_with("prober_probe_total{")
+            && line.contains("probe_type=\"Readiness\"")
+            && line.contains(&uid)
+    });
+    let counts = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+    // Counters are whole numbers in the form of floats.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+    counts.map(|count| count as u64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const METRICS: &str = "\
+# HELP prober_probe_total [BETA] Cumulative number of a liveness, readiness or startup probe
+# TYPE prober_probe_total counter
+prober_probe_total{container=\"agent\",namespace=\"zt-pay\",pod=\"ledger\",pod_uid=\"one\",probe_type=\"Readiness\",result=\"failed\"} 2
+prober_probe_total{container=\"agent\",namespace=\"zt-pay\",pod=\"ledger\",pod_uid=\"one\",probe_type=\"Readiness\",result=\"successful\"} 40
+prober_probe_total{container=\"agent\",namespace=\"zt-pay\",pod=\"ledger\",pod_uid=\"two\",probe_type=\"Readiness\",result=\"successful\"} 7
+prober_probe_total{container=\"agent\",namespace=\"zt-pay\",pod=\"ledger\",pod_uid=\"one\",probe_type=\"Liveness\",result=\"successful\"} 99
+";
+
+    #[test]
+    fn the_probes_of_one_pod_are_counted_whatever_their_result() {
+        assert_eq!(concluded_probes(METRICS, "one"), 42);
+        assert_eq!(concluded_probes(METRICS, "three"), 0);
+    }
+
+    fn pod(status: &serde_json::Value) -> Pod {
+        serde_json::from_value(serde_json::json!({ "metadata": {}, "status": status })).unwrap()
+    }
+
+    #[test]
+    fn a_pod_that_is_not_ready_says_why() {
+        let starting = pod(&serde_json::json!({ "phase": "Pending", "containerStatuses": [{
+            "name": "agent", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "state": { "waiting": { "reason": "ErrImageNeverPull" } },
+        }]}));
+        let readiness = readiness(&starting);
+        assert!(!readiness.ready && !is_running(&starting));
+        assert_eq!(readiness.message.as_deref(), Some("its agent waits: ErrImageNeverPull"));
+    }
+
+    #[test]
+    fn a_ready_pod_needs_no_message() {
+        let ready =
+            pod(&serde_json::json!({ "conditions": [{ "type": "Ready", "status": "True" }] }));
+        let readiness = readiness(&ready);
+        assert!(readiness.ready && readiness.message.is_none());
+    }
+}

@@ -1,0 +1,80 @@
+//! What a profile says of a real cluster.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// A real cluster: its versions, and how it is put together.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClusterSpec {
+    /// The version of Kubernetes, such as `1.36.3`. It is compared with what the API server says.
+    pub kubernetes: String,
+    /// The image of the nodes; that of a bundle, else `kindest/node` in the version above.
+    #[serde(default)]
+    pub node_image: Option<String>,
+    /// How many nodes, at least 2: paths on the same and on another node both have to exist.
+    pub nodes: usize,
+    /// The families of addresses.
+    pub ip_family: IpFamily,
+    /// Who serves the addresses of services.
+    pub kube_proxy: KubeProxy,
+    /// The version of Cilium, such as `1.20.2`.
+    pub cilium: String,
+    /// Values for Cilium's chart, a file beside the profile's.
+    #[serde(default)]
+    pub cilium_values: Option<PathBuf>,
+    /// Istio ambient; none where the cluster has no mesh.
+    #[serde(default)]
+    pub mesh: Option<MeshSpec>,
+}
+
+/// Istio ambient in a real cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MeshSpec {
+    /// The version of Istio.
+    pub istio: String,
+    /// The version of the Gateway API's resource definitions.
+    pub gateway_api: String,
+    /// Values for istiod's chart, a file beside the profile's.
+    #[serde(default)]
+    pub istiod_values: Option<PathBuf>,
+    /// Values for the chart of ztunnel, a file beside the profile's.
+    #[serde(default)]
+    pub ztunnel_values: Option<PathBuf>,
+}
+
+/// The families of addresses that pods and services have, in the words of kind's configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum IpFamily {
+    /// IPv4 alone.
+    Ipv4,
+    /// IPv6 alone.
+    Ipv6,
+    /// Both.
+    Dual,
+}
+
+impl IpFamily {
+    /// The word of kind's configuration for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+            Self::Dual => "dual",
+        }
+    }
+}
+
+/// Who serves the addresses of services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum KubeProxy {
+    /// kube-proxy.
+    Kept,
+    /// Cilium, and no kube-proxy is installed.
+    Replaced,
+}
