@@ -41,7 +41,12 @@ impl Project {
     }
 
     pub(crate) fn ztc(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ztc"));
+        self.command(env!("CARGO_BIN_EXE_ztc").as_ref(), args)
+    }
+
+    /// A program in the project's folder, on the profile and with the faults that it names itself.
+    pub(crate) fn command(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(args).current_dir(self.folder.path()).env("NO_COLOR", "1");
         command.env_remove("ZTC_CLUSTER").env_remove("ZTC_LAB_FAULT");
         command
@@ -64,7 +69,8 @@ impl Project {
         ztc_report::jsonl::read(BufReader::new(file)).map(Result::unwrap).collect()
     }
 
-    fn reports(&self) -> Vec<CaseReport> {
+    /// The reports of the cases of the last run.
+    pub(crate) fn reports(&self) -> Vec<CaseReport> {
         let finished = |event: Event| match event.kind {
             EventKind::CaseFinished(report) => Some(*report),
             _ => None,
