@@ -134,7 +134,9 @@ fn write_cell(page: &mut Page, cell: &CellReport) {
         page.paragraph("  proof     ", Tone::Plain, proof);
     }
     page.paragraph("  samples   ", Tone::Plain, &samples(cell));
-    if let Some(ms) = cell.time_to_enforce_ms {
+    // What leaks is not enforced.
+    let leaked = matches!(cell.verdict, Verdict::Fail(Failure::FailOpen { .. }));
+    if let Some(ms) = cell.time_to_enforce_ms.filter(|_| !leaked) {
         let enforced = format!("{} after the policies were accepted", milliseconds(ms));
         page.paragraph("  enforced  ", Tone::Plain, &enforced);
     }

@@ -127,7 +127,11 @@ fn run(args: &Arguments, plan: Plan, ground: &Ground) -> ExitCode {
         .map(|selected| {
             let (execution, handle) = (Arc::clone(&execution), runtime.handle().clone());
             trial(&selected.clone(), &profile, move || {
-                judge(&selected, handle.block_on(execution.run(&selected)), execution.folder())
+                // One that is asked for although it is ignored.
+                if let Some(lacks) = &selected.lacks {
+                    return Err(Failed::from(lacks));
+                }
+                judge(handle.block_on(execution.run(&selected)), execution.folder())
             })
         })
         .collect();
@@ -147,11 +151,10 @@ fn run(args: &Arguments, plan: Plan, ground: &Ground) -> ExitCode {
     }
 }
 
-fn judge(selected: &Selected, report: Option<CaseReport>, folder: &Path) -> Result<(), Failed> {
-    match (report, &selected.lacks) {
-        (_, Some(lacks)) => Err(Failed::from(lacks)),
-        (None, None) => Err(Failed::from("not run: the run was interrupted")),
-        (Some(report), None) if report.verdict == Verdict::Pass => Ok(()),
-        (Some(report), None) => Err(Failed::from(ztc_report::failure_text(&report, Some(folder)))),
+fn judge(report: Option<CaseReport>, folder: &Path) -> Result<(), Failed> {
+    match report {
+        None => Err(Failed::from("not run: the run was interrupted")),
+        Some(report) if report.verdict == Verdict::Pass => Ok(()),
+        Some(report) => Err(Failed::from(ztc_report::failure_text(&report, Some(folder)))),
     }
 }
