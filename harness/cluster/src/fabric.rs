@@ -29,6 +29,7 @@ use crate::exec;
 use crate::objects::{self, Setting};
 use crate::outside::{Hosts, Outside, OutsideError};
 use crate::pods::{self, Pods, concluded_probes};
+use crate::preflight::{Finding, Seen, findings};
 use crate::provision::Ready;
 
 /// The address that Istio gives to kubelet's probes of ambient pods (`HOST_PROBE_SNAT_IP`, `cni/README.md`).
@@ -81,6 +82,16 @@ impl RealCluster {
     pub async fn new(ready: Ready) -> Result<Self, CiliumError> {
         let agents = Agents::find(ready.client.clone()).await?;
         Ok(Self { ready: Arc::new(ready), agents })
+    }
+
+    /// What would make verdicts wrong or impossible, what blocks first.
+    ///
+    /// # Errors
+    /// When the cluster does not let itself be looked at.
+    pub async fn findings(&self) -> Result<Vec<Finding>, CiliumError> {
+        let Ready { client, spec, has_mesh, .. } = &*self.ready;
+        let seen = Seen::gather(client, &self.agents).await?;
+        Ok(findings(&seen, spec, *has_mesh))
     }
 }
 

@@ -169,6 +169,7 @@ pub struct Ready {
     pub(crate) image: String,
     pub(crate) run: String,
     pub(crate) has_mesh: bool,
+    pub(crate) spec: ClusterSpec,
     _lease: Lease,
 }
 
@@ -278,6 +279,7 @@ impl Provisioner {
             image: archive.reference,
             run: run.to_owned(),
             has_mesh,
+            spec: self.spec.clone(),
             _lease: lease,
         })
     }

@@ -46,6 +46,8 @@ enum Command {
     },
     /// Make the cluster of a profile, or finish one that was begun, and keep it for runs to come.
     Up(Place),
+    /// Look whether a run on a cluster would mean something, and say what to do if not.
+    Doctor(Place),
     /// Delete the cluster of a profile, and everything outside it that was made for it.
     Down(Place),
     /// Write the JSON Schemas of suites, worlds, profiles and reports.
@@ -89,6 +91,7 @@ pub fn main() -> ExitCode {
         Command::List(selection) => list(&selection).into(),
         Command::Run { selection, verbose } => run(&selection, verbose),
         Command::Up(place) => up(&place).into(),
+        Command::Doctor(place) => doctor(&place).into(),
         Command::Down(place) => down(&place).into(),
         Command::Schema { out } => write_schemas(&out).into(),
     }
@@ -182,27 +185,43 @@ fn block_on(work: impl Future<Output = ExitStatus>) -> ExitStatus {
 }
 
 fn up(place: &Place) -> ExitStatus {
-    block_on(async {
-        match place.ground(&Project::find()) {
-            Ok(ground) => match ground.up(&run_name()).await {
-                Ok(()) => ExitStatus::Pass,
-                Err(error) => trouble(&error),
-            },
-            Err(error) => trouble(&error),
-        }
+    on_ground(place, async |ground| {
+        ground.up(&run_name()).await?;
+        Ok(ExitStatus::Pass)
     })
 }
 
 fn down(place: &Place) -> ExitStatus {
-    block_on(async {
-        match place.ground(&Project::find()) {
-            Ok(ground) => match ground.down().await {
-                Ok(()) => ExitStatus::Pass,
-                Err(error) => trouble(&error),
-            },
-            Err(error) => trouble(&error),
-        }
+    on_ground(place, async |ground| {
+        ground.down().await?;
+        Ok(ExitStatus::Pass)
     })
+}
+
+fn doctor(place: &Place) -> ExitStatus {
+    on_ground(place, async |ground| {
+        let findings = ground.findings(&run_name()).await?;
+        for finding in &findings {
+            terminal::say(&finding.to_string());
+        }
+        if findings.iter().any(|it| it.blocks) {
+            return Ok(ExitStatus::Inconclusive);
+        }
+        terminal::say("a run on this cluster would mean something");
+        Ok(ExitStatus::Pass)
+    })
+}
+
+/// Does something with the ground of a place.
+fn on_ground(
+    place: &Place,
+    work: impl AsyncFnOnce(Ground) -> Result<ExitStatus, GroundError>,
+) -> ExitStatus {
+    let ground = match place.ground(&Project::find()) {
+        Ok(ground) => ground,
+        Err(error) => return trouble(&error),
+    };
+    block_on(async { work(ground).await.unwrap_or_else(|error| trouble(&error)) })
 }
 
 fn trouble(error: &GroundError) -> ExitStatus {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use ztc_cluster::{
-    Bundle, BundleError, CiliumError, Folders, ProvisionError, Provisioner, RealCluster,
+    Bundle, BundleError, CiliumError, Finding, Folders, ProvisionError, Provisioner, RealCluster,
 };
 use ztc_engine::event::ExitStatus;
 use ztc_engine::fabric::Fabric;
@@ -37,6 +37,12 @@ pub enum GroundError {
     /// The cluster did not get ready.
     #[error("the cluster is not ready")]
     Provision(#[source] Box<ProvisionError>),
+    /// The cluster is such that verdicts would be wrong or impossible.
+    #[error("the cluster is not fit for a run; `ztc doctor` looks again\n{findings}")]
+    Unfit {
+        /// Everything that was found.
+        findings: String,
+    },
     /// The cluster has no Cilium that answers.
     #[error("the cluster cannot be used")]
     Cilium(#[from] CiliumError),
@@ -49,7 +55,7 @@ impl GroundError {
             Self::Project(_) | Self::Bundle(_) | Self::Lab(_) | Self::Profile(_) => {
                 ExitStatus::Usage
             }
-            Self::Provision(_) | Self::Cilium(_) => ExitStatus::Inconclusive,
+            Self::Provision(_) | Self::Cilium(_) | Self::Unfit { .. } => ExitStatus::Inconclusive,
         }
     }
 }
@@ -125,7 +131,23 @@ impl Ground {
                 let ready = self.provisioner()?.up(run).await;
                 let ready = ready.map_err(|error| GroundError::Provision(Box::new(error)))?;
                 let fabric = RealCluster::new(ready).await?;
+                require_fit(&fabric.findings().await?)?;
                 Ok(ReadyGround { fabric: Arc::new(fabric), faults: None })
+            }
+        }
+    }
+
+    /// Looks whether a run on the cluster would mean something; the lab always would.
+    ///
+    /// # Errors
+    /// Why the cluster cannot be looked at.
+    pub async fn findings(&self, run: &str) -> Result<Vec<Finding>, GroundError> {
+        match self.profile.fabric {
+            FabricKind::Lab => Ok(Vec::new()),
+            FabricKind::Kind => {
+                let ready = self.provisioner()?.up(run).await;
+                let ready = ready.map_err(|error| GroundError::Provision(Box::new(error)))?;
+                Ok(RealCluster::new(ready).await?.findings().await?)
             }
         }
     }
@@ -155,11 +177,24 @@ impl Ground {
         }
     }
 
-    /// What makes and unmakes its cluster.
     fn provisioner(&self) -> Result<Provisioner, GroundError> {
         let (profile, bundle) = (self.profile.clone(), self.bundle.clone());
         let progress = Arc::new(|line: &str| terminal::trouble(line));
         let folders = Folders { root: self.root.clone(), sources: Project::sources() };
         Provisioner::new(folders, profile, bundle, progress).map_err(GroundError::Profile)
     }
+}
+
+/// Warnings are said; what blocks ends the run before anything is concluded.
+fn require_fit(findings: &[Finding]) -> Result<(), GroundError> {
+    let (blocking, warnings): (Vec<&Finding>, Vec<&Finding>) =
+        findings.iter().partition(|it| it.blocks);
+    for warning in warnings {
+        terminal::trouble(&warning.to_string());
+    }
+    if blocking.is_empty() {
+        return Ok(());
+    }
+    let findings: Vec<String> = blocking.iter().map(ToString::to_string).collect();
+    Err(GroundError::Unfit { findings: findings.join("\n") })
 }

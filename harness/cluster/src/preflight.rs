@@ -1,0 +1,361 @@
+//! What has to be true of a cluster before anything is concluded from it: checked before every run.
+//!
+//! Gathering does I/O; judging is pure, over what was gathered. Each finding says what would go wrong, and what to do.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Client;
+use kube::api::{Api, ListParams};
+use ztc_engine::profile::ClusterSpec;
+
+use crate::api::ApiError;
+use crate::cilium::{Agents, CiliumError, NAMESPACE};
+
+/// The `ConfigMap` that Cilium's agents read.
+const CONFIG: &str = "cilium-config";
+
+/// The definitions without which policies cannot be applied.
+const POLICY_DEFINITIONS: [&str; 2] =
+    ["ciliumnetworkpolicies.cilium.io", "ciliumclusterwidenetworkpolicies.cilium.io"];
+/// The one without which there are no waypoints.
+const GATEWAY_DEFINITION: &str = "gateways.gateway.networking.k8s.io";
+
+/// Something about a cluster that would make verdicts wrong or impossible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Whether a run must not start.
+    pub blocks: bool,
+    /// What was found.
+    pub found: String,
+    /// What would go wrong.
+    pub consequence: &'static str,
+    /// What to do about it.
+    pub fix: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { blocks, found, consequence, fix } = self;
+        let word = if *blocks { "error" } else { "warning" };
+        write!(f, "{word}: {found}\n  what would go wrong: {consequence}\n  what to do: {fix}")
+    }
+}
+
+/// What was seen of a cluster.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    /// The version of the API server, such as `1.36.3`.
+    pub(crate) kubernetes: String,
+    /// By node, the version of its Cilium agent.
+    pub(crate) cilium: BTreeMap<String, String>,
+    /// What Cilium's agents are configured with.
+    pub(crate) config: BTreeMap<String, String>,
+    /// The endpoints in policy audit mode, in words.
+    pub(crate) audited: Vec<String>,
+    /// By node, what Hubble says of itself.
+    pub(crate) hubble: BTreeMap<String, String>,
+    /// The names of the resource definitions.
+    pub(crate) definitions: Vec<String>,
+}
+
+impl Seen {
+    /// Looks at a cluster.
+    pub(crate) async fn gather(client: &Client, agents: &Agents) -> Result<Self, CiliumError> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |source| ApiError::Read { what, source }
+        };
+        let version =
+            client.apiserver_version().await.map_err(failed("the API server's version"))?;
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
+        let config = maps.get_opt(CONFIG).await.map_err(failed("Cilium's configuration"))?;
+        let definitions = Api::<CustomResourceDefinition>::all(client.clone())
+            .list_metadata(&ListParams::default())
+            .await
+            .map_err(failed("the resource definitions"))?;
+        let states = agents.states().await?;
+        let audited = states.iter().flat_map(|(node, state)| {
+            let audited = state.endpoints.iter().filter(|it| it.audit);
+            audited.map(move |it| format!("endpoint {} on {node}", it.id))
+        });
+        let hubble = agents.run("hubble status || true").await?;
+        let versions = agents.run("cilium-dbg version").await?;
+        Ok(Self {
+            kubernetes: version.git_version.trim_start_matches('v').to_owned(),
+            cilium: versions.into_iter().map(|(node, it)| (node, daemon_version(&it))).collect(),
+            config: config.and_then(|it| it.data).unwrap_or_default(),
+            audited: audited.collect(),
+            hubble,
+            definitions: definitions.items.into_iter().filter_map(|it| it.metadata.name).collect(),
+        })
+    }
+
+    fn set(&self, key: &str) -> Option<&str> {
+        self.config.get(key).map(String::as_str)
+    }
+}
+
+/// The version of the agent itself, out of `cilium-dbg version`: a line `Daemon: 1.20.2 ...`.
+fn daemon_version(output: &str) -> String {
+    let line = output.lines().find_map(|line| line.strip_prefix("Daemon:"));
+    line.and_then(|it| it.split_whitespace().next()).unwrap_or("unknown").to_owned()
+}
+
+/// Everything that is wrong with a cluster for this profile, what blocks first.
+pub(crate) fn findings(seen: &Seen, spec: &ClusterSpec, has_mesh: bool) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = [
+        versions(seen, spec),
+        definitions(seen, has_mesh),
+        enforcement(seen),
+        evidence(seen),
+        if has_mesh { ambient(seen) } else { Vec::new() },
+    ]
+    .concat();
+    findings.sort_by_key(|it| !it.blocks);
+    findings
+}
+
+fn blocking(found: String, consequence: &'static str, fix: impl Into<String>) -> Finding {
+    Finding { blocks: true, found, consequence, fix: fix.into() }
+}
+
+fn versions(seen: &Seen, spec: &ClusterSpec) -> Vec<Finding> {
+    let others = seen.cilium.iter().filter(|(_, version)| **version != spec.cilium);
+    let cilium = others.map(|(node, version)| {
+        (format!("Cilium on {node} is {version}, the profile says {}", spec.cilium), "cilium")
+    });
+    let kubernetes = (seen.kubernetes != spec.kubernetes).then(|| {
+        let (found, wanted) = (&seen.kubernetes, &spec.kubernetes);
+        (format!("Kubernetes is {found}, the profile says {wanted}"), "kubernetes")
+    });
+    let consequence = "results would be reported for a version that was not tested";
+    kubernetes
+        .into_iter()
+        .chain(cilium)
+        .map(|(found, key)| {
+            blocking(
+                found,
+                consequence,
+                format!("correct `{key}` in the profile, or `ztc down` and up again"),
+            )
+        })
+        .collect()
+}
+
+fn definitions(seen: &Seen, has_mesh: bool) -> Vec<Finding> {
+    let gateway = has_mesh.then_some(GATEWAY_DEFINITION);
+    let wanted = POLICY_DEFINITIONS.into_iter().chain(gateway);
+    wanted
+        .filter(|name| !seen.definitions.iter().any(|it| it == name))
+        .map(|name| {
+            blocking(
+                format!("there is no resource definition {name}"),
+                "objects of this kind could not be applied",
+                "install Cilium, or the Gateway API, as the profile describes it",
+            )
+        })
+        .collect()
+}
+
+/// Whether policies are enforced at all.
+fn enforcement(seen: &Seen) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let nothing = "policies would be evaluated and not enforced: every denial would leak";
+    if seen.set("policy-audit-mode") == Some("true") || !seen.audited.is_empty() {
+        let whom = match seen.audited.as_slice() {
+            [] => "the agents".to_owned(),
+            audited => audited.join(", "),
+        };
+        findings.push(blocking(
+            format!("policy audit mode is on for {whom}"),
+            nothing,
+            "set `policyAuditMode: false`, or `cilium-dbg endpoint config ID PolicyAuditMode=Disabled`",
+        ));
+    }
+    match seen.set("enable-policy") {
+        Some("never") => findings.push(blocking(
+            "Cilium's enforcement mode is `never`".to_owned(),
+            nothing,
+            "set `policyEnforcementMode: default`",
+        )),
+        Some("always") => findings.push(blocking(
+            "Cilium's enforcement mode is `always`".to_owned(),
+            "everything would be denied without any policy, so no control could pass",
+            "set `policyEnforcementMode: default`",
+        )),
+        _ => {}
+    }
+    findings
+}
+
+/// Whether enforcement points would say what they did.
+fn evidence(seen: &Seen) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let silent = "no denial could be attributed: every denied cell would be inconclusive";
+    if seen.set("enable-hubble") == Some("true") {
+        for (node, status) in seen.hubble.iter().filter(|(_, it)| !it.contains("Ok")) {
+            let said = status.lines().next().unwrap_or("nothing");
+            findings.push(blocking(
+                format!("Hubble on {node} does not answer at its socket: {said}"),
+                silent,
+                "look at the agent's log; its socket is /var/run/cilium/hubble.sock",
+            ));
+        }
+    } else {
+        findings.push(blocking("Hubble is off".to_owned(), silent, "set `hubble.enabled: true`"));
+    }
+    if seen.set("enable-l7-proxy") != Some("true") {
+        findings.push(blocking(
+            "Cilium's L7 proxy is off".to_owned(),
+            "DNS rules would not be enforced by anybody",
+            "set `l7Proxy: true`",
+        ));
+    }
+    for key in ["bpf-events-drop-enabled", "bpf-events-policy-verdict-enabled"] {
+        if seen.set(key) == Some("false") {
+            findings.push(blocking(
+                format!("`{key}` is false"),
+                silent,
+                "set `bpf.events.drop.enabled` and `bpf.events.policyVerdict.enabled`",
+            ));
+        }
+    }
+    findings
+}
+
+/// What Istio ambient needs of Cilium: Istio's own checks (`istio/operator/pkg/apis/validation`,
+/// `detectCniIncompatibility`), and host routing, which is what breaks probes (cilium/cilium#36022).
+fn ambient(seen: &Seen) -> Vec<Finding> {
+    let checks = [
+        (
+            seen.set("cni-exclusive") == Some("true"),
+            "`cni-exclusive` is true",
+            "Cilium would take Istio's CNI plugin out of the chain, and pods would not be captured",
+            "set `cni.exclusive: false`",
+        ),
+        (
+            seen.set("enable-bpf-masquerade") == Some("true"),
+            "`enable-bpf-masquerade` is true",
+            "kubelet's probes of ambient pods would fail (istio/istio#52208)",
+            "set `bpf.masquerade: false`",
+        ),
+        (
+            seen.set("bpf-lb-sock") == Some("true")
+                && seen.set("bpf-lb-sock-hostns-only") != Some("true"),
+            "`bpf-lb-sock` is true and `bpf-lb-sock-hostns-only` is not",
+            "services would be translated before ztunnel sees them, and waypoints passed by",
+            "set `socketLB.hostNamespaceOnly: true`",
+        ),
+        (
+            seen.set("enable-host-legacy-routing") != Some("true"),
+            "`enable-host-legacy-routing` is not true",
+            "replies to kubelet's probes of ambient pods would be lost (cilium/cilium#36022)",
+            "set `bpf.hostLegacyRouting: true`",
+        ),
+    ];
+    let wrong = checks.into_iter().filter(|(is_wrong, ..)| *is_wrong);
+    wrong.map(|(_, found, consequence, fix)| blocking(found.to_owned(), consequence, fix)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ztc_model::yaml::{Source, values};
+
+    use super::*;
+
+    const RECORDED: &str = include_str!("../tests/facts/cilium-config.yaml");
+
+    fn spec() -> ClusterSpec {
+        let text =
+            "{ kubernetes: 1.36.3, nodes: 2, ipFamily: ipv4, kubeProxy: replaced, cilium: 1.20.2 }";
+        ztc_model::yaml::strict(&Source::new("spec", text)).unwrap()
+    }
+
+    /// A cluster with the recorded configuration, in which all is well.
+    fn seen() -> Seen {
+        let recorded = values(&Source::new("cilium-config.yaml", RECORDED)).unwrap();
+        let config = serde_json::from_value(recorded[0]["data"].clone()).unwrap();
+        let names = POLICY_DEFINITIONS.into_iter().chain([GATEWAY_DEFINITION]);
+        Seen {
+            kubernetes: "1.36.3".to_owned(),
+            cilium: BTreeMap::from([("one".to_owned(), "1.20.2".to_owned())]),
+            config,
+            audited: Vec::new(),
+            hubble: BTreeMap::from([("one".to_owned(), "Healthcheck (via unix): Ok".to_owned())]),
+            definitions: names.map(str::to_owned).collect(),
+        }
+    }
+
+    fn one(change: impl FnOnce(&mut Seen)) -> String {
+        let mut seen = seen();
+        change(&mut seen);
+        let findings = findings(&seen, &spec(), true);
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        findings[0].found.clone()
+    }
+
+    fn set(key: &str, value: &str) -> String {
+        one(|seen| drop(seen.config.insert(key.to_owned(), value.to_owned())))
+    }
+
+    #[test]
+    fn the_recorded_configuration_is_fit_for_a_run() {
+        assert_eq!(findings(&seen(), &spec(), true), []);
+    }
+
+    #[test]
+    fn what_would_make_every_denial_leak_is_found() {
+        assert!(set("enable-policy", "never").contains("never"));
+        assert!(set("policy-audit-mode", "true").contains("audit mode"));
+        let audited = one(|seen| seen.audited.push("endpoint 7 on one".to_owned()));
+        assert!(audited.contains("endpoint 7 on one"), "{audited}");
+    }
+
+    #[test]
+    fn what_would_leave_denials_without_evidence_is_found() {
+        assert_eq!(set("enable-hubble", "false"), "Hubble is off");
+        let hubble = one(|seen| {
+            drop(seen.hubble.insert("two".to_owned(), "failed to connect\n".to_owned()));
+        });
+        assert_eq!(hubble, "Hubble on two does not answer at its socket: failed to connect");
+        assert!(set("bpf-events-drop-enabled", "false").contains("bpf-events-drop"));
+        assert!(set("enable-l7-proxy", "false").contains("L7 proxy"));
+    }
+
+    #[test]
+    fn what_breaks_ambient_is_found_where_there_is_a_mesh_only() {
+        for (key, value) in [
+            ("cni-exclusive", "true"),
+            ("enable-bpf-masquerade", "true"),
+            ("enable-host-legacy-routing", "false"),
+        ] {
+            assert!(set(key, value).contains(key));
+            let mut seen = seen();
+            seen.config.insert(key.to_owned(), value.to_owned());
+            assert_eq!(findings(&seen, &spec(), false), []);
+        }
+        let sockets = one(|seen| {
+            seen.config.insert("bpf-lb-sock".to_owned(), "true".to_owned());
+            seen.config.insert("bpf-lb-sock-hostns-only".to_owned(), "false".to_owned());
+        });
+        assert!(sockets.contains("bpf-lb-sock"), "{sockets}");
+    }
+
+    #[test]
+    fn another_version_than_the_profile_says_is_found_on_its_node() {
+        let found = one(|seen| drop(seen.cilium.insert("two".to_owned(), "1.19.6".to_owned())));
+        assert_eq!(found, "Cilium on two is 1.19.6, the profile says 1.20.2");
+        assert!(one(|seen| "1.35.0".clone_into(&mut seen.kubernetes)).contains("1.35.0"));
+    }
+
+    #[test]
+    fn a_finding_says_what_to_do() {
+        let mut seen = seen();
+        seen.definitions.clear();
+        let said = findings(&seen, &spec(), false)[0].to_string();
+        assert!(said.contains("what would go wrong: ") && said.contains("what to do: "), "{said}");
+    }
+}
