@@ -109,13 +109,16 @@ impl DirectionPolicy {
             }
             return Decision::Allowed { by };
         }
+        // `createL4Filter` in `pkg/policy/l4.go`: without default-deny in this direction the names
+        // get a wildcard, so that a rule that only adds to what is allowed takes nothing away.
+        //
         // `mergePortProto` in `pkg/policy/rule.go` and `GeneratePattern` in `pkg/fqdn/dnsproxy`: a
         // rule for this very port without names lets its peers answer every name. One for all
         // ports does not: the redirect is the more specific entry and has the higher precedence
         // (`pkg/policy/types/entry.go`).
         let opens =
             |rule: &&Rule| rule.dns.is_none() && rule.ports.is_exactly(protocol, port, named);
-        let dns = if allows.iter().any(opens) {
+        let dns = if !self.default_deny || allows.iter().any(opens) {
             vec![DnsRule::any()]
         } else {
             inspected.into_iter().cloned().collect()

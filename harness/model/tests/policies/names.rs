@@ -27,13 +27,21 @@ fn queries_go_to_the_proxy() {
     assert_eq!(egress_on(&namespaced(DNS), &other, Protocol::Udp, 53), Decision::NotAllowed);
 }
 
-/// `docs security/policy/intro`: default-deny is not what a proxy does.
+/// `createL4Filter` in `pkg/policy/l4.go` of 1.20, and seen on a real cluster: names get a wildcard
+/// where no policy denies by default. The documents (`security/policy/intro`) still say otherwise.
 #[test]
-fn enable_default_deny_does_not_open_the_proxy() {
-    let text = namespaced(&format!("enableDefaultDeny: {{ egress: false }}\n{DNS}"));
-    let decision = egress_on(&text, &peer("shop", "dns"), Protocol::Udp, 53);
-    assert_eq!(decision, inspected(&[ONE], vec![api()]));
-    assert_eq!(egress(&text, &peer("pay", "ledger")), NOTHING_ENFORCED);
+fn names_are_narrowed_only_where_egress_is_denied_by_default() {
+    let additive = namespaced(&format!("enableDefaultDeny: {{ egress: false }}\n{DNS}"));
+    let dns = peer("shop", "dns");
+    let decision = egress_on(&additive, &dns, Protocol::Udp, 53);
+    assert_eq!(decision, inspected(&[ONE], vec![DnsRule::any()]));
+    assert_eq!(egress(&additive, &peer("pay", "ledger")), NOTHING_ENFORCED);
+
+    let denied = format!("{additive}---\n{}", clusterwide("egress: [{}]"));
+    let Decision::Inspected { dns, .. } = egress_on(&denied, &dns, Protocol::Udp, 53) else {
+        panic!("it is inspected");
+    };
+    assert_eq!(dns, [api()]);
 }
 
 /// `mergePortProto` in `pkg/policy/rule.go`: the names of all policies are allowed.
