@@ -132,6 +132,27 @@ async fn patch(
     }
 }
 
+/// Why Cilium does not take a policy, if it says so: the condition `Valid` of its status is false. The
+/// object then exists and enforces nothing (`docs/facts.md`, surprise 1).
+pub(crate) async fn invalid(
+    client: &Client,
+    object: &ObjectRef,
+) -> Result<Option<String>, ApiError> {
+    let types = TypeMeta { api_version: object.api_version.clone(), kind: object.kind.clone() };
+    let found = api(client, &types, object.namespace.as_deref())
+        .get_opt(&object.name)
+        .await
+        .map_err(|source| ApiError::Read { what: object.to_string(), source })?;
+    Ok(found.and_then(|it| invalidity(&it.data)))
+}
+
+fn invalidity(object: &Value) -> Option<String> {
+    let conditions = object["status"]["conditions"].as_array()?;
+    let valid = conditions.iter().find(|it| it["type"] == "Valid")?;
+    (valid["status"] == "False")
+        .then(|| valid["message"].as_str().unwrap_or("no reason given").to_owned())
+}
+
 /// Deletes an object; its uid, or nothing where there was none.
 pub(crate) async fn delete(
     client: &Client,
@@ -177,9 +198,8 @@ pub(crate) async fn ours(
 ) -> Result<Vec<ObjectRef>, ApiError> {
     let types = TypeMeta { api_version: api_version.to_owned(), kind: kind.to_owned() };
     let api = api(client, &types, None);
-    let labelled = ListParams::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
     let listed = api
-        .list_metadata(&labelled)
+        .list_metadata(&labelled())
         .await
         .map_err(|source| ApiError::Read { what: format!("objects of the kind {kind}"), source })?;
     let objects = listed.items.into_iter().map(|it| ObjectRef {
@@ -189,6 +209,25 @@ pub(crate) async fn ours(
         name: it.metadata.name.unwrap_or_default(),
     });
     Ok(objects.collect())
+}
+
+/// The same objects as they are stored, as JSON.
+pub(crate) async fn ours_whole(
+    client: &Client,
+    api_version: &str,
+    kind: &str,
+) -> Result<String, ApiError> {
+    let types = TypeMeta { api_version: api_version.to_owned(), kind: kind.to_owned() };
+    let listed = api(client, &types, None)
+        .list(&labelled())
+        .await
+        .map_err(|source| ApiError::Read { what: format!("objects of the kind {kind}"), source })?;
+    Ok(serde_json::to_string_pretty(&listed.items).expect("objects are JSON"))
+}
+
+/// Selects what carries our label.
+fn labelled() -> ListParams {
+    ListParams::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1))
 }
 
 /// The objects of a kind in a namespace, or in all or none.

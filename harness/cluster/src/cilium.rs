@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, ListParams};
 use tokio::io::AsyncReadExt;
 use tokio::sync::broadcast;
 use tokio::task::AbortHandle;
-use ztc_engine::fabric::{Change, Settling, Witness};
+use ztc_engine::fabric::{Change, Inspection, Settling, Witness};
 use ztc_model::evidence::Evidence;
 use ztc_model::hubble::{self, Record};
+use ztc_model::world::PodRef;
 use ztc_wire::LineSplitter;
 
 use crate::api::ApiError;
@@ -137,6 +138,29 @@ impl Agents {
         } else {
             Settling::NotYet { status: late.join("; ") }
         })
+    }
+
+    /// Asks every agent with Cilium's own tools: what it enforces, and which flows of these pods it
+    /// remembers. What an agent cannot answer is said in the place of its answer.
+    pub(crate) async fn inspect(&self, pods: &[PodRef]) -> Vec<Inspection> {
+        let flows = pods.iter().map(|pod| format!("hubble observe --last 40 --pod {pod}"));
+        let commands: Vec<String> = ["cilium-dbg policy get", "cilium-dbg endpoint list"]
+            .into_iter()
+            .map(str::to_owned)
+            .chain(flows)
+            .collect();
+        let agents = self.all().await;
+        let asked = agents.iter().flat_map(|(node, agent)| {
+            commands.iter().map(move |command| async move {
+                let output = agent.run(&self.client, command).await;
+                Inspection {
+                    place: node.clone(),
+                    command: command.clone(),
+                    output: output.unwrap_or_else(|error| ztc_engine::chain(&error)),
+                }
+            })
+        });
+        join_all(asked).await
     }
 
     /// Listens to the flows of every node from now on.

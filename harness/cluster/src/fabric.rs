@@ -13,8 +13,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::sync::broadcast;
 use ztc_engine::fabric::{
-    AddressBook, Cause, Change, Cluster, Endpoint, Fabric, FabricError, Lane, Readiness, Receipt,
-    Session, Settling, Witness,
+    AddressBook, Cause, Change, Cluster, Endpoint, Fabric, FabricError, Inspection, Lane,
+    Readiness, Receipt, Session, Settling, Witness,
 };
 use ztc_engine::wait::{Look, WaitError, until};
 use ztc_model::manifest::{Manifest, ObjectRef};
@@ -62,6 +62,8 @@ enum ClusterError {
     Lanes { lane: Lane },
     #[error("the cluster has {nodes} nodes, and a world needs 2")]
     Nodes { nodes: usize },
+    #[error("Cilium does not take {object}: {reason}")]
+    Invalid { object: ObjectRef, reason: String },
     #[error("the world has no pod {pod}")]
     NoSuchPod { pod: PodRef },
     #[error("pod {pod} does not exist now")]
@@ -453,7 +455,8 @@ impl Cluster for RealLane {
         let Ready { client, run, .. } = &*self.ready;
         self.change(async {
             let applied = api::apply(client, &manifest.object, run).await?;
-            Ok(Change::Added { uid: applied.metadata.uid.unwrap_or_default() })
+            let uid = applied.metadata.uid.unwrap_or_default();
+            Ok(Change::Added { object: manifest.reference.clone(), uid })
         })
         .await
         .map_err(|error| FabricError::Apply {
@@ -472,14 +475,27 @@ impl Cluster for RealLane {
     }
 
     async fn settled(&self, receipt: &Receipt) -> Result<Settling, FabricError> {
+        let failed = |source: Cause| FabricError::Settled { source };
         match self.agents.settled(&receipt.change).await {
-            Ok(settling) => Ok(settling),
+            Ok(Settling::Realised) => Ok(Settling::Realised),
+            Ok(Settling::NotYet { status }) => {
+                // One that Cilium does not take is never realised.
+                if let Change::Added { object, .. } = &receipt.change
+                    && let Some(reason) = api::invalid(&self.ready.client, object)
+                        .await
+                        .map_err(|error| failed(error.into()))?
+                {
+                    let object = object.clone();
+                    return Err(failed(ClusterError::Invalid { object, reason }.into()));
+                }
+                Ok(Settling::NotYet { status })
+            }
             // An agent that restarts does not answer for a while: its policies are not known to be
             // realised, and the ceiling says how long that may last.
             Err(error @ (CiliumError::Exec(_) | CiliumError::None)) => {
                 Ok(Settling::NotYet { status: ztc_engine::chain(&error) })
             }
-            Err(error) => Err(FabricError::Settled { source: Cause::from(error) }),
+            Err(error) => Err(failed(error.into())),
         }
     }
 
@@ -499,6 +515,19 @@ impl Cluster for RealLane {
         self.remove_pod(pod)
             .await
             .map_err(|error| FabricError::DeletePod { pod: pod.clone(), source: error.into() })
+    }
+
+    async fn inspect(&self, pods: &[PodRef]) -> Vec<Inspection> {
+        let mut inspections = self.agents.inspect(pods).await;
+        for kind in PolicyKind::ALL {
+            let listed = api::ours_whole(&self.ready.client, kind.api_version(), kind.name()).await;
+            inspections.push(Inspection {
+                place: "API server".to_owned(),
+                command: format!("kubectl get {} --all-namespaces -o json", kind.name()),
+                output: listed.unwrap_or_else(|error| ztc_engine::chain(&error)),
+            });
+        }
+        inspections
     }
 
     fn evidence(&self) -> broadcast::Receiver<Witness> {

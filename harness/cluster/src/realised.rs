@@ -229,7 +229,7 @@ fn shape(command: &'static str, output: &str, source: serde_json::Error) -> Outp
 pub(crate) fn settling(node: &str, state: &AgentState, change: &Change) -> Settling {
     let AgentState { repository, endpoints } = state;
     let wanted = match change {
-        Change::Added { uid } if !repository.uids.contains(uid) => {
+        Change::Added { uid, .. } if !repository.uids.contains(uid) => {
             let status = format!("the agent on {node} does not have the policy yet");
             return Settling::NotYet { status };
         }
@@ -257,6 +257,8 @@ pub(crate) fn settling(node: &str, state: &AgentState, change: &Change) -> Settl
 
 #[cfg(test)]
 mod tests {
+    use ztc_model::manifest::ObjectRef;
+
     use super::*;
 
     const POLICY_GET: &str = include_str!("../tests/facts/policy-get.txt");
@@ -271,7 +273,13 @@ mod tests {
     }
 
     fn added() -> Change {
-        Change::Added { uid: UID.to_owned() }
+        let object = ObjectRef {
+            api_version: "cilium.io/v2".to_owned(),
+            kind: "CiliumNetworkPolicy".to_owned(),
+            namespace: Some("tenant-b".to_owned()),
+            name: "allow-client".to_owned(),
+        };
+        Change::Added { object, uid: UID.to_owned() }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The life of a case (`docs/architecture.md`): preconditions, controls, apply, settle, assert and hold, proof,
 //! recovery, clean-up. No retry anywhere turns a leak into a pass.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,12 +22,13 @@ use crate::board::Interest;
 use crate::cell::{Watched, watch_denial, watch_newborn, watch_passage};
 use crate::chain;
 use crate::event::Phase;
-use crate::fabric::{AddressBook, Receipt, Settling};
+use crate::fabric::{AddressBook, Inspection, Receipt, Settling};
 use crate::interruption::Interruption;
 use crate::lane::LiveLane;
 use crate::profile::Pace;
 use crate::readiness::KubeletProbe;
 use crate::stage::Stage;
+use crate::summary::is_as_expected;
 use crate::volley::{Aim, Volley};
 use crate::wait::{Look, until};
 
@@ -52,6 +53,8 @@ pub(crate) struct Life<'a> {
     pub(crate) outcomes: Vec<Outcome>,
     /// From the last acceptance until everything was realised.
     pub(crate) settled: Option<Duration>,
+    /// What enforcement points said when they were asked, if something went wrong.
+    pub(crate) inspections: Vec<Inspection>,
     /// What may exist and has to go, in the order in which it was made. Behind a lock, as a life can
     /// be dropped at any await and whoever cleans up after it has to know.
     applied: Mutex<Vec<ObjectRef>>,
@@ -82,6 +85,7 @@ impl<'a> Life<'a> {
             enter,
             outcomes,
             settled: None,
+            inspections: Vec::new(),
             applied: Mutex::default(),
             created: Vec::new(),
         }
@@ -107,7 +111,25 @@ impl<'a> Life<'a> {
         let mut senders = interruption.or(self.prepare()).await?;
         self.assert(&senders, interruption).await?;
         self.newborns(&mut senders, interruption).await?;
+        self.inspect().await;
         interruption.or(self.conclude(&senders)).await
+    }
+
+    /// Has enforcement points asked about the pods of cells that are not as expected, while the
+    /// policies are still there.
+    async fn inspect(&mut self) {
+        let cells = self.case.cells.iter().zip(&self.outcomes);
+        let wrong = cells.filter(|(cell, outcome)| outcome.went_wrong(cell));
+        let pods: BTreeSet<PodRef> = wrong
+            .filter_map(|(cell, _)| match (&cell.from, &cell.send) {
+                (Origin::Pod(pod), _) | (_, Send::Readiness(pod)) => Some(pod.clone()),
+                _ => None,
+            })
+            .collect();
+        if !pods.is_empty() {
+            let pods: Vec<PodRef> = pods.into_iter().collect();
+            self.inspections = self.lane.cluster.inspect(&pods).await;
+        }
     }
 
     async fn prepare(&mut self) -> Result<Vec<Sender>, Doubt> {
@@ -601,6 +623,17 @@ impl Outcome {
     /// Whether its control failed: a denial then proves nothing, and nothing is worth waiting for.
     fn is_hopeless(&self, cell: &Cell) -> bool {
         self.facts.control.as_ref().is_some_and(|seen| passes(seen, &cell.peers).is_err())
+    }
+
+    /// Whether something was seen, or is not on record, that the cell does not expect.
+    fn went_wrong(&self, cell: &Cell) -> bool {
+        let Facts { samples, unsettled, .. } = &self.facts;
+        let denied = cell.expected.is_denied();
+        let attributed = matches!(&cell.expected, Expected::Denied { by: Some(_), .. });
+        let on_record = || samples.iter().flat_map(|it| &it.evidence).any(|it| it.did.is_denial());
+        unsettled.is_some()
+            || !samples.iter().all(|it| is_as_expected(it, &cell.peers, denied))
+            || (attributed && !samples.is_empty() && !on_record())
     }
 
     fn take(&mut self, watched: Watched) {

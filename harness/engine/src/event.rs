@@ -12,6 +12,8 @@ use ztc_model::outcome::EnforcementPoint;
 use ztc_model::suite::CaseId;
 use ztc_model::verdict::Verdict;
 
+use crate::fabric::Inspection;
+
 /// The version of this schema; raised when a field changes its meaning or goes away.
 pub const SCHEMA: u32 = 1;
 
@@ -156,6 +158,10 @@ pub struct CaseReport {
     pub cells: Vec<CellReport>,
     /// What went wrong in cleaning up: the lane is made anew when there is any.
     pub residue: Option<String>,
+    /// What enforcement points said when they were asked with their own tools, while the policies
+    /// were in place; of cases in which a cell was not as expected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inspections: Vec<Inspection>,
 }
 
 /// All that is known of a cell: one stimulus from one source, and what is expected of it.

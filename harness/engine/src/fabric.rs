@@ -14,6 +14,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
 use ztc_model::evidence::Evidence;
@@ -72,6 +74,12 @@ pub trait Cluster: fmt::Debug + Send + Sync {
     /// Deletes such a pod; one that does not exist is no error.
     async fn delete_pod(&self, pod: &PodRef) -> Result<(), FabricError>;
 
+    /// Asks the enforcement points with their own tools, as a person would who looks why these pods'
+    /// flows went wrong. A tool that fails says so in its output.
+    async fn inspect(&self, _pods: &[PodRef]) -> Vec<Inspection> {
+        Vec::new()
+    }
+
     /// Everything that enforcement points say from now on.
     fn evidence(&self) -> broadcast::Receiver<Witness>;
 
@@ -124,6 +132,18 @@ pub struct Readiness {
     pub message: Option<String>,
 }
 
+/// A command of an enforcement point's own tools, and what it printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Inspection {
+    /// Where it was run: a node, or the API server.
+    pub place: String,
+    /// What was run.
+    pub command: String,
+    /// What it printed.
+    pub output: String,
+}
+
 /// The API's acceptance of a change.
 #[derive(Debug, Clone)]
 pub struct Receipt {
@@ -140,6 +160,8 @@ pub enum Change {
     Revisions(BTreeMap<String, u64>),
     /// The object with this `metadata.uid` is there.
     Added {
+        /// The object.
+        object: ObjectRef,
         /// The uid. A name would also be that of an object that was deleted just before.
         uid: String,
     },

@@ -169,6 +169,7 @@ impl Runner {
                 )
             })
             .collect();
+        let recovered = life.recovered();
         let verdict = Verdict::worst(cells.iter().map(|cell| cell.verdict.clone()));
         let report = summary::case(
             case,
@@ -179,7 +180,8 @@ impl Runner {
             verdict,
             cleaned.clone().err(),
         );
-        if cleaned.is_err() || !life.recovered() || !gaps.is_empty() {
+        let report = CaseReport { inspections: life.inspections, ..report };
+        if cleaned.is_err() || !recovered || !gaps.is_empty() {
             self.scrap(slot).await;
         }
         report

@@ -34,6 +34,7 @@ pub(crate) fn case(
         settled_ms: settled.map(millis),
         cells,
         residue,
+        inspections: Vec::new(),
     }
 }
 
@@ -65,7 +66,7 @@ pub(crate) fn cell(
             Expected::Denied { by, .. } => *by,
             Expected::Allowed { .. } => None,
         },
-        verdict: with_gaps(verdict, gaps),
+        verdict: with_gaps(verdict, denied, gaps),
         seen: decisive(facts, &cell.peers, denied),
         control: facts.control.as_ref().map(ToString::to_string),
         proof: facts.proof.as_ref().map(ToString::to_string),
@@ -78,13 +79,19 @@ pub(crate) fn cell(
     }
 }
 
-/// A missing record may have been lost with a gap in the stream: the doubt says so.
-fn with_gaps(verdict: Verdict, gaps: &[String]) -> Verdict {
+/// A missing record may have been lost with a gap in the stream: the doubt says so. A denial is not
+/// proved by what is left either, as what was lost may say that somebody else stopped the flow. What a
+/// client has seen stands, whatever was lost.
+fn with_gaps(verdict: Verdict, denied: bool, gaps: &[String]) -> Verdict {
+    if gaps.is_empty() {
+        return verdict;
+    }
+    let gaps = format!("the stream of records had gaps: {}", gaps.join("; "));
     match verdict {
-        Verdict::Inconclusive(Doubt::NoEvidence(why)) if !gaps.is_empty() => {
-            let why = format!("{why}; the stream of records had gaps: {}", gaps.join("; "));
-            Verdict::Inconclusive(Doubt::NoEvidence(why))
+        Verdict::Inconclusive(Doubt::NoEvidence(why)) => {
+            Verdict::Inconclusive(Doubt::NoEvidence(format!("{why}; {gaps}")))
         }
+        Verdict::Pass if denied => Verdict::Inconclusive(Doubt::NoEvidence(gaps)),
         verdict => verdict,
     }
 }
@@ -100,20 +107,22 @@ fn settled(samples: &[Sample], peers: &BTreeSet<String>) -> (usize, usize) {
 
 /// The sample that decides, in words: the first that is not as expected, else the first.
 fn decisive(facts: &Facts, peers: &BTreeSet<String>, denied: bool) -> String {
-    let as_expected = |sample: &&Sample| {
-        let reading = Reading::of(&sample.seen, peers);
-        if denied {
-            reading == Reading::Stopped
-        } else {
-            matches!(reading, Reading::Through { .. })
-        }
-    };
-    let sample = facts.samples.iter().find(|it| !as_expected(it)).or(facts.samples.first());
+    let other = facts.samples.iter().find(|it| !is_as_expected(it, peers, denied));
+    let sample = other.or(facts.samples.first());
     match sample {
         Some(sample) => sample.seen.to_string(),
         None => facts.control.as_ref().map_or("nothing was sent".to_owned(), |control| {
             format!("{control} (the control; nothing was sent under the policies)")
         }),
+    }
+}
+
+/// Whether what the client saw is what the cell expects, whoever stopped it.
+pub(crate) fn is_as_expected(sample: &Sample, peers: &BTreeSet<String>, denied: bool) -> bool {
+    match Reading::of(&sample.seen, peers) {
+        Reading::Stopped => denied,
+        Reading::Through { .. } => !denied,
+        _ => false,
     }
 }
 

@@ -173,6 +173,7 @@ pub(crate) fn case(name: &str, cells: Vec<CellReport>) -> CaseReport {
         settled_ms: Some(2),
         cells,
         residue: None,
+        inspections: Vec::new(),
     }
 }
 

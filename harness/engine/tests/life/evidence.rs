@@ -1,7 +1,5 @@
 //! The stream of records and its gaps.
 
-use ztc_model::verdict::Verdict;
-
 use crate::DENIED;
 use crate::fake::{Bench, Script, Stop};
 
@@ -24,7 +22,19 @@ async fn a_gap_in_the_stream_is_told_where_a_record_is_missing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gap_takes_nothing_from_a_verdict_that_has_its_records() {
+async fn a_denial_is_not_proved_by_records_between_which_others_were_lost() {
     let bench = Bench::new(Script { gap: Some("reconnected"), ..Script::default() });
-    assert_eq!(bench.cell(DENIED).await.verdict, Verdict::Pass);
+    let verdict = bench.cell(DENIED).await.verdict;
+    let told = "inconclusive: no evidence: the stream of records had gaps: reconnected";
+    assert_eq!(verdict.to_string(), told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leak_stays_a_leak_whatever_was_lost() {
+    let bench = Bench::new(Script {
+        gap: Some("reconnected"),
+        leaks: |flow, _| flow == 20,
+        ..Script::default()
+    });
+    assert_eq!(bench.cell(DENIED).await.verdict.word(), "fail-open");
 }
