@@ -16,6 +16,7 @@ use ztc_engine::fabric::{
     AddressBook, Cause, Change, Cluster, Endpoint, Fabric, FabricError, Inspection, Lane,
     Readiness, Receipt, Session, Settling, Witness,
 };
+use ztc_engine::profile::ClusterSpec;
 use ztc_engine::wait::{Look, WaitError, until};
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::policy::PolicyKind;
@@ -91,9 +92,19 @@ impl RealCluster {
     /// # Errors
     /// When the cluster does not let itself be looked at.
     pub async fn findings(&self) -> Result<Vec<Finding>, CiliumError> {
-        let Ready { client, spec, has_mesh, .. } = &*self.ready;
+        let Ready { client, spec, .. } = &*self.ready;
         let seen = Seen::gather(client, &self.agents).await?;
-        Ok(findings(&seen, spec, *has_mesh))
+        Ok(findings(&seen, spec))
+    }
+
+    /// The versions of its parts.
+    pub fn versions(&self) -> BTreeMap<String, String> {
+        let ClusterSpec { kubernetes, cilium, mesh, .. } = &self.ready.spec;
+        let mesh = mesh
+            .iter()
+            .flat_map(|mesh| [("istio", &mesh.istio), ("gateway-api", &mesh.gateway_api)]);
+        let parts = [("kubernetes", kubernetes), ("cilium", cilium)].into_iter().chain(mesh);
+        parts.map(|(part, version)| (part.to_owned(), version.clone())).collect()
     }
 }
 
@@ -118,7 +129,7 @@ impl Fabric for RealCluster {
 
 impl RealCluster {
     async fn furnish(&self, world: Arc<World>, lane: Lane) -> Result<RealLane, ClusterError> {
-        let Ready { client, docker, cluster, nodes, image, has_mesh, .. } = &*self.ready;
+        let Ready { client, docker, cluster, nodes, image, .. } = &*self.ready;
         if lane != Lane(0) {
             return Err(ClusterError::Lanes { lane });
         }
@@ -138,7 +149,6 @@ impl RealCluster {
             agents: self.agents.clone(),
             internal: internal_addresses(client).await?,
             ready: Arc::clone(&self.ready),
-            has_mesh: *has_mesh,
             world,
             setting,
             hosts,
@@ -170,7 +180,6 @@ async fn internal_addresses(client: &kube::Client) -> Result<BTreeMap<String, Ip
 /// The world of a case in a real cluster.
 struct RealLane {
     ready: Arc<Ready>,
-    has_mesh: bool,
     world: Arc<World>,
     setting: Setting,
     hosts: Hosts,
@@ -372,7 +381,7 @@ impl RealLane {
     fn address_book(&self) -> AddressBook {
         let all = self.pods.all();
         let kubelet = self.world.pods.iter().filter_map(|pod| {
-            let source = if self.has_mesh && self.world.is_ambient(pod) {
+            let source = if self.ready.spec.mesh.is_some() && self.world.is_ambient(pod) {
                 AMBIENT_PROBE.into()
             } else {
                 *self.internal.get(self.setting.nodes.get(&pod.node)?)?

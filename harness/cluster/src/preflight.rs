@@ -105,7 +105,8 @@ fn daemon_version(output: &str) -> String {
 }
 
 /// Everything that is wrong with a cluster for this profile, what blocks first.
-pub(crate) fn findings(seen: &Seen, spec: &ClusterSpec, has_mesh: bool) -> Vec<Finding> {
+pub(crate) fn findings(seen: &Seen, spec: &ClusterSpec) -> Vec<Finding> {
+    let has_mesh = spec.mesh.is_some();
     let mut findings: Vec<Finding> = [
         versions(seen, spec),
         definitions(seen, has_mesh),
@@ -269,9 +270,13 @@ mod tests {
     const RECORDED: &str = include_str!("../tests/facts/cilium-config.yaml");
 
     fn spec() -> ClusterSpec {
-        let text =
-            "{ kubernetes: 1.36.3, nodes: 2, ipFamily: ipv4, kubeProxy: replaced, cilium: 1.20.2 }";
+        let text = "{ kubernetes: 1.36.3, nodes: 2, ipFamily: ipv4, kubeProxy: replaced, cilium: 1.20.2, \
+                    mesh: { istio: 1.31.1, gatewayApi: 1.6.1 } }";
         ztc_model::yaml::strict(&Source::new("spec", text)).unwrap()
+    }
+
+    fn without_mesh() -> ClusterSpec {
+        ClusterSpec { mesh: None, ..spec() }
     }
 
     /// A cluster with the recorded configuration, in which all is well.
@@ -292,7 +297,7 @@ mod tests {
     fn one(change: impl FnOnce(&mut Seen)) -> String {
         let mut seen = seen();
         change(&mut seen);
-        let findings = findings(&seen, &spec(), true);
+        let findings = findings(&seen, &spec());
         assert_eq!(findings.len(), 1, "{findings:?}");
         findings[0].found.clone()
     }
@@ -303,7 +308,7 @@ mod tests {
 
     #[test]
     fn the_recorded_configuration_is_fit_for_a_run() {
-        assert_eq!(findings(&seen(), &spec(), true), []);
+        assert_eq!(findings(&seen(), &spec()), []);
     }
 
     #[test]
@@ -335,7 +340,7 @@ mod tests {
             assert!(set(key, value).contains(key));
             let mut seen = seen();
             seen.config.insert(key.to_owned(), value.to_owned());
-            assert_eq!(findings(&seen, &spec(), false), []);
+            assert_eq!(findings(&seen, &without_mesh()), []);
         }
         let sockets = one(|seen| {
             seen.config.insert("bpf-lb-sock".to_owned(), "true".to_owned());
@@ -355,7 +360,7 @@ mod tests {
     fn a_finding_says_what_to_do() {
         let mut seen = seen();
         seen.definitions.clear();
-        let said = findings(&seen, &spec(), false)[0].to_string();
+        let said = findings(&seen, &without_mesh())[0].to_string();
         assert!(said.contains("what would go wrong: ") && said.contains("what to do: "), "{said}");
     }
 }

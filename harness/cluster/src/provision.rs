@@ -13,7 +13,7 @@ use kube::Client;
 use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use ztc_engine::profile::{ClusterSpec, KubeProxy, Profile};
+use ztc_engine::profile::{ClusterSpec, KubeProxy, MeshSpec, Profile};
 use ztc_engine::wait::{Look, WaitError, until};
 use ztc_model::yaml::{self, Diagnostic, Source};
 
@@ -70,16 +70,6 @@ pub enum ProvisionError {
     NameTaken {
         /// The name.
         cluster: String,
-    },
-    /// The bundle is of another version.
-    #[error("the bundle has {part} {found}, and the profile wants {wanted}")]
-    Version {
-        /// Of what.
-        part: &'static str,
-        /// The bundle's.
-        found: String,
-        /// The profile's.
-        wanted: String,
     },
     /// A file of values cannot be read.
     #[error("cannot read {}", path.display())]
@@ -168,7 +158,6 @@ pub struct Ready {
     /// The reference of the probe's image.
     pub(crate) image: String,
     pub(crate) run: String,
-    pub(crate) has_mesh: bool,
     pub(crate) spec: ClusterSpec,
     _lease: Lease,
 }
@@ -206,15 +195,10 @@ impl Provisioner {
         if spec.nodes < 2 {
             return Err(ProvisionError::TooFewNodes { profile: name(), nodes: spec.nodes });
         }
-        if let Some(bundle) = &bundle {
-            let mesh = spec.mesh.as_ref().filter(|_| bundle.has_mesh());
-            same_version(bundle, "kubernetes", &spec.kubernetes)?;
-            same_version(bundle, "cilium", &spec.cilium)?;
-            if let Some(mesh) = mesh {
-                same_version(bundle, "istio", &mesh.istio)?;
-                same_version(bundle, "gatewayApi", &mesh.gateway_api)?;
-            }
-        }
+        let spec = match &bundle {
+            Some(bundle) => of_bundle(spec, bundle),
+            None => spec,
+        };
         Ok(Self { folders, profile, spec, bundle, progress })
     }
 
@@ -254,8 +238,7 @@ impl Provisioner {
         steps.once(&mut state, step::IMAGES, steps.images(&nodes)).await?;
         steps.once(&mut state, step::CILIUM, steps.cilium()).await?;
         steps.once(&mut state, step::NETWORK, steps.network(&client)).await?;
-        let has_mesh = self.has_mesh();
-        if has_mesh {
+        if self.spec.mesh.is_some() {
             steps.once(&mut state, step::GATEWAY_API, steps.gateway_api(&client)).await?;
             for chart in MESH_CHARTS {
                 steps.once(&mut state, chart, steps.mesh(chart)).await?;
@@ -278,14 +261,9 @@ impl Provisioner {
             nodes,
             image: archive.reference,
             run: run.to_owned(),
-            has_mesh,
             spec: self.spec.clone(),
             _lease: lease,
         })
-    }
-
-    fn has_mesh(&self) -> bool {
-        self.spec.mesh.is_some() && self.bundle.as_ref().is_none_or(Bundle::has_mesh)
     }
 
     /// Looks at what is there, and takes down what is not wanted any more.
@@ -365,14 +343,19 @@ async fn take_down(
     Ok(lease.forget()?)
 }
 
-fn same_version(bundle: &Bundle, part: &'static str, wanted: &str) -> Result<(), ProvisionError> {
-    match bundle.version(part) {
-        Some(found) if found != wanted => Err(ProvisionError::Version {
-            part,
-            found: found.to_owned(),
-            wanted: wanted.to_owned(),
+/// The cluster that comes of a bundle: it has the bundle's versions, whatever the profile would take
+/// from registries, and no mesh where the bundle has none.
+fn of_bundle(spec: ClusterSpec, bundle: &Bundle) -> ClusterSpec {
+    let version = |part, wanted: String| bundle.version(part).map_or(wanted, str::to_owned);
+    ClusterSpec {
+        kubernetes: version("kubernetes", spec.kubernetes),
+        cilium: version("cilium", spec.cilium),
+        mesh: spec.mesh.filter(|_| bundle.has_mesh()).map(|mesh| MeshSpec {
+            istio: version("istio", mesh.istio),
+            gateway_api: version("gatewayApi", mesh.gateway_api),
+            ..mesh
         }),
-        _ => Ok(()),
+        ..spec
     }
 }
 
@@ -655,14 +638,20 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_of_another_version_is_refused() {
+    fn a_cluster_has_the_versions_of_its_bundle() {
         let cluster = CLUSTER.replace('@', "2");
-        let other = provisioner(&cluster, Some(bundle("{ kubernetes: 1.36.3, cilium: 1.19.6 }")));
-        let message = other.unwrap_err().to_string();
-        assert_eq!(message, "the bundle has cilium 1.19.6, and the profile wants 1.20.2");
-        assert!(
-            provisioner(&cluster, Some(bundle("{ kubernetes: 1.36.3, cilium: 1.20.2 }"))).is_ok()
-        );
+        let of_bundle = provisioner(&cluster, Some(bundle("{ cilium: 1.19.6 }"))).unwrap();
+        assert_eq!(of_bundle.spec.cilium, "1.19.6");
+        assert_eq!(of_bundle.spec.kubernetes, "1.36.3");
+    }
+
+    #[test]
+    fn a_bundle_without_a_mesh_makes_a_cluster_without_one() {
+        let cluster = CLUSTER
+            .replace('@', "2")
+            .replace(" }", ", mesh: { istio: 1.31.1, gatewayApi: 1.6.1 } }");
+        assert!(provisioner(&cluster, None).unwrap().spec.mesh.is_some());
+        assert!(provisioner(&cluster, Some(bundle("{}"))).unwrap().spec.mesh.is_none());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Events carry everything a report says. A reporter that needs more asks for a field here, never
 //! for a look into the engine.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -96,6 +97,9 @@ pub struct RunStarted {
     pub lanes: usize,
     /// The cases that will run, in the order in which they are taken.
     pub cases: Vec<CaseId>,
+    /// The versions of what enforces, by part; none on the lab.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub versions: BTreeMap<String, String>,
     /// Faults that are injected on purpose, if any.
     pub faults: Option<String>,
 }

@@ -151,6 +151,15 @@ impl Console {
             if let Some(faults) = &run.faults {
                 page.paragraph("faults: ", Tone::Plain, faults);
             }
+            if !run.versions.is_empty() {
+                let versions: Vec<String> = run
+                    .versions
+                    .iter()
+                    .map(|(part, version)| format!("{part} {version}"))
+                    .collect();
+                let words = format!("{} — {}", run.fabric, versions.join(", "));
+                page.paragraph("fabric: ", Tone::Plain, &words);
+            }
             if rehearsal::is_rehearsal(run) {
                 let words = format!("{} — {}", run.fabric, rehearsal::MEANING);
                 page.paragraph("fabric: ", Tone::Plain, &words);
@@ -379,13 +388,15 @@ mod tests {
     }
 
     #[test]
-    fn the_fabric_of_a_real_run_needs_no_explanation() {
+    fn a_real_run_is_no_rehearsal_and_names_its_versions() {
         let mut events = sample::run();
         if let EventKind::RunStarted(run) = &mut events[0].kind {
             run.fabric = "kind".to_owned();
+            run.versions = [("cilium".to_owned(), "1.20.2".to_owned())].into();
         }
         let text = shown(PLAIN, &events);
         assert!(!text.contains("rehearsal"), "{text}");
+        assert!(text.contains("fabric: kind — cilium 1.20.2"), "{text}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Reports of every kind, for the tests of this crate.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde_json::json;
@@ -241,6 +242,7 @@ pub(crate) fn started(cases: Vec<CaseId>) -> Event {
             fabric: "lab".to_owned(),
             lanes: 2,
             cases,
+            versions: BTreeMap::new(),
             faults: None,
         }),
     )

@@ -79,7 +79,7 @@ impl Execution {
         ground: ReadyGround,
         console: Option<Console>,
     ) -> Result<Self, BeginError> {
-        let ReadyGround { fabric, faults } = ground;
+        let ReadyGround { fabric, versions, faults } = ground;
         let folder = make_folder(&plan)?;
         let (sink, events) = EventSink::new();
         let (interrupted, listening) = listen(sink.clone()).map_err(BeginError::Signals)?;
@@ -93,6 +93,7 @@ impl Execution {
             fabric: plan.profile.fabric.word().to_owned(),
             lanes: plan.profile.lanes.count,
             cases: runnable(&plan.cases).map(|it| it.case.id.clone()).collect(),
+            versions,
             faults,
         }));
         let mut summary = Summary::default();

@@ -1,5 +1,6 @@
 //! The ground of a run: which fabric its profile names, and how it is made ready.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -74,6 +75,8 @@ pub struct Ground {
 pub struct ReadyGround {
     /// What makes lanes.
     pub fabric: Arc<dyn Fabric>,
+    /// The versions of what enforces, by part.
+    pub versions: BTreeMap<String, String>,
     /// How it is broken on purpose; normally not at all.
     pub faults: Option<String>,
 }
@@ -125,14 +128,15 @@ impl Ground {
             FabricKind::Lab => {
                 let lab = Lab::new(agent_command())?;
                 let faults = lab.faults();
-                Ok(ReadyGround { fabric: Arc::new(lab), faults })
+                Ok(ReadyGround { fabric: Arc::new(lab), versions: BTreeMap::new(), faults })
             }
             FabricKind::Kind => {
                 let ready = self.provisioner()?.up(run).await;
                 let ready = ready.map_err(|error| GroundError::Provision(Box::new(error)))?;
                 let fabric = RealCluster::new(ready).await?;
                 require_fit(&fabric.findings().await?)?;
-                Ok(ReadyGround { fabric: Arc::new(fabric), faults: None })
+                let versions = fabric.versions();
+                Ok(ReadyGround { fabric: Arc::new(fabric), versions, faults: None })
             }
         }
     }
