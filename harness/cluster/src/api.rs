@@ -44,6 +44,12 @@ pub enum ApiError {
         /// The API server's words, which name the other manager.
         message: String,
     },
+    /// Somebody else has an object of that name.
+    #[error("{object} exists already, and ztc did not make it; it is left alone")]
+    NotOurs {
+        /// The object.
+        object: String,
+    },
     /// An object was not accepted.
     #[error("the API server does not accept {object}")]
     Apply {
@@ -77,16 +83,20 @@ pub enum ApiError {
 pub(crate) async fn client(kubeconfig: &Path, run: &str) -> Result<Client, ApiError> {
     let failed = |source| ApiError::Kubeconfig { path: kubeconfig.to_owned(), source };
     let file = Kubeconfig::read_from(kubeconfig).map_err(failed)?;
-    let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
         .await
         .map_err(failed)?;
-    // Whoever reads the audit log of the cluster sees who it was.
+    client_of(config, run)
+        .map_err(|source| ApiError::Client { path: kubeconfig.to_owned(), source })
+}
+
+/// A client that says who it is: whoever reads the audit log of the cluster sees which run it was.
+pub(crate) fn client_of(mut config: Config, run: &str) -> Result<Client, kube::Error> {
     let agent = format!("ztc/{} ({run})", env!("CARGO_PKG_VERSION"));
     if let Ok(value) = agent.parse() {
         config.headers.push((http::header::USER_AGENT, value));
     }
     Client::try_from(config)
-        .map_err(|source| ApiError::Client { path: kubeconfig.to_owned(), source })
 }
 
 /// Applies an object of a case or of a world, with the labels of the run; returns it as it is
@@ -132,14 +142,52 @@ async fn patch(
     }
 }
 
+/// Makes an object of a world, unless somebody else has one of that name; its name.
+pub(crate) async fn make_ours(client: &Client, object: &Value) -> Result<String, ApiError> {
+    let reference = reference(object).ok_or(ApiError::NoObject)?;
+    let found = api(client, &types(&reference), reference.namespace.as_deref())
+        .get_metadata_opt(&reference.name)
+        .await
+        .map_err(|source| ApiError::Read { what: reference.to_string(), source })?;
+    let labels = found.map(|it| it.metadata.labels.unwrap_or_default());
+    if labels.is_some_and(|it| it.get(MANAGED_BY.0).map(String::as_str) != Some(MANAGED_BY.1)) {
+        return Err(ApiError::NotOurs { object: reference.to_string() });
+    }
+    install(client, object).await?;
+    Ok(reference.to_string())
+}
+
+/// Whether an object exists.
+pub(crate) async fn exists(client: &Client, object: &ObjectRef) -> Result<bool, ApiError> {
+    let found = api(client, &types(object), object.namespace.as_deref())
+        .get_metadata_opt(&object.name)
+        .await
+        .map_err(|source| ApiError::Read { what: object.to_string(), source })?;
+    Ok(found.is_some())
+}
+
+/// The coordinates of an object.
+pub(crate) fn reference(object: &Value) -> Option<ObjectRef> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    Some(ObjectRef {
+        api_version: text(&object["apiVersion"])?,
+        kind: text(&object["kind"])?,
+        namespace: text(&object["metadata"]["namespace"]),
+        name: text(&object["metadata"]["name"])?,
+    })
+}
+
+fn types(object: &ObjectRef) -> TypeMeta {
+    TypeMeta { api_version: object.api_version.clone(), kind: object.kind.clone() }
+}
+
 /// Why Cilium does not take a policy, if it says so: the condition `Valid` of its status is false. The
 /// object then exists and enforces nothing (`docs/facts.md`, surprise 1).
 pub(crate) async fn invalid(
     client: &Client,
     object: &ObjectRef,
 ) -> Result<Option<String>, ApiError> {
-    let types = TypeMeta { api_version: object.api_version.clone(), kind: object.kind.clone() };
-    let found = api(client, &types, object.namespace.as_deref())
+    let found = api(client, &types(object), object.namespace.as_deref())
         .get_opt(&object.name)
         .await
         .map_err(|source| ApiError::Read { what: object.to_string(), source })?;
@@ -158,8 +206,7 @@ pub(crate) async fn delete(
     client: &Client,
     object: &ObjectRef,
 ) -> Result<Option<String>, ApiError> {
-    let types = TypeMeta { api_version: object.api_version.clone(), kind: object.kind.clone() };
-    let api = api(client, &types, object.namespace.as_deref());
+    let api = api(client, &types(object), object.namespace.as_deref());
     let failed = |source| ApiError::Delete { object: object.to_string(), source };
     let Some(found) = api.get_metadata_opt(&object.name).await.map_err(failed)? else {
         return Ok(None);

@@ -104,6 +104,12 @@ impl Agents {
         }
     }
 
+    /// The version of every agent, by node.
+    pub(crate) async fn versions(&self) -> Result<BTreeMap<String, String>, CiliumError> {
+        let versions = self.run("cilium-dbg version").await?;
+        Ok(versions.into_iter().map(|(node, it)| (node, daemon_version(&it))).collect())
+    }
+
     /// One look at every agent: its repository first, then its endpoints.
     pub(crate) async fn states(&self) -> Result<BTreeMap<String, AgentState>, CiliumError> {
         let script = format!(
@@ -173,6 +179,12 @@ impl Agents {
         let listening = listening.collect();
         Observers { sender, listening }
     }
+}
+
+/// The version of the agent itself, out of `cilium-dbg version`: a line `Daemon: 1.20.2 ...`.
+fn daemon_version(output: &str) -> String {
+    let line = output.lines().find_map(|line| line.strip_prefix("Daemon:"));
+    line.and_then(|it| it.split_whitespace().next()).unwrap_or("unknown").to_owned()
 }
 
 async fn list(client: &Client) -> Result<BTreeMap<String, Container>, CiliumError> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures_util::future::try_join_all;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use serde_json::Value;
@@ -27,11 +28,12 @@ use crate::api::{self, ApiError};
 use crate::bundle::hex;
 use crate::cilium::{Agents, CiliumError, Observers};
 use crate::exec;
+use crate::ledger::Ledger;
 use crate::objects::{self, Setting};
 use crate::outside::{Hosts, Outside, OutsideError};
 use crate::pods::{self, Pods, concluded_probes};
 use crate::preflight::{Finding, Seen, findings};
-use crate::provision::Ready;
+use crate::ready::{Hosting, Ready};
 
 /// The address that Istio gives to kubelet's probes of ambient pods (`HOST_PROBE_SNAT_IP`, `cni/README.md`).
 const AMBIENT_PROBE: Ipv4Addr = Ipv4Addr::new(169, 254, 7, 127);
@@ -97,6 +99,11 @@ impl RealCluster {
         Ok(findings(&seen, spec))
     }
 
+    /// What has been made in it and removed from it.
+    pub fn ledger(&self) -> Ledger {
+        self.ready.ledger.clone()
+    }
+
     /// The versions of its parts.
     pub fn versions(&self) -> BTreeMap<String, String> {
         let ClusterSpec { kubernetes, cilium, mesh, .. } = &self.ready.spec;
@@ -129,7 +136,7 @@ impl Fabric for RealCluster {
 
 impl RealCluster {
     async fn furnish(&self, world: Arc<World>, lane: Lane) -> Result<RealLane, ClusterError> {
-        let Ready { client, docker, cluster, nodes, image, .. } = &*self.ready;
+        let Ready { client, outside, cluster, nodes, image, pull, ledger, .. } = &*self.ready;
         if lane != Lane(0) {
             return Err(ClusterError::Lanes { lane });
         }
@@ -137,11 +144,19 @@ impl RealCluster {
             return Err(ClusterError::Nodes { nodes: nodes.len() });
         };
         let slots = BTreeMap::from([(NodeSlot::A, first.clone()), (NodeSlot::B, second.clone())]);
-        let setting = Setting { image: image.clone(), nodes: slots };
-        let outside = Outside { docker, client, cluster, nodes, image };
-        let hosts = outside.bring_up(&world).await?;
+        let setting = Setting { image: image.clone(), pull: *pull, nodes: slots };
+        let hosts = match outside {
+            Hosting::Containers(docker) => {
+                let outside = Outside { docker, client, cluster, nodes, image };
+                outside.bring_up(&world).await?
+            }
+            Hosting::Given(addresses) => {
+                Hosts { zone: world.outside_zone(addresses), addresses: addresses.clone() }
+            }
+        };
         for object in objects::before_pods(&world) {
-            api::install(client, &object).await?;
+            let name = api::make_ours(client, &object).await?;
+            ledger.made(name);
         }
         let lane = RealLane {
             pods: Pods::watch(client, &world.world).await,
@@ -204,6 +219,7 @@ impl RealLane {
         for kind in PolicyKind::ALL {
             for object in api::ours(client, kind.api_version(), kind.name()).await? {
                 let uid = api::delete(client, &object).await?;
+                self.ready.ledger.removed(object.to_string());
                 changes.extend(uid.map(|uid| Change::Removed { uid }));
             }
         }
@@ -241,7 +257,7 @@ impl RealLane {
                 self.remove_pod(reference).await?;
             }
             self.account(&reference.namespace).await?;
-            api::install(&self.ready.client, pod).await?;
+            self.ready.ledger.made(api::make_ours(&self.ready.client, pod).await?);
         }
         until("the pods of the world", UP, POLL, || async {
             let late = wanted.iter().find_map(|(reference, _)| self.lateness(reference));
@@ -318,6 +334,7 @@ impl RealLane {
 
     async fn remove_pod(&self, pod: &PodRef) -> Result<(), ClusterError> {
         api::delete_pod(&self.ready.client, &pod.namespace, &pod.name).await?;
+        self.ready.ledger.removed(format!("Pod/{pod}"));
         until("the end of the pod", POD, POLL, || async {
             Ok(match self.pods.any(pod) {
                 None => Look::Met(()),
@@ -325,6 +342,37 @@ impl RealLane {
             })
         })
         .await?;
+        Ok(())
+    }
+
+    /// Removes policies and pods.
+    async fn clear(&self) -> Result<(), ClusterError> {
+        self.sweep().await?;
+        let pods: Vec<PodRef> = self.pods.all().into_keys().collect();
+        try_join_all(pods.iter().map(|pod| self.remove_pod(pod))).await?;
+        Ok(())
+    }
+
+    /// Removes what the pods needed, the last first, and waits until all of it is gone.
+    async fn leave(&self) -> Result<(), ClusterError> {
+        let client = &self.ready.client;
+        let mut objects: Vec<ObjectRef> =
+            objects::before_pods(&self.world).iter().filter_map(api::reference).collect();
+        objects.reverse();
+        for object in &objects {
+            api::delete(client, object).await?;
+        }
+        for object in &objects {
+            until("the end of what was made", UP, POLL, || async {
+                match api::exists(client, object).await {
+                    Ok(false) => Ok(Look::Met(())),
+                    Ok(true) => Ok(Look::NotYet { status: format!("{object} still exists") }),
+                    Err(error) => Ok(Look::NotYet { status: ztc_engine::chain(&error) }),
+                }
+            })
+            .await?;
+            self.ready.ledger.removed(object.to_string());
+        }
         Ok(())
     }
 
@@ -402,7 +450,7 @@ impl RealLane {
         let declared =
             self.world.pod(pod).ok_or_else(|| ClusterError::NoSuchPod { pod: pod.clone() })?;
         let object = objects::pod(&self.world, &self.setting, &self.hosts.zone, declared, first);
-        api::install(&self.ready.client, &object).await?;
+        self.ready.ledger.made(api::make_ours(&self.ready.client, &object).await?);
         until("the agent of the pod", POD, POLL, || async {
             let found = self.pods.get(pod);
             Ok(match found {
@@ -464,6 +512,7 @@ impl Cluster for RealLane {
         let Ready { client, run, .. } = &*self.ready;
         self.change(async {
             let applied = api::apply(client, &manifest.object, run).await?;
+            self.ready.ledger.made(manifest.reference.to_string());
             let uid = applied.metadata.uid.unwrap_or_default();
             Ok(Change::Added { object: manifest.reference.clone(), uid })
         })
@@ -477,6 +526,7 @@ impl Cluster for RealLane {
     async fn delete(&self, object: &ObjectRef) -> Result<Receipt, FabricError> {
         self.change(async {
             let uid = api::delete(&self.ready.client, object).await?;
+            self.ready.ledger.removed(object.to_string());
             Ok(uid.map_or(Change::Nothing, |uid| Change::Removed { uid }))
         })
         .await
@@ -544,22 +594,25 @@ impl Cluster for RealLane {
     }
 
     async fn down(&self) -> Result<(), FabricError> {
-        let failed =
-            |leftovers, error: ClusterError| FabricError::Down { leftovers, source: error.into() };
-        let pods: Vec<PodRef> = self.pods.all().into_keys().collect();
-        let left = || pods.iter().map(|pod| format!("pod {pod}")).collect();
-        self.sweep().await.map_err(|error| failed(left(), error))?;
-        let removed = pods.iter().map(|pod| self.remove_pod(pod));
-        for result in futures_util::future::join_all(removed).await {
-            result.map_err(|error| failed(left(), error))?;
-        }
-        Ok(())
+        self.clear().await.map_err(|error| FabricError::Down {
+            leftovers: self.pods.all().into_keys().map(|pod| format!("pod {pod}")).collect(),
+            source: error.into(),
+        })
     }
 
-    /// The pods stay: the next run takes them if they are still what it wants.
+    /// On a cluster of ours the pods stay: the next run takes them if they are still what it wants.
+    /// On somebody else's nothing does.
     async fn release(&self) -> Result<(), FabricError> {
-        self.sweep()
-            .await
-            .map_err(|error| FabricError::Down { leftovers: Vec::new(), source: error.into() })
+        let released = async {
+            if self.ready.keeps_worlds {
+                return self.sweep().await;
+            }
+            self.clear().await?;
+            self.leave().await
+        };
+        released.await.map_err(|error| FabricError::Down {
+            leftovers: self.ready.ledger.left(),
+            source: error.into(),
+        })
     }
 }

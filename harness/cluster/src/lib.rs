@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod attach;
 mod bundle;
 mod cilium;
 mod diagnosis;
@@ -15,6 +16,8 @@ mod fabric;
 mod image;
 mod kind;
 mod lease;
+mod ledger;
+mod mark;
 mod objects;
 mod outside;
 mod pods;
@@ -22,9 +25,11 @@ mod preflight;
 mod probe;
 mod program;
 mod provision;
+mod ready;
 mod realised;
 
 pub use api::ApiError;
+pub use attach::{Attach, AttachError, Permission};
 pub use bundle::{Bundle, BundleError};
 pub use cilium::CiliumError;
 pub use docker::DockerError;
@@ -32,9 +37,11 @@ pub use exec::ExecError;
 pub use fabric::RealCluster;
 pub use image::ImageError;
 pub use lease::LeaseError;
+pub use ledger::Ledger;
 pub use outside::OutsideError;
 pub use preflight::Finding;
 pub use probe::ProbeError;
 pub use program::ProgramError;
-pub use provision::{Folders, Progress, ProvisionError, Provisioner, Ready};
+pub use provision::{Folders, Progress, ProvisionError, Provisioner};
+pub use ready::Ready;
 pub use realised::OutputError;

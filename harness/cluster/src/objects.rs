@@ -39,6 +39,8 @@ const GIVEN_NAMESPACES: [&str; 5] =
 pub(crate) struct Setting {
     /// The reference of the probe's image.
     pub(crate) image: String,
+    /// Where nodes have it from.
+    pub(crate) pull: Pull,
     /// The names of the nodes of both slots.
     pub(crate) nodes: BTreeMap<NodeSlot, String>,
 }
@@ -58,6 +60,15 @@ impl Setting {
         }
         metadata
     }
+}
+
+/// Where nodes have an image from, in the words of `imagePullPolicy`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pull {
+    /// It was put into them; no registry has it.
+    Never,
+    /// A registry.
+    IfNotPresent,
 }
 
 /// The namespaces that a world makes.
@@ -145,8 +156,10 @@ pub(crate) fn pod(
     let mut container = json!({
         "name": CONTAINER,
         "image": setting.image,
-        // It is put into the nodes; no registry has it.
-        "imagePullPolicy": "Never",
+        "imagePullPolicy": match setting.pull {
+            Pull::Never => "Never",
+            Pull::IfNotPresent => "IfNotPresent",
+        },
         "env": [{ "name": AGENT_ENV, "value": config }],
         "ports": ports(pod),
         "securityContext": {
@@ -232,6 +245,7 @@ services:
     fn setting() -> Setting {
         Setting {
             image: "ztc.local/probe:1".to_owned(),
+            pull: Pull::Never,
             nodes: BTreeMap::from([
                 (NodeSlot::A, "one".to_owned()),
                 (NodeSlot::B, "two".to_owned()),

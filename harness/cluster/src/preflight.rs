@@ -82,10 +82,9 @@ impl Seen {
             audited.map(move |it| format!("endpoint {} on {node}", it.id))
         });
         let hubble = agents.run("hubble status || true").await?;
-        let versions = agents.run("cilium-dbg version").await?;
         Ok(Self {
             kubernetes: version.git_version.trim_start_matches('v').to_owned(),
-            cilium: versions.into_iter().map(|(node, it)| (node, daemon_version(&it))).collect(),
+            cilium: agents.versions().await?,
             config: config.and_then(|it| it.data).unwrap_or_default(),
             audited: audited.collect(),
             hubble,
@@ -96,12 +95,6 @@ impl Seen {
     fn set(&self, key: &str) -> Option<&str> {
         self.config.get(key).map(String::as_str)
     }
-}
-
-/// The version of the agent itself, out of `cilium-dbg version`: a line `Daemon: 1.20.2 ...`.
-fn daemon_version(output: &str) -> String {
-    let line = output.lines().find_map(|line| line.strip_prefix("Daemon:"));
-    line.and_then(|it| it.split_whitespace().next()).unwrap_or("unknown").to_owned()
 }
 
 /// Everything that is wrong with a cluster for this profile, what blocks first.

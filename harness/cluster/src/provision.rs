@@ -23,9 +23,13 @@ use crate::diagnosis::diagnosis;
 use crate::docker::{Docker, DockerError, pieces};
 use crate::kind::{self, Kind};
 use crate::lease::{Lease, LeaseError, State};
+use crate::ledger::Ledger;
+use crate::mark;
+use crate::objects::Pull;
 use crate::outside::CLUSTER;
 use crate::probe::{self, ProbeError};
 use crate::program::{Program, ProgramError};
+use crate::ready::{Hosting, Ready};
 
 /// How long one chart may take until everything of it is ready.
 const CHART: Duration = Duration::from_mins(6);
@@ -148,26 +152,6 @@ impl std::fmt::Debug for Provisioner {
     }
 }
 
-/// A cluster that is ready. Whoever holds it has it alone.
-pub struct Ready {
-    pub(crate) client: Client,
-    pub(crate) docker: Docker,
-    pub(crate) cluster: String,
-    /// The containers of its nodes, which are its nodes' names, sorted.
-    pub(crate) nodes: Vec<String>,
-    /// The reference of the probe's image.
-    pub(crate) image: String,
-    pub(crate) run: String,
-    pub(crate) spec: ClusterSpec,
-    _lease: Lease,
-}
-
-impl std::fmt::Debug for Ready {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ready").field("cluster", &self.cluster).finish_non_exhaustive()
-    }
-}
-
 /// The steps, by the names under which they are written into the lease.
 mod step {
     pub(super) const NODES: &str = "nodes";
@@ -254,14 +238,18 @@ impl Provisioner {
             state.done.push(format!("{} {image}", step::PROBE));
             lease.note(&state)?;
         }
+        mark::set(&client, &cluster).await?;
         Ok(Ready {
             client,
-            docker,
+            outside: Hosting::Containers(docker),
             cluster,
             nodes,
             image: archive.reference,
+            pull: Pull::Never,
             run: run.to_owned(),
             spec: self.spec.clone(),
+            keeps_worlds: true,
+            ledger: Ledger::default(),
             _lease: lease,
         })
     }

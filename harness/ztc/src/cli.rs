@@ -13,9 +13,8 @@ use ztc_engine::profile::Profile;
 use ztc_lab::Entered;
 use ztc_report::Console;
 
-use crate::conformance::DEFAULT_PROFILE;
 use crate::execution::{Execution, Plan, run_name, runnable};
-use crate::ground::{BUNDLE_ENV, Ground, GroundError};
+use crate::ground::{Ground, GroundError, Place};
 use crate::project::{Project, ProjectError};
 use crate::selection::{self, Selected};
 use crate::{schemas, terminal};
@@ -66,22 +65,6 @@ struct Selection {
     place: Place,
 }
 
-#[derive(Debug, Args)]
-struct Place {
-    /// The profile to run on: a name under `clusters/`, or a file.
-    #[arg(long, env = "ZTC_CLUSTER", default_value = DEFAULT_PROFILE)]
-    cluster: String,
-    /// A folder with everything that a cluster is made of, so that nothing is pulled.
-    #[arg(long, env = BUNDLE_ENV)]
-    bundle: Option<PathBuf>,
-}
-
-impl Place {
-    fn ground(&self, project: &Project) -> Result<Ground, GroundError> {
-        Ground::find(project, &self.cluster, self.bundle.clone())
-    }
-}
-
 /// The whole program.
 pub fn main() -> ExitCode {
     if let Some(code) = ztc_probe::run_if_agent() {
@@ -109,11 +92,11 @@ fn write_schemas(out: &std::path::Path) -> ExitStatus {
 
 /// What is selected, or why nothing can be.
 fn select(selection: &Selection, project: &Project) -> Result<(Plan, Ground), SelectError> {
-    let ground = selection.place.ground(project)?;
+    let ground = Ground::find(project, &selection.place)?;
     let profile = ground.profile.clone();
     let suites = project.suites()?;
     let filter = selection.filter.as_deref();
-    let cases = selection::matching(selection::all(&suites, &profile), filter, &profile);
+    let cases = selection::matching(selection::all(&suites, &ground), filter, &profile);
     if cases.is_empty() {
         return Err(SelectError::Nothing { filter: filter.unwrap_or_default().to_owned() });
     }
@@ -217,7 +200,7 @@ fn on_ground(
     place: &Place,
     work: impl AsyncFnOnce(Ground) -> Result<ExitStatus, GroundError>,
 ) -> ExitStatus {
-    let ground = match place.ground(&Project::find()) {
+    let ground = match Ground::find(&Project::find(), place) {
         Ok(ground) => ground,
         Err(error) => return trouble(&error),
     };
@@ -254,8 +237,8 @@ fn run_inside(plan: Plan, ground: &Ground, verbose: bool) -> ExitStatus {
         while running.join_next().await.is_some() {}
         let execution = Arc::into_inner(execution).expect("the cases, which shared it, are over");
         let finished = execution.finish().await;
-        for trouble in &finished.troubles {
-            terminal::trouble(trouble);
+        for line in finished.ledger.iter().chain(&finished.troubles) {
+            terminal::trouble(line);
         }
         finished.status
     })

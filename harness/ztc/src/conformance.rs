@@ -15,15 +15,10 @@ use ztc_lab::Entered;
 use ztc_model::verdict::Verdict;
 
 use crate::execution::{Execution, Plan, run_name};
-use crate::ground::{Ground, GroundError};
+use crate::ground::{Ground, GroundError, Place};
 use crate::project::{Project, Suites};
 use crate::selection::{self, Selected};
 use crate::terminal;
-
-/// The environment variable that names a profile, or a file with one.
-const CLUSTER_ENV: &str = "ZTC_CLUSTER";
-/// The profile of those who name none.
-pub(crate) const DEFAULT_PROFILE: &str = "lab";
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -32,7 +27,14 @@ pub fn main() -> ExitCode {
     }
     let args = Arguments::from_args();
     let project = Project::find();
-    let (suites, ground) = match read(&project) {
+    let place = match Place::from_environment() {
+        Ok(place) => place,
+        Err(error) => {
+            terminal::trouble(&error.to_string());
+            return ExitStatus::Usage.into();
+        }
+    };
+    let (suites, ground) = match read(&project, &place) {
         Ok(read) => read,
         Err(error) => {
             terminal::trouble(&ztc_engine::chain(&error));
@@ -40,7 +42,7 @@ pub fn main() -> ExitCode {
         }
     };
     let profile = &ground.profile;
-    let cases = selection::all(&suites, profile);
+    let cases = selection::all(&suites, &ground);
     if args.list {
         return libtest_mimic::run(&args, list(&cases, profile)).exit_code();
     }
@@ -66,9 +68,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn read(project: &Project) -> Result<(Suites, Ground), GroundError> {
-    let name = std::env::var(CLUSTER_ENV).unwrap_or_else(|_| DEFAULT_PROFILE.to_owned());
-    let ground = Ground::find(project, &name, Ground::bundle_in_environment())?;
+fn read(project: &Project, place: &Place) -> Result<(Suites, Ground), GroundError> {
+    let ground = Ground::find(project, place)?;
     Ok((project.suites()?, ground))
 }
 
@@ -141,8 +142,8 @@ fn run(args: &Arguments, plan: Plan, ground: &Ground) -> ExitCode {
     let conclusion = libtest_mimic::run(&args, trials);
     let execution = Arc::into_inner(execution).expect("the trials, which shared it, are over");
     let finished = runtime.block_on(execution.finish());
-    for trouble in &finished.troubles {
-        terminal::trouble(trouble);
+    for line in finished.ledger.iter().chain(&finished.troubles) {
+        terminal::trouble(line);
     }
     terminal::trouble(&format!("reports: {}", folder.display()));
     match finished.status {

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
+use ztc_cluster::Ledger;
 use ztc_engine::event::{CaseReport, Event, EventKind, ExitStatus, RunStarted, SCHEMA, Summary};
 use ztc_engine::profile::Profile;
 use ztc_engine::runner::{EventSink, Runner};
@@ -55,6 +56,7 @@ pub struct Execution {
     summary: Mutex<Summary>,
     interrupted: watch::Receiver<bool>,
     listening: tokio::task::JoinHandle<()>,
+    ledger: Option<Ledger>,
     reporting: JoinHandle<Result<(), ReportErrors>>,
 }
 
@@ -67,6 +69,8 @@ pub struct Finished {
     pub summary: Summary,
     /// What went wrong besides the cases, in words.
     pub troubles: Vec<String>,
+    /// What was made in a cluster that somebody lent us, and what became of it.
+    pub ledger: Vec<String>,
 }
 
 impl Execution {
@@ -79,7 +83,7 @@ impl Execution {
         ground: ReadyGround,
         console: Option<Console>,
     ) -> Result<Self, BeginError> {
-        let ReadyGround { fabric, versions, faults } = ground;
+        let ReadyGround { fabric, versions, faults, ledger } = ground;
         let folder = make_folder(&plan)?;
         let (sink, events) = EventSink::new();
         let (interrupted, listening) = listen(sink.clone()).map_err(BeginError::Signals)?;
@@ -107,7 +111,7 @@ impl Execution {
         let runner =
             Runner::new(fabric, plan.profile, plan.worlds, sink.clone(), interrupted.clone());
         let summary = Mutex::new(summary);
-        Ok(Self { runner, sink, folder, summary, interrupted, listening, reporting })
+        Ok(Self { runner, sink, folder, summary, interrupted, listening, ledger, reporting })
     }
 
     /// The folder of the run.
@@ -153,7 +157,8 @@ impl Execution {
             ExitStatus::Pass if !troubles.is_empty() => ExitStatus::Inconclusive,
             status => status,
         };
-        Finished { status, summary, troubles }
+        let ledger = self.ledger.map(|it| it.lines()).unwrap_or_default();
+        Finished { status, summary, troubles, ledger }
     }
 }
 

@@ -1,24 +1,70 @@
 //! The ground of a run: which fabric its profile names, and how it is made ready.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use clap::{Args, Parser};
 use thiserror::Error;
 use ztc_cluster::{
-    Bundle, BundleError, CiliumError, Finding, Folders, ProvisionError, Provisioner, RealCluster,
+    Attach, AttachError, Bundle, BundleError, CiliumError, Finding, Folders, Ledger, Permission,
+    ProvisionError, Provisioner, RealCluster,
 };
 use ztc_engine::event::ExitStatus;
 use ztc_engine::fabric::Fabric;
 use ztc_engine::profile::{FabricKind, Profile};
 use ztc_lab::{Entered, Lab, LabError, SandboxError};
+use ztc_model::suite::{Case, Feature};
+use ztc_model::world::World;
 
 use crate::execution::agent_command;
 use crate::project::{Project, ProjectError};
 use crate::terminal;
 
-/// The environment variable that names a bundle.
-pub(crate) const BUNDLE_ENV: &str = "ZTC_BUNDLE";
+/// The profile of those who name none.
+const DEFAULT_PROFILE: &str = "lab";
+
+/// Where to run, as a person says it: by options, or by the environment under `cargo test`.
+#[derive(Debug, Clone, Args)]
+pub struct Place {
+    /// The profile to run on: a name under `clusters/`, or a file.
+    #[arg(long, env = "ZTC_CLUSTER", default_value = DEFAULT_PROFILE)]
+    pub cluster: String,
+    /// A folder with everything that a cluster is made of, so that nothing is pulled.
+    #[arg(long, env = "ZTC_BUNDLE")]
+    pub bundle: Option<PathBuf>,
+    /// The kubeconfig of the cluster to attach to.
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The context in it; the current one otherwise.
+    #[arg(long, env = "ZTC_CONTEXT")]
+    pub context: Option<String>,
+    /// Attach to a cluster that ztc did not make: it gets pods, namespaces and policies, and loses
+    /// them again.
+    #[arg(long, env = "ZTC_I_OWN_THIS_CLUSTER")]
+    pub i_own_this_cluster: bool,
+    /// Run cases on it whose policies reach beyond the namespaces of their world.
+    #[arg(long, env = "ZTC_ALLOW_CLUSTER_WIDE")]
+    pub allow_cluster_wide: bool,
+    /// The probe's image, where its nodes can pull it.
+    #[arg(long, env = "ZTC_PROBE_IMAGE")]
+    pub probe_image: Option<String>,
+}
+
+impl Place {
+    /// What the environment says, where there are no options.
+    ///
+    /// # Errors
+    /// A variable with a value that it cannot have.
+    pub fn from_environment() -> Result<Self, clap::Error> {
+        #[derive(Parser)]
+        struct Environment {
+            #[command(flatten)]
+            place: Place,
+        }
+        Environment::try_parse_from(["ztc"]).map(|it| it.place)
+    }
+}
 
 /// Why there is no ground to run on.
 #[derive(Debug, Error)]
@@ -38,6 +84,9 @@ pub enum GroundError {
     /// The cluster did not get ready.
     #[error("the cluster is not ready")]
     Provision(#[source] Box<ProvisionError>),
+    /// The cluster that is there may not or cannot be used.
+    #[error("cannot attach to the cluster")]
+    Attach(#[from] AttachError),
     /// The cluster is such that verdicts would be wrong or impossible.
     #[error("the cluster is not fit for a run; `ztc doctor` looks again\n{findings}")]
     Unfit {
@@ -53,10 +102,16 @@ impl GroundError {
     /// What the process should exit with.
     pub const fn exit_status(&self) -> ExitStatus {
         match self {
-            Self::Project(_) | Self::Bundle(_) | Self::Lab(_) | Self::Profile(_) => {
-                ExitStatus::Usage
+            Self::Project(_)
+            | Self::Bundle(_)
+            | Self::Lab(_)
+            | Self::Profile(_)
+            | Self::Attach(
+                AttachError::NotOurs { .. } | AttachError::NoImage | AttachError::Kubeconfig(_),
+            ) => ExitStatus::Usage,
+            Self::Provision(_) | Self::Attach(_) | Self::Cilium(_) | Self::Unfit { .. } => {
+                ExitStatus::Inconclusive
             }
-            Self::Provision(_) | Self::Cilium(_) | Self::Unfit { .. } => ExitStatus::Inconclusive,
         }
     }
 }
@@ -66,6 +121,7 @@ impl GroundError {
 pub struct Ground {
     /// The profile; what its bundle lacks is not among its features.
     pub profile: Profile,
+    place: Place,
     bundle: Option<Bundle>,
     root: PathBuf,
 }
@@ -79,32 +135,46 @@ pub struct ReadyGround {
     pub versions: BTreeMap<String, String>,
     /// How it is broken on purpose; normally not at all.
     pub faults: Option<String>,
+    /// What is made in a cluster that somebody lent us.
+    pub ledger: Option<Ledger>,
 }
 
 impl Ground {
-    /// Reads the profile of that name, and the bundle if one is named. Nothing is started.
+    /// Reads the profile of a place, and its bundle. Nothing is started.
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn find(
-        project: &Project,
-        profile: &str,
-        bundle: Option<PathBuf>,
-    ) -> Result<Self, GroundError> {
-        let mut profile = project.profile(profile)?;
-        // A bundle is for clusters that are made; the lab needs none, whatever the environment says.
-        let bundle = bundle.filter(|_| profile.fabric == FabricKind::Kind);
-        let bundle = bundle.map(|folder| Bundle::open(&folder)).transpose()?;
+    pub fn find(project: &Project, place: &Place) -> Result<Self, GroundError> {
+        let mut profile = project.profile(&place.cluster)?;
+        // A bundle is for clusters that are made; no other needs one, whatever the environment says.
+        let is_made = profile.fabric == FabricKind::Kind;
+        let bundle = place.bundle.as_ref().filter(|it| is_made && !it.as_os_str().is_empty());
+        let bundle = bundle.map(|folder| Bundle::open(folder)).transpose()?;
         if let Some(bundle) = &bundle {
             let lacks = bundle.lacks();
             profile.features.retain(|feature| !lacks.contains(feature));
         }
-        Ok(Self { profile, bundle, root: project.root() })
+        Ok(Self { profile, place: place.clone(), bundle, root: project.root() })
     }
 
-    /// The bundle that the environment names.
-    pub fn bundle_in_environment() -> Option<PathBuf> {
-        std::env::var_os(BUNDLE_ENV).filter(|it| !it.is_empty()).map(PathBuf::from)
+    /// Why a case cannot be run here, if so. It is known before anything is started.
+    pub fn lacks(&self, case: &Case, needs: &BTreeSet<Feature>, world: &World) -> Option<String> {
+        let Profile { profile: name, features, outside, .. } = &self.profile;
+        let missing: Vec<String> = needs.difference(features).map(ToString::to_string).collect();
+        if !missing.is_empty() {
+            return Some(format!("{name} lacks {}", missing.join(", ")));
+        }
+        if self.profile.fabric != FabricKind::Attach {
+            return None;
+        }
+        let hosts = case.outside_hosts(world).into_iter();
+        let missing: Vec<&str> = hosts.filter(|it| !outside.contains_key(*it)).collect();
+        if !missing.is_empty() {
+            return Some(format!("{name} has no outside host {}", missing.join(", ")));
+        }
+        (case.is_clusterwide() && !self.place.allow_cluster_wide).then(|| {
+            "its policies reach the whole cluster; --allow-cluster-wide allows that".to_owned()
+        })
     }
 
     /// Enters the lab's namespaces, if it is the lab. To be called first of all: the process inside
@@ -115,7 +185,7 @@ impl Ground {
     pub fn enter(&self) -> Result<Entered, SandboxError> {
         match self.profile.fabric {
             FabricKind::Lab => ztc_lab::enter(),
-            FabricKind::Kind => Ok(Entered::Inside),
+            FabricKind::Kind | FabricKind::Attach => Ok(Entered::Inside),
         }
     }
 
@@ -124,20 +194,46 @@ impl Ground {
     /// # Errors
     /// Why it is not.
     pub async fn ready(&self, run: &str) -> Result<ReadyGround, GroundError> {
-        match self.profile.fabric {
-            FabricKind::Lab => {
-                let lab = Lab::new(agent_command())?;
-                let faults = lab.faults();
-                Ok(ReadyGround { fabric: Arc::new(lab), versions: BTreeMap::new(), faults })
-            }
-            FabricKind::Kind => {
-                let ready = self.provisioner()?.up(run).await;
-                let ready = ready.map_err(|error| GroundError::Provision(Box::new(error)))?;
-                let fabric = RealCluster::new(ready).await?;
-                require_fit(&fabric.findings().await?)?;
-                let versions = fabric.versions();
-                Ok(ReadyGround { fabric: Arc::new(fabric), versions, faults: None })
-            }
+        if self.profile.fabric == FabricKind::Lab {
+            let lab = Lab::new(agent_command())?;
+            let faults = lab.faults();
+            let versions = BTreeMap::new();
+            return Ok(ReadyGround { fabric: Arc::new(lab), versions, faults, ledger: None });
+        }
+        let fabric = self.real(run).await?;
+        require_fit(&fabric.findings().await?)?;
+        let is_lent = self.profile.fabric == FabricKind::Attach;
+        Ok(ReadyGround {
+            versions: fabric.versions(),
+            ledger: is_lent.then(|| fabric.ledger()),
+            fabric: Arc::new(fabric),
+            faults: None,
+        })
+    }
+
+    /// The real cluster, made or found.
+    async fn real(&self, run: &str) -> Result<RealCluster, GroundError> {
+        let ready = if self.profile.fabric == FabricKind::Attach {
+            let busy = || terminal::trouble("another run has the cluster; waiting for it");
+            self.attach().ready(run, busy).await?
+        } else {
+            let ready = self.provisioner()?.up(run).await;
+            ready.map_err(|error| GroundError::Provision(Box::new(error)))?
+        };
+        Ok(RealCluster::new(ready).await?)
+    }
+
+    fn attach(&self) -> Attach {
+        let Place { kubeconfig, context, i_own_this_cluster, probe_image, .. } = &self.place;
+        Attach {
+            lease: self.root.join("target/ztc/lease").join(&self.profile.profile),
+            profile: self.profile.clone(),
+            permission: Permission {
+                kubeconfig: kubeconfig.clone(),
+                context: context.clone(),
+                owned: *i_own_this_cluster,
+                image: probe_image.clone(),
+            },
         }
     }
 
@@ -148,32 +244,28 @@ impl Ground {
     pub async fn findings(&self, run: &str) -> Result<Vec<Finding>, GroundError> {
         match self.profile.fabric {
             FabricKind::Lab => Ok(Vec::new()),
-            FabricKind::Kind => {
-                let ready = self.provisioner()?.up(run).await;
-                let ready = ready.map_err(|error| GroundError::Provision(Box::new(error)))?;
-                Ok(RealCluster::new(ready).await?.findings().await?)
-            }
+            FabricKind::Kind | FabricKind::Attach => Ok(self.real(run).await?.findings().await?),
         }
     }
 
-    /// Makes the cluster and leaves it to runs to come. There is nothing to do for the lab.
+    /// Makes the cluster and leaves it to runs to come. Only kind's are made.
     ///
     /// # Errors
     /// Why it is not ready.
     pub async fn up(&self, run: &str) -> Result<(), GroundError> {
         match self.profile.fabric {
-            FabricKind::Lab => Ok(()),
+            FabricKind::Lab | FabricKind::Attach => Ok(()),
             FabricKind::Kind => self.ready(run).await.map(drop),
         }
     }
 
-    /// Deletes the cluster. There is nothing to do for the lab.
+    /// Deletes the cluster. Only kind's are.
     ///
     /// # Errors
     /// What is left.
     pub async fn down(&self) -> Result<(), GroundError> {
         match self.profile.fabric {
-            FabricKind::Lab => Ok(()),
+            FabricKind::Lab | FabricKind::Attach => Ok(()),
             FabricKind::Kind => {
                 let down = self.provisioner()?.down().await;
                 down.map_err(|error| GroundError::Provision(Box::new(error)))

@@ -1,8 +1,9 @@
 //! Which cases a run takes: by filter, and by what the profile's fabric has.
 
 use ztc_engine::profile::Profile;
-use ztc_model::suite::Case;
+use ztc_model::suite::{Case, Suite};
 
+use crate::ground::Ground;
 use crate::project::Suites;
 
 /// A case and whether the fabric can run it.
@@ -21,22 +22,17 @@ impl Selected {
     }
 }
 
-/// All cases, in the order of the suites, each with what the profile lacks for it.
-pub fn all(suites: &Suites, profile: &Profile) -> Vec<Selected> {
-    suites
-        .suites
-        .iter()
-        .flat_map(|suite| {
-            let lacking: Vec<String> =
-                suite.needs.difference(&profile.features).map(ToString::to_string).collect();
-            let lacks = (!lacking.is_empty())
-                .then(|| format!("{} lacks {}", profile.profile, lacking.join(", ")));
-            suite
-                .cases
-                .iter()
-                .map(move |case| Selected { case: case.clone(), lacks: lacks.clone() })
-        })
-        .collect()
+/// All cases, in the order of the suites, each with what the ground lacks for it.
+pub fn all(suites: &Suites, ground: &Ground) -> Vec<Selected> {
+    let of_suite = |suite: &Suite| -> Vec<Selected> {
+        let world = &suites.worlds[&suite.world];
+        let selected = |case: &Case| Selected {
+            lacks: ground.lacks(case, &suite.needs, world),
+            case: case.clone(),
+        };
+        suite.cases.iter().map(selected).collect()
+    };
+    suites.suites.iter().flat_map(of_suite).collect()
 }
 
 /// The cases whose test name contains the filter; all of them without one.

@@ -2,7 +2,8 @@
 
 mod cluster;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -28,6 +29,10 @@ pub struct Profile {
     /// What to make or to expect, for a fabric of real clusters.
     #[serde(default)]
     pub cluster: Option<ClusterSpec>,
+    /// The addresses of the outside hosts that somebody has put up for a cluster that is there
+    /// already. Their names, if they have some, must resolve to them in the cluster.
+    #[serde(default)]
+    pub outside: BTreeMap<String, IpAddr>,
     /// How long things may take.
     pub pace: Pace,
 }
@@ -40,6 +45,8 @@ pub enum FabricKind {
     Lab,
     /// A cluster that the `kind` command makes in containers of this machine.
     Kind,
+    /// A cluster that is there already.
+    Attach,
 }
 
 impl FabricKind {
@@ -48,6 +55,7 @@ impl FabricKind {
         match self {
             Self::Lab => "lab",
             Self::Kind => "kind",
+            Self::Attach => "attach",
         }
     }
 }

@@ -17,8 +17,8 @@ pub use load::{Library, load, world};
 
 use crate::manifest::Manifest;
 use crate::outcome::Expected;
-use crate::stimulus::Send;
-use crate::world::PodRef;
+use crate::stimulus::{Peer, Send};
+use crate::world::{OutsideHost, PodRef, World};
 
 /// A suite that can be run.
 #[derive(Debug, Clone)]
@@ -134,6 +134,24 @@ impl Case {
     /// world's own namespaces.
     pub fn is_clusterwide(&self) -> bool {
         self.apply.iter().any(|manifest| manifest.policy.is_clusterwide())
+    }
+
+    /// The outside hosts that it sends to, or whose names it asks for.
+    pub fn outside_hosts<'a>(&self, world: &'a World) -> BTreeSet<&'a str> {
+        let meant = |send: &Send, host: &OutsideHost| {
+            let by_peer = match send.peer() {
+                Some(Peer::Outside(name)) => *name == host.name,
+                Some(Peer::Address(address)) => Some(*address) == host.address,
+                Some(Peer::Name(name)) => host.dns.contains(name),
+                Some(Peer::Pod(_)) | None => false,
+            };
+            by_peer || matches!(send, Send::Dns { name, .. } if host.dns.contains(name))
+        };
+        let hosts = world.outside.iter();
+        hosts
+            .filter(|host| self.cells.iter().any(|cell| meant(&cell.send, host)))
+            .map(|host| host.name.as_str())
+            .collect()
     }
 }
 

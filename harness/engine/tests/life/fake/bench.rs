@@ -133,6 +133,7 @@ impl Bench {
             lanes,
             features: BTreeSet::new(),
             cluster: None,
+            outside: BTreeMap::new(),
             pace: PACE,
         };
         let (sink, events) = EventSink::new();
