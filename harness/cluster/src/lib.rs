@@ -23,6 +23,8 @@ mod probe;
 mod program;
 mod provision;
 mod realised;
+#[cfg(test)]
+mod standin;
 
 pub use api::ApiError;
 pub use bundle::{Bundle, BundleError};
