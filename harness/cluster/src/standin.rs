@@ -1,29 +1,46 @@
 //! A stand-in for an API server: HTTP on loopback, without TLS, and as rude as a test wants it.
 //!
 //! A test takes the requests one by one and answers each itself, so that what the server does reads from top
-//! to bottom. It knows of Kubernetes only the form of errors.
+//! to bottom. It knows of Kubernetes only the forms: errors and the channels of exec.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header, request};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Collected, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use kube::{Client, Config};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::{self, Message};
 
 /// How long anything may take that does not hang, on a machine that is busy with something else.
-const BOUND: Duration = Duration::from_secs(20);
+pub(crate) const BOUND: Duration = Duration::from_secs(20);
+/// Between two looks.
+pub(crate) const POLL: Duration = Duration::from_millis(5);
+
+/// The subprotocols of exec, what is liked best first.
+pub(crate) const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+
+/// The channels of exec: the first byte of a frame.
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const STATUS: u8 = 3;
 
 /// What comes of something that must not hang.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -52,7 +69,7 @@ impl Server {
                 let serve = service_fn(move |request| pass_on(request, sender.clone()));
                 let connection =
                     http1::Builder::new().serve_connection(TokioIo::new(stream), serve);
-                tokio::spawn(connection);
+                tokio::spawn(connection.with_upgrades());
             }
         });
         Self { address, requests, accepting: accepting.abort_handle() }
@@ -83,14 +100,15 @@ impl Drop for Server {
 
 /// Lets the test answer. One that lets go of a request ends the connection without an answer.
 async fn pass_on(
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     requests: mpsc::UnboundedSender<Asked>,
 ) -> Result<Response<Body>, oneshot::error::RecvError> {
+    let upgrade = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
     let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
     let (answer, answered) = oneshot::channel();
     // A test that has ended waits for no requests.
-    requests.send(Asked { head, body, answer }).ok();
+    requests.send(Asked { head, body, upgrade, answer }).ok();
     answered.await
 }
 
@@ -98,6 +116,7 @@ async fn pass_on(
 pub(crate) struct Asked {
     head: request::Parts,
     body: Bytes,
+    upgrade: OnUpgrade,
     answer: oneshot::Sender<Response<Body>>,
 }
 
@@ -152,6 +171,38 @@ impl Asked {
         // Whoever asked may have gone.
         self.answer.send(response).ok();
     }
+
+    /// Starts the command that was asked for.
+    pub(crate) async fn run(self) -> Remote {
+        self.run_as(PROTOCOLS[0]).await
+    }
+
+    /// Starts the command that was asked for, in that subprotocol.
+    pub(crate) async fn run_as(self, protocol: &'static str) -> Remote {
+        let offered = self.head.headers[header::SEC_WEBSOCKET_PROTOCOL].to_str().unwrap();
+        assert!(offered.split(", ").any(|it| it == protocol), "{offered}");
+        let key = derive_accept_key(self.head.headers[header::SEC_WEBSOCKET_KEY].as_bytes());
+        let response = Response::builder()
+            .status(StatusCode::SWITCHING_PROTOCOLS)
+            .header(header::CONNECTION, "Upgrade")
+            .header(header::UPGRADE, "websocket")
+            .header(header::SEC_WEBSOCKET_ACCEPT, key)
+            .header(header::SEC_WEBSOCKET_PROTOCOL, protocol)
+            .body(Full::default().map_err(|never| match never {}).boxed_unsync())
+            .unwrap();
+        self.answer.send(response).ok();
+        let upgraded = soon("the change of protocols", self.upgrade).await.unwrap();
+        let parts = upgraded.downcast::<TokioIo<TcpStream>>().unwrap();
+        let read = parts.read_buf.to_vec();
+        let stream = parts.io.into_inner();
+        let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, None).await;
+        let mut remote = Remote { socket };
+        // Kubelet begins with an empty frame on every channel.
+        for channel in [STDIN, STDOUT, STDERR, STATUS] {
+            remote.send(channel, b"").await.unwrap();
+        }
+        remote
+    }
 }
 
 /// An object of the kind by which Kubernetes tells of errors.
@@ -165,4 +216,82 @@ fn status(code: u16, reason: &str, message: &str) -> Value {
         "reason": reason,
         "code": code,
     })
+}
+
+/// A command that runs in a container, seen from there. Dropping it ends the connection without a
+/// word, as a kubelet does that dies.
+pub(crate) struct Remote {
+    socket: WebSocketStream<TcpStream>,
+}
+
+impl Remote {
+    async fn send(&mut self, channel: u8, bytes: &[u8]) -> Result<(), tungstenite::Error> {
+        self.socket.send(Message::binary([&[channel], bytes].concat())).await
+    }
+
+    /// Writes to standard output.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), tungstenite::Error> {
+        self.send(STDOUT, bytes).await
+    }
+
+    /// Writes to standard error.
+    pub(crate) async fn complain(&mut self, bytes: &[u8]) -> Result<(), tungstenite::Error> {
+        self.send(STDERR, bytes).await
+    }
+
+    /// Writes what does not end, until the connection does; says so when that much is written.
+    pub(crate) async fn write_on(mut self, written: usize, full: oneshot::Sender<()>) {
+        let (piece, mut full) = (vec![b'.'; 64 * 1024], Some(full));
+        let mut sum = 0;
+        while self.write(&piece).await.is_ok() {
+            sum += piece.len();
+            if let Some(full) = full.take_if(|_| sum >= written) {
+                full.send(()).ok();
+            }
+        }
+    }
+
+    /// Tells that the command has ended well, and closes the connection in good order.
+    pub(crate) async fn succeed(mut self) {
+        let ended = json!({ "metadata": {}, "status": "Success" });
+        self.send(STATUS, ended.to_string().as_bytes()).await.unwrap();
+        self.close().await;
+    }
+
+    /// Tells that the runtime could not run the command to its end, and closes the connection.
+    pub(crate) async fn fail(mut self, message: &str) {
+        let ended = status(500, "InternalError", message);
+        self.send(STATUS, ended.to_string().as_bytes()).await.unwrap();
+        self.close().await;
+    }
+
+    /// Closes the connection in good order and waits until the other side has, too.
+    pub(crate) async fn close(mut self) {
+        // Who has heard a status may not wait for the rest.
+        self.socket.close(None).await.ok();
+        self.abandoned().await;
+    }
+
+    /// Resets the connection, as a middlebox does that has forgotten it.
+    pub(crate) fn reset(self) {
+        self.socket.get_ref().set_zero_linger().unwrap();
+    }
+
+    /// What comes next on standard input; nothing when the connection has ended.
+    pub(crate) async fn hear(&mut self) -> Option<Vec<u8>> {
+        loop {
+            match self.socket.next().await?.ok()? {
+                Message::Binary(frame) if frame.first() == Some(&STDIN) => {
+                    return Some(frame.slice(1..).to_vec());
+                }
+                Message::Close(_) => return None,
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits for the end of the connection.
+    pub(crate) async fn abandoned(&mut self) {
+        soon("the end of the connection", async { while self.hear().await.is_some() {} }).await;
+    }
 }
