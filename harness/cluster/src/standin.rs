@@ -172,6 +172,16 @@ impl Asked {
         self.answer.send(response).ok();
     }
 
+    /// A list of pods, as of a version of the cluster.
+    pub(crate) fn list(self, version: &str, pods: &[Value]) {
+        self.answer(&json!({
+            "apiVersion": "v1",
+            "kind": "PodList",
+            "metadata": { "resourceVersion": version },
+            "items": pods,
+        }));
+    }
+
     /// Starts the command that was asked for.
     pub(crate) async fn run(self) -> Remote {
         self.run_as(PROTOCOLS[0]).await
