@@ -131,7 +131,7 @@ impl RealCluster {
             api::install(client, &object).await?;
         }
         let lane = RealLane {
-            pods: Pods::watch(client, &world.world).await,
+            pods: Pods::watch(client, &world.world).await?,
             observers: self.agents.observe().await,
             agents: self.agents.clone(),
             internal: internal_addresses(client).await?,

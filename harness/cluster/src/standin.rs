@@ -1,18 +1,18 @@
 //! A stand-in for an API server: HTTP on loopback, without TLS, and as rude as a test wants it.
 //!
 //! A test takes the requests one by one and answers each itself, so that what the server does reads from top
-//! to bottom. It knows of Kubernetes only the forms: errors and the channels of exec.
+//! to bottom. It knows of Kubernetes only the forms: errors, watches, and the channels of exec.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{SinkExt, StreamExt, stream};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header, request};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Collected, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Collected, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
@@ -182,6 +182,16 @@ impl Asked {
         }));
     }
 
+    /// Answers with events, one by one.
+    pub(crate) fn watch(self) -> Events {
+        let (sender, pieces) = mpsc::unbounded_channel();
+        let pieces = stream::unfold(pieces, async |mut pieces: mpsc::UnboundedReceiver<_>| {
+            Some((pieces.recv().await?, pieces))
+        });
+        self.answer.send(Response::new(StreamBody::new(pieces).boxed_unsync())).ok();
+        Events { sender }
+    }
+
     /// Starts the command that was asked for.
     pub(crate) async fn run(self) -> Remote {
         self.run_as(PROTOCOLS[0]).await
@@ -226,6 +236,33 @@ fn status(code: u16, reason: &str, message: &str) -> Value {
         "reason": reason,
         "code": code,
     })
+}
+
+/// A watch that is open. Dropping it ends it in good order.
+pub(crate) struct Events {
+    sender: mpsc::UnboundedSender<io::Result<Frame<Bytes>>>,
+}
+
+impl Events {
+    pub(crate) fn tell(&self, kind: &str, object: &Value) {
+        let line = format!("{}\n", json!({ "type": kind, "object": object }));
+        self.sender.send(Ok(Frame::data(line.into()))).ok();
+    }
+
+    /// Says what an API server says that no longer knows the version a watch began with.
+    pub(crate) fn expire(self) {
+        self.tell("ERROR", &status(410, "Expired", "too old resource version: 10 (20)"));
+    }
+
+    /// Waits until nobody watches any more.
+    pub(crate) async fn abandoned(&self) {
+        self.sender.closed().await;
+    }
+
+    /// Breaks it in the middle.
+    pub(crate) fn tear(self) {
+        self.sender.send(Err(io::ErrorKind::ConnectionAborted.into())).ok();
+    }
 }
 
 /// A command that runs in a container, seen from there. Dropping it ends the connection without a
