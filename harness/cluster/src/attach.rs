@@ -104,7 +104,7 @@ impl Attach {
         let options =
             KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
         let config = Config::from_custom_kubeconfig(file, &options).await;
-        let client = api::client_of(config.map_err(AttachError::Kubeconfig)?, run)
+        let client = api::identified(config.map_err(AttachError::Kubeconfig)?, run)
             .map_err(|source| AttachError::Client { context: context.clone(), source })?;
         if !owned && !mark::is_there(&client).await? {
             return Err(AttachError::NotOurs { context });

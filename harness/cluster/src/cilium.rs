@@ -84,7 +84,9 @@ impl Agents {
 
     async fn find_again(&self) -> Result<(), CiliumError> {
         let found = list(&self.client).await?;
-        *self.by_node.write().await = found;
+        // A node whose agent is away keeps the old one, which does not answer: without it, a change
+        // would be called realised that is not known to be.
+        self.by_node.write().await.extend(found);
         Ok(())
     }
 
@@ -314,3 +316,6 @@ impl Listener {
         self.sender.send(witness).ok();
     }
 }
+
+#[cfg(test)]
+mod tests;

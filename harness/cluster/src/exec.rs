@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::Client;
 use kube::api::{Api, AttachParams, AttachedProcess};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::task::coop::unconstrained;
 use tokio::time::timeout;
 use ztc_engine::fabric::Session;
 
@@ -65,12 +66,14 @@ pub enum ExecError {
         said: String,
     },
     /// It took too long.
-    #[error("`{command}` in {pod} took longer than {} s", CEILING.as_secs())]
+    #[error("`{command}` in {pod} took longer than {} ms", ceiling.as_millis())]
     Ceiling {
         /// What.
         command: String,
         /// Where.
         pod: String,
+        /// How long it may take.
+        ceiling: Duration,
     },
 }
 
@@ -113,11 +116,27 @@ impl Container {
 
     /// Runs a script of the shell to its end; what it wrote to standard output.
     pub(crate) async fn run(&self, client: &Client, script: &str) -> Result<String, ExecError> {
-        let (command, pod) = (script.to_owned(), self.told());
-        match timeout(CEILING, self.run_to_end(client, script)).await {
-            Ok(result) => result,
-            Err(_elapsed) => Err(ExecError::Ceiling { command, pod }),
-        }
+        self.run_within(CEILING, client, script).await
+    }
+
+    async fn run_within(
+        &self,
+        ceiling: Duration,
+        client: &Client,
+        script: &str,
+    ) -> Result<String, ExecError> {
+        self.bounded(ceiling, script, self.run_to_end(client, script)).await
+    }
+
+    async fn bounded<T>(
+        &self,
+        ceiling: Duration,
+        command: &str,
+        work: impl Future<Output = Result<T, ExecError>>,
+    ) -> Result<T, ExecError> {
+        timeout(ceiling, work).await.unwrap_or_else(|_elapsed| {
+            Err(ExecError::Ceiling { command: command.to_owned(), pod: self.told(), ceiling })
+        })
     }
 
     async fn run_to_end(&self, client: &Client, script: &str) -> Result<String, ExecError> {
@@ -126,8 +145,8 @@ impl Container {
         let output = Output::of(&mut process);
         let (bytes, status) = output.read_to_end().await;
         process.abort();
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let (said, code) = text.trim_end().rsplit_once(END).ok_or_else(|| ExecError::Cut {
+        let text = String::from_utf8_lossy(&bytes);
+        let (said, code) = conclusion(&text).ok_or_else(|| ExecError::Cut {
             command: script.to_owned(),
             pod: self.told(),
             status: status.and_then(|it| it.message),
@@ -149,7 +168,17 @@ impl Container {
         client: &Client,
         command: &[&str],
     ) -> Result<DuplexStream, ExecError> {
-        let mut process = self.start(client, command, false).await?;
+        self.follow_within(CEILING, client, command).await
+    }
+
+    async fn follow_within(
+        &self,
+        ceiling: Duration,
+        client: &Client,
+        command: &[&str],
+    ) -> Result<DuplexStream, ExecError> {
+        let started = self.start(client, command, false);
+        let mut process = self.bounded(ceiling, &command.join(" "), started).await?;
         let output = Output::of(&mut process);
         let (ours, theirs) = tokio::io::duplex(BUFFER);
         tokio::spawn(async move {
@@ -158,6 +187,13 @@ impl Container {
         });
         Ok(ours)
     }
+}
+
+/// What a command said and its exit code; nothing when the end is missing, be it by one character.
+fn conclusion(text: &str) -> Option<(&str, &str)> {
+    let (said, code) = text.strip_suffix('\n')?.rsplit_once(END)?;
+    let is_code = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_digit());
+    is_code.then_some((said, code))
 }
 
 /// Opens a session with the agent in a pod of a world.
@@ -231,22 +267,38 @@ impl Output {
         if let Ending::Awaited(ended) = &mut self.ending {
             let status = tokio::select! {
                 biased;
-                read = self.stdout.read(piece) => return read.unwrap_or(0),
-                status = ended => status,
+                read = self.stdout.read(piece) => match read {
+                    Ok(length @ 1..) => return length,
+                    // It is ended after the status was sent, or with the connection.
+                    _ => ended.await,
+                },
+                status = &mut *ended => status,
             };
             self.ending = Ending::Over(status.map(Box::new));
         }
         let rest = async { self.stdout.read(piece).await.unwrap_or(0) };
-        rest.now_or_never().unwrap_or(0)
+        // It is polled once, and must not be put off in favour of other tasks.
+        unconstrained(rest).now_or_never().unwrap_or(0)
     }
 
-    async fn copy_to(mut self, mut sink: DuplexStream) {
+    /// Passes everything on, until it ends or nobody reads it any more.
+    async fn copy_to(mut self, sink: DuplexStream) {
+        let (mut reader, mut sink) = tokio::io::split(sink);
         let mut piece = vec![0; BUFFER];
-        loop {
-            let length = self.read(&mut piece).await;
-            if length == 0 || sink.write_all(&piece[..length]).await.is_err() {
-                return;
+        let copied = async {
+            loop {
+                let length = self.read(&mut piece).await;
+                if length == 0 || sink.write_all(&piece[..length]).await.is_err() {
+                    return;
+                }
             }
+        };
+        // Nobody writes to the sink: a read ends when its other side is dropped. A process that is
+        // silent would not be told so by a write.
+        let mut nothing = [0];
+        tokio::select! {
+            () = copied => {}
+            _ = reader.read(&mut nothing) => {}
         }
     }
 
@@ -265,3 +317,6 @@ impl Output {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -94,8 +94,8 @@ impl RealCluster {
     /// # Errors
     /// When the cluster does not let itself be looked at.
     pub async fn findings(&self) -> Result<Vec<Finding>, CiliumError> {
-        let Ready { client, spec, .. } = &*self.ready;
-        let seen = Seen::gather(client, &self.agents).await?;
+        let Ready { client, spec, nodes, .. } = &*self.ready;
+        let seen = Seen::gather(client, &self.agents, nodes).await?;
         Ok(findings(&seen, spec))
     }
 
@@ -159,7 +159,7 @@ impl RealCluster {
             ledger.made(name);
         }
         let lane = RealLane {
-            pods: Pods::watch(client, &world.world).await,
+            pods: Pods::watch(client, &world.world).await?,
             observers: self.agents.observe().await,
             agents: self.agents.clone(),
             internal: internal_addresses(client).await?,

@@ -27,6 +27,8 @@ mod program;
 mod provision;
 mod ready;
 mod realised;
+#[cfg(test)]
+mod standin;
 
 pub use api::ApiError;
 pub use attach::{Attach, AttachError, Permission};

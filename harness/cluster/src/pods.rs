@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -11,10 +12,15 @@ use kube::api::Api;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 use ztc_engine::fabric::Readiness;
+use ztc_engine::wait::WaitError;
 use ztc_model::world::PodRef;
 
 use crate::objects::{CONTAINER, MANAGED_BY, WORLD};
+
+/// How long the first list may take.
+const FIRST: Duration = Duration::from_mins(1);
 
 /// The pods of one world, kept up to date by a watch that is opened again when it breaks.
 #[derive(Debug)]
@@ -25,18 +31,40 @@ pub(crate) struct Pods {
 
 impl Pods {
     /// Watches the pods of a world from now on; the first list has been read.
-    pub(crate) async fn watch(client: &Client, world: &str) -> Self {
+    pub(crate) async fn watch(client: &Client, world: &str) -> Result<Self, WaitError> {
+        Self::watch_within(FIRST, client, world).await
+    }
+
+    async fn watch_within(
+        ceiling: Duration,
+        client: &Client,
+        world: &str,
+    ) -> Result<Self, WaitError> {
         let selector = format!("{}={},{WORLD}={world}", MANAGED_BY.0, MANAGED_BY.1);
         let config = watcher::Config::default().labels(&selector);
         let (store, writer) = reflector::store();
+        let (says, said) = tokio::sync::watch::channel("no answer".to_owned());
         let stream = watcher(Api::<Pod>::all(client.clone()), config)
             .default_backoff()
             .reflect(writer)
-            .for_each(|_event| async {});
+            .for_each(move |event| {
+                if let Err(error) = event {
+                    says.send_replace(ztc_engine::chain(&error));
+                }
+                async {}
+            });
         let watching = tokio::spawn(stream).abort_handle();
         // The writer lives as long as the task, and the task as long as this.
-        store.wait_until_ready().await.ok();
-        Self { store, watching }
+        let pods = Self { store, watching };
+        match timeout(ceiling, pods.store.wait_until_ready()).await {
+            Ok(_) => Ok(pods),
+            // The watch is tried again for ever, whatever the answer.
+            Err(_elapsed) => Err(WaitError::Ceiling {
+                what: "the first list of the pods".to_owned(),
+                ceiling,
+                last: said.borrow().clone(),
+            }),
+        }
     }
 
     /// All pods that are not going away.
@@ -140,7 +168,10 @@ pub(crate) fn concluded_probes(metrics: &str, uid: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use ztc_engine::wait::{Look, until};
+
     use super::*;
+    use crate::standin::{BOUND, Events, POLL, Server, soon};
 
     const METRICS: &str = "\
 # HELP prober_probe_total [BETA] Cumulative number of a liveness, readiness or startup probe
@@ -178,5 +209,120 @@ prober_probe_total{container=\"agent\",namespace=\"zt-pay\",pod=\"ledger\",pod_u
             pod(&serde_json::json!({ "conditions": [{ "type": "Ready", "status": "True" }] }));
         let readiness = readiness(&ready);
         assert!(readiness.ready && readiness.message.is_none());
+    }
+
+    fn living(name: &str, version: &str) -> serde_json::Value {
+        serde_json::json!({ "metadata": {
+            "namespace": "zt-pay", "name": name, "uid": name, "resourceVersion": version,
+        }})
+    }
+
+    /// The pods of a world with one, and the watch of it.
+    async fn watched(server: &mut Server) -> (Pods, Events) {
+        let client = server.client();
+        let (pods, events) = tokio::join!(Pods::watch(&client, "pay"), async {
+            let asked = server.next().await;
+            let selector = asked.parameter("labelSelector").unwrap();
+            assert!(selector.contains("pay"), "{selector}");
+            asked.list("10", &[living("ledger", "9")]);
+            watch(server, "10").await
+        });
+        (pods.unwrap(), events)
+    }
+
+    /// Takes the request that opens a watch from a version on.
+    async fn watch(server: &mut Server, version: &str) -> Events {
+        let asked = server.next().await;
+        assert!(asked.parameter("watch").is_some(), "a list in place of a watch");
+        assert_eq!(asked.parameter("resourceVersion"), Some(version));
+        asked.watch()
+    }
+
+    async fn become_these(pods: &Pods, names: &[&str]) {
+        until("the pods", BOUND, POLL, || async {
+            let seen: Vec<String> = pods.all().into_keys().map(|it| it.name).collect();
+            let status = format!("{seen:?}");
+            Ok(if seen == names { Look::Met(()) } else { Look::NotYet { status } })
+        })
+        .await
+        .unwrap();
+    }
+
+    #[tokio::test]
+    async fn pods_that_come_and_go_are_seen_without_asking() {
+        let mut server = Server::start().await;
+        let (pods, events) = watched(&mut server).await;
+        become_these(&pods, &["ledger"]).await;
+        events.tell("ADDED", &living("client", "11"));
+        become_these(&pods, &["client", "ledger"]).await;
+        let mut leaving = living("ledger", "12");
+        leaving["metadata"]["deletionTimestamp"] = "2026-11-23T23:05:06Z".into();
+        events.tell("MODIFIED", &leaving);
+        become_these(&pods, &["client"]).await;
+        let ledger = reference(&serde_json::from_value(leaving.clone()).unwrap());
+        assert!(pods.any(&ledger).is_some() && pods.get(&ledger).is_none());
+        events.tell("DELETED", &leaving);
+        events.tell("ADDED", &living("new", "13"));
+        become_these(&pods, &["client", "new"]).await;
+        assert!(pods.any(&ledger).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_ends_goes_on_where_it_was() {
+        let mut server = Server::start().await;
+        let (pods, events) = watched(&mut server).await;
+        events.tell("ADDED", &living("client", "11"));
+        drop(events);
+        let events = watch(&mut server, "11").await;
+        events.tell("DELETED", &living("ledger", "12"));
+        become_these(&pods, &["client"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_is_torn_goes_on_where_it_was() {
+        let mut server = Server::start().await;
+        let (pods, events) = watched(&mut server).await;
+        events.tell("ADDED", &living("client", "11"));
+        become_these(&pods, &["client", "ledger"]).await;
+        events.tear();
+        let events = watch(&mut server, "11").await;
+        events.tell("DELETED", &living("ledger", "12"));
+        become_these(&pods, &["client"]).await;
+    }
+
+    #[tokio::test]
+    async fn pods_that_went_while_a_watch_was_out_of_date_are_gone() {
+        let mut server = Server::start().await;
+        let (pods, events) = watched(&mut server).await;
+        events.tell("ADDED", &living("client", "11"));
+        events.expire();
+        let asked = server.next().await;
+        assert!(asked.parameter("watch").is_none(), "a watch in place of a list");
+        asked.list("20", &[living("new", "15")]);
+        let events = watch(&mut server, "20").await;
+        become_these(&pods, &["new"]).await;
+        events.tell("ADDED", &living("newer", "21"));
+        become_these(&pods, &["new", "newer"]).await;
+    }
+
+    #[tokio::test]
+    async fn pods_that_may_not_be_listed_are_an_error_that_says_so() {
+        let mut server = Server::start().await;
+        let client = server.client();
+        let watching = Pods::watch_within(Duration::from_secs(2), &client, "pay");
+        let (pods, ()) = tokio::join!(soon("the ceiling", watching), async {
+            server.next().await.refuse(403, "Forbidden", "pods is forbidden");
+        });
+        let error = pods.unwrap_err().to_string();
+        assert!(error.starts_with("the first list of the pods did not come"), "{error}");
+        assert!(error.contains("pods is forbidden"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn pods_that_are_dropped_are_watched_no_more() {
+        let mut server = Server::start().await;
+        let (pods, events) = watched(&mut server).await;
+        drop(pods);
+        soon("the end of the watch", events.abandoned()).await;
     }
 }

@@ -12,7 +12,7 @@ use kube::api::{Api, ListParams};
 use ztc_engine::profile::ClusterSpec;
 
 use crate::api::ApiError;
-use crate::cilium::{Agents, CiliumError, NAMESPACE};
+use crate::cilium::{AGENTS, Agents, CiliumError, NAMESPACE};
 
 /// The `ConfigMap` that Cilium's agents read.
 const CONFIG: &str = "cilium-config";
@@ -49,6 +49,8 @@ impl fmt::Display for Finding {
 pub(crate) struct Seen {
     /// The version of the API server, such as `1.36.3`.
     pub(crate) kubernetes: String,
+    /// The nodes.
+    pub(crate) nodes: Vec<String>,
     /// By node, the version of its Cilium agent.
     pub(crate) cilium: BTreeMap<String, String>,
     /// What Cilium's agents are configured with.
@@ -63,7 +65,11 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// Looks at a cluster.
-    pub(crate) async fn gather(client: &Client, agents: &Agents) -> Result<Self, CiliumError> {
+    pub(crate) async fn gather(
+        client: &Client,
+        agents: &Agents,
+        nodes: &[String],
+    ) -> Result<Self, CiliumError> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |source| ApiError::Read { what, source }
@@ -84,6 +90,7 @@ impl Seen {
         let hubble = agents.run("hubble status || true").await?;
         Ok(Self {
             kubernetes: version.git_version.trim_start_matches('v').to_owned(),
+            nodes: nodes.to_owned(),
             cilium: agents.versions().await?,
             config: config.and_then(|it| it.data).unwrap_or_default(),
             audited: audited.collect(),
@@ -102,6 +109,7 @@ pub(crate) fn findings(seen: &Seen, spec: &ClusterSpec) -> Vec<Finding> {
     let has_mesh = spec.mesh.is_some();
     let mut findings: Vec<Finding> = [
         versions(seen, spec),
+        agents_everywhere(seen),
         definitions(seen, has_mesh),
         enforcement(seen),
         evidence(seen),
@@ -134,6 +142,20 @@ fn versions(seen: &Seen, spec: &ClusterSpec) -> Vec<Finding> {
                 found,
                 consequence,
                 format!("correct `{key}` in the profile, or `ztc down` and up again"),
+            )
+        })
+        .collect()
+}
+
+/// A node without an agent is asked nothing, and nobody would notice.
+fn agents_everywhere(seen: &Seen) -> Vec<Finding> {
+    let without = seen.nodes.iter().filter(|node| !seen.cilium.contains_key(*node));
+    without
+        .map(|node| {
+            blocking(
+                format!("no agent of Cilium runs on {node}"),
+                "nobody would say whether policies are realised there, nor who denied what",
+                format!("look why: kubectl -n {NAMESPACE} describe pod -l {AGENTS}"),
             )
         })
         .collect()
@@ -279,6 +301,7 @@ mod tests {
         let names = POLICY_DEFINITIONS.into_iter().chain([GATEWAY_DEFINITION]);
         Seen {
             kubernetes: "1.36.3".to_owned(),
+            nodes: vec!["one".to_owned()],
             cilium: BTreeMap::from([("one".to_owned(), "1.20.2".to_owned())]),
             config,
             audited: Vec::new(),
@@ -347,6 +370,11 @@ mod tests {
         let found = one(|seen| drop(seen.cilium.insert("two".to_owned(), "1.19.6".to_owned())));
         assert_eq!(found, "Cilium on two is 1.19.6, the profile says 1.20.2");
         assert!(one(|seen| "1.35.0".clone_into(&mut seen.kubernetes)).contains("1.35.0"));
+    }
+
+    #[test]
+    fn a_node_without_an_agent_is_found() {
+        assert_eq!(one(|seen| seen.nodes.push("two".to_owned())), "no agent of Cilium runs on two");
     }
 
     #[test]
