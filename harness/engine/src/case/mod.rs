@@ -1,7 +1,9 @@
 //! The life of a case (`docs/architecture.md`): preconditions, controls, apply, settle, assert and hold, proof,
 //! recovery, clean-up. No retry anywhere turns a leak into a pass.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod newborns;
+
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,12 +16,11 @@ use ztc_model::stimulus::Send;
 use ztc_model::suite::{Case, Cell, Origin};
 use ztc_model::verdict::{Doubt, Facts, passes};
 use ztc_model::world::{Born, PodRef};
-use ztc_wire::{FirstRun, RunId};
 
 use crate::address;
-use crate::agent::{Agent, Flight};
+use crate::agent::Agent;
 use crate::board::Interest;
-use crate::cell::{Watched, watch_denial, watch_newborn, watch_passage};
+use crate::cell::{Watched, watch_denial, watch_passage};
 use crate::chain;
 use crate::event::Phase;
 use crate::fabric::{AddressBook, Inspection, Receipt, Settling};
@@ -29,11 +30,8 @@ use crate::profile::Pace;
 use crate::readiness::KubeletProbe;
 use crate::stage::Stage;
 use crate::summary::is_as_expected;
-use crate::volley::{Aim, Volley};
+use crate::volley::Aim;
 use crate::wait::{Look, until};
-
-/// How many stimuli a newborn pod sends by itself, before anybody can ask it to.
-const FIRST_STIMULI: u64 = 5;
 
 /// Everything that came of one cell.
 #[derive(Debug, Default)]
@@ -370,100 +368,6 @@ impl<'a> Life<'a> {
         .map_err(|error| error.to_string())
     }
 
-    /// Makes the pods that are born under the policies, and judges what they send from their first
-    /// instant on. Their control is a twin that is born at the same moment and must get through.
-    async fn newborns(
-        &mut self,
-        senders: &mut [Sender],
-        interruption: &Interruption,
-    ) -> Result<(), Doubt> {
-        if self.case.create.is_empty() {
-            return Ok(());
-        }
-        let book = self.addresses().await?;
-        let mut nurseries = BTreeMap::new();
-        for pod in self.case.create.clone() {
-            let nursery = interruption.or(self.give_birth(&pod, &book)).await?;
-            nurseries.insert(pod, nursery);
-        }
-        let accepted = Instant::now();
-        let mut watching = Vec::new();
-        for (index, cell) in self.case.cells.iter().enumerate() {
-            let Origin::Pod(pod) = &cell.from else { continue };
-            let Some(nursery) = nurseries.get_mut(pod) else { continue };
-            let aim = self.aim(cell, &nursery.agent, &book)?;
-            let mut volley = Volley::new(aim.clone());
-            for flight in nursery.flights.remove(&index).unwrap_or_default() {
-                volley.follow(flight, nursery.born);
-            }
-            senders[index] = Sender::Agent(aim);
-            watching.push((index, cell, volley));
-        }
-        let twins: BTreeMap<&PodRef, Arc<Agent>> =
-            nurseries.iter().map(|(pod, nursery)| (pod, Arc::clone(&nursery.agent))).collect();
-        let life = &*self;
-        let watched = join_all(watching.into_iter().map(|(index, cell, volley)| {
-            let twin = life.twin(cell, &twins, &book);
-            async move {
-                let watched = watch_newborn(volley, life.pace, accepted, interruption);
-                let (watched, control) = tokio::join!(watched, twin);
-                (index, watched, control)
-            }
-        }))
-        .await;
-        for (index, watched, control) in watched {
-            let outcome = &mut self.outcomes[index];
-            outcome.take(watched);
-            match control {
-                Ok(control) => outcome.facts.control = control,
-                Err(why) => outcome.facts.broken = Some(Doubt::Control(why)),
-            }
-        }
-        if interruption.is_there() { Err(Doubt::Interrupted) } else { Ok(()) }
-    }
-
-    async fn give_birth(&mut self, pod: &PodRef, book: &AddressBook) -> Result<Nursery, Doubt> {
-        let mut first = Vec::new();
-        let mut ids: BTreeMap<usize, Vec<RunId>> = BTreeMap::new();
-        let cells = self.case.cells.iter().enumerate();
-        for (index, cell) in cells.filter(|(_, it)| it.from == Origin::Pod(pod.clone())) {
-            let stimulus = address::stimulus(&cell.send, book).map_err(Doubt::Precondition)?;
-            for stimulus in
-                std::iter::repeat_n(stimulus, usize::try_from(FIRST_STIMULI).unwrap_or(1)).flatten()
-            {
-                let id = RunId(first.len() as u64 + 1);
-                let deadline_ms = self.pace.probe_deadline_ms;
-                first.push(FirstRun { id, deadline_ms, stimulus });
-                ids.entry(index).or_default().push(id);
-            }
-        }
-        self.created.push(pod.clone());
-        let born = Instant::now();
-        let all: Vec<RunId> = first.iter().map(|run| run.id).collect();
-        self.lane
-            .cluster
-            .create_pod(pod, first)
-            .await
-            .map_err(|error| Doubt::Fabric(chain(&error)))?;
-        let (agent, flights) = Agent::attach_newborn(
-            Arc::clone(&self.lane.cluster),
-            pod.clone(),
-            &all,
-            self.pace.ready_ceiling(),
-        );
-        agent
-            .hello(self.pace.ready_ceiling(), self.pace.poll())
-            .await
-            .map_err(Doubt::Precondition)?;
-        let mut flights: BTreeMap<RunId, Flight> =
-            flights.into_iter().map(|flight| (flight.id, flight)).collect();
-        let flights = ids
-            .into_iter()
-            .map(|(index, ids)| (index, ids.iter().filter_map(|id| flights.remove(id)).collect()))
-            .collect();
-        Ok(Nursery { agent: Arc::new(agent), born, flights })
-    }
-
     fn aim(&self, cell: &Cell, agent: &Arc<Agent>, book: &AddressBook) -> Result<Aim, Doubt> {
         let stimulus = address::stimulus(&cell.send, book).map_err(Doubt::Precondition)?;
         let stimulus = stimulus.ok_or_else(|| {
@@ -475,22 +379,6 @@ impl<'a> Life<'a> {
             stimulus,
             deadline: self.pace.probe_deadline(),
         })
-    }
-
-    /// What the twin sees of the same stimulus, at the same time.
-    async fn twin(
-        &self,
-        cell: &Cell,
-        newborn: &BTreeMap<&PodRef, Arc<Agent>>,
-        book: &AddressBook,
-    ) -> Result<Option<Seen>, String> {
-        let Some(twin) = &cell.twin else { return Ok(None) };
-        let agent = match newborn.get(twin) {
-            Some(agent) => Arc::clone(agent),
-            None => self.lane.agent(twin, self.pace).await?,
-        };
-        let aim = self.aim(cell, &agent, book).map_err(|doubt| doubt.to_string())?;
-        Ok(Some(aim.until_through(&cell.peers, self.pace.pass_ceiling()).await))
     }
 
     /// Removes each denying policy alone and sees its flows pass.
@@ -608,15 +496,6 @@ impl<'a> Life<'a> {
 
 fn all_well(errors: &[String]) -> Result<(), String> {
     if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
-}
-
-/// A pod that was born in the case.
-struct Nursery {
-    agent: Arc<Agent>,
-    /// When it did not exist yet.
-    born: Instant,
-    /// By cell: what the agent sends by itself.
-    flights: BTreeMap<usize, Vec<Flight>>,
 }
 
 impl Outcome {

@@ -1,0 +1,145 @@
+//! Pods that are born under the policies: what they send counts from their first instant on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+use ztc_model::outcome::Seen;
+use ztc_model::suite::{Cell, Origin};
+use ztc_model::verdict::Doubt;
+use ztc_model::world::PodRef;
+use ztc_wire::{FirstRun, RunId};
+
+use super::{Life, Sender};
+use crate::address;
+use crate::agent::{Agent, Flight};
+use crate::cell::watch_newborn;
+use crate::chain;
+use crate::fabric::AddressBook;
+use crate::interruption::Interruption;
+use crate::volley::Volley;
+
+/// How many stimuli a newborn pod sends by itself, before anybody can ask it to.
+const FIRST_STIMULI: u64 = 5;
+
+/// A pod that was born in the case.
+struct Nursery {
+    agent: Arc<Agent>,
+    /// When it did not exist yet.
+    born: Instant,
+    /// By cell: what the agent sends by itself.
+    flights: BTreeMap<usize, Vec<Flight>>,
+}
+
+impl Life<'_> {
+    /// Makes the pods that are born under the policies, and judges what they send from their first
+    /// instant on. Their control is a twin that is born at the same moment and must get through.
+    pub(super) async fn newborns(
+        &mut self,
+        senders: &mut [Sender],
+        interruption: &Interruption,
+    ) -> Result<(), Doubt> {
+        if self.case.create.is_empty() {
+            return Ok(());
+        }
+        let book = self.addresses().await?;
+        let mut nurseries = BTreeMap::new();
+        for pod in self.case.create.clone() {
+            let nursery = interruption.or(self.give_birth(&pod, &book)).await?;
+            nurseries.insert(pod, nursery);
+        }
+        let accepted = Instant::now();
+        let mut watching = Vec::new();
+        for (index, cell) in self.case.cells.iter().enumerate() {
+            let Origin::Pod(pod) = &cell.from else { continue };
+            let Some(nursery) = nurseries.get_mut(pod) else { continue };
+            let aim = self.aim(cell, &nursery.agent, &book)?;
+            let mut volley = Volley::new(aim.clone());
+            for flight in nursery.flights.remove(&index).unwrap_or_default() {
+                volley.follow(flight, nursery.born);
+            }
+            senders[index] = Sender::Agent(aim);
+            watching.push((index, cell, volley));
+        }
+        let twins: BTreeMap<&PodRef, Arc<Agent>> =
+            nurseries.iter().map(|(pod, nursery)| (pod, Arc::clone(&nursery.agent))).collect();
+        let life = &*self;
+        let watched = join_all(watching.into_iter().map(|(index, cell, volley)| {
+            let twin = life.twin(cell, &twins, &book);
+            async move {
+                let watched = watch_newborn(volley, life.pace, accepted, interruption);
+                let (watched, control) = tokio::join!(watched, twin);
+                (index, watched, control)
+            }
+        }))
+        .await;
+        for (index, watched, control) in watched {
+            let outcome = &mut self.outcomes[index];
+            outcome.take(watched);
+            match control {
+                Ok(control) => outcome.facts.control = control,
+                Err(why) => outcome.facts.broken = Some(Doubt::Control(why)),
+            }
+        }
+        if interruption.is_there() { Err(Doubt::Interrupted) } else { Ok(()) }
+    }
+
+    async fn give_birth(&mut self, pod: &PodRef, book: &AddressBook) -> Result<Nursery, Doubt> {
+        let mut first = Vec::new();
+        let mut ids: BTreeMap<usize, Vec<RunId>> = BTreeMap::new();
+        let cells = self.case.cells.iter().enumerate();
+        for (index, cell) in cells.filter(|(_, it)| it.from == Origin::Pod(pod.clone())) {
+            let stimulus = address::stimulus(&cell.send, book).map_err(Doubt::Precondition)?;
+            for stimulus in
+                std::iter::repeat_n(stimulus, usize::try_from(FIRST_STIMULI).unwrap_or(1)).flatten()
+            {
+                let id = RunId(first.len() as u64 + 1);
+                let deadline_ms = self.pace.probe_deadline_ms;
+                first.push(FirstRun { id, deadline_ms, stimulus });
+                ids.entry(index).or_default().push(id);
+            }
+        }
+        self.created.push(pod.clone());
+        let born = Instant::now();
+        let all: Vec<RunId> = first.iter().map(|run| run.id).collect();
+        self.lane
+            .cluster
+            .create_pod(pod, first)
+            .await
+            .map_err(|error| Doubt::Fabric(chain(&error)))?;
+        let (agent, flights) = Agent::attach_newborn(
+            Arc::clone(&self.lane.cluster),
+            pod.clone(),
+            &all,
+            self.pace.ready_ceiling(),
+        );
+        agent
+            .hello(self.pace.ready_ceiling(), self.pace.poll())
+            .await
+            .map_err(Doubt::Precondition)?;
+        let mut flights: BTreeMap<RunId, Flight> =
+            flights.into_iter().map(|flight| (flight.id, flight)).collect();
+        let flights = ids
+            .into_iter()
+            .map(|(index, ids)| (index, ids.iter().filter_map(|id| flights.remove(id)).collect()))
+            .collect();
+        Ok(Nursery { agent: Arc::new(agent), born, flights })
+    }
+
+    /// What the twin sees of the same stimulus, at the same time.
+    async fn twin(
+        &self,
+        cell: &Cell,
+        newborn: &BTreeMap<&PodRef, Arc<Agent>>,
+        book: &AddressBook,
+    ) -> Result<Option<Seen>, String> {
+        let Some(twin) = &cell.twin else { return Ok(None) };
+        let agent = match newborn.get(twin) {
+            Some(agent) => Arc::clone(agent),
+            None => self.lane.agent(twin, self.pace).await?,
+        };
+        let aim = self.aim(cell, &agent, book).map_err(|doubt| doubt.to_string())?;
+        Ok(Some(aim.until_through(&cell.peers, self.pace.pass_ceiling()).await))
+    }
+}
