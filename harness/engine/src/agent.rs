@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -23,6 +23,14 @@ use crate::fabric::{Cluster, FabricError, Session};
 
 /// How long an answer may be late before the agent counts as hung.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// The first id for an agent that may have a life behind it. It may still have something to say to an
+/// earlier run of ztc, which must not be taken for an answer to this one: the clock gives ids that no
+/// earlier one has given, as far fewer than a million are given in a second.
+pub(crate) fn first_run() -> RunId {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    RunId(u64::try_from(now.as_micros()).unwrap_or(1))
+}
 
 /// Why a session with an agent failed.
 #[derive(Debug, thiserror::Error)]

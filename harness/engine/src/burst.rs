@@ -10,10 +10,9 @@ use tokio::time::Instant;
 use ztc_model::outcome::{Reading, Seen};
 use ztc_model::stimulus::Send;
 use ztc_model::world::PodRef;
-use ztc_wire::RunId;
 
 use crate::address;
-use crate::agent::Agent;
+use crate::agent::{Agent, first_run};
 use crate::board::Board;
 use crate::chain;
 use crate::fabric::Cluster;
@@ -64,7 +63,7 @@ impl Burst {
         let stimulus = address::stimulus(send, &book)?;
         let stimulus = stimulus.ok_or_else(|| format!("an agent does not send `{send}`"))?;
         let board = Arc::new(Board::new(cluster.evidence()));
-        let agent = Agent::attach(cluster, pod, RunId(1), HELLO_CEILING);
+        let agent = Agent::attach(cluster, pod, first_run(), HELLO_CEILING);
         agent.hello(HELLO_CEILING, POLL).await?;
         Ok(Self { aim: Aim { agent: Arc::new(agent), board, stimulus, deadline } })
     }

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Mutex;
 use ztc_model::world::{PodRef, World};
 use ztc_wire::RunId;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, first_run};
 use crate::board::Board;
 use crate::fabric::Cluster;
 use crate::profile::Pace;
@@ -26,11 +25,7 @@ pub(crate) struct LiveLane {
 impl LiveLane {
     pub(crate) fn new(world: Arc<World>, cluster: Arc<dyn Cluster>) -> Self {
         let board = Arc::new(Board::new(cluster.evidence()));
-        // An agent may still have something to say to a run before this one. The clock gives ids
-        // that no earlier run has given, of which a second has far fewer than microseconds.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let first_run = RunId(u64::try_from(now.as_micros()).unwrap_or(1));
-        Self { world, cluster, board, agents: Mutex::default(), first_run }
+        Self { world, cluster, board, agents: Mutex::default(), first_run: first_run() }
     }
 
     /// The agent in a pod, attached and greeted. One that was lost, or that left a run without an
