@@ -54,6 +54,7 @@ pub fn main() -> ExitCode {
         cases,
         results: project.results(),
         name: name(&args),
+        numbered: true,
         profile: profile.clone(),
     };
     match ground.enter() {

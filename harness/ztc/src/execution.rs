@@ -33,6 +33,9 @@ pub struct Plan {
     pub results: PathBuf,
     /// The name of its folder.
     pub name: String,
+    /// Whether the folder may get a number when the name is taken; who looks for it by its name
+    /// must not be given another one.
+    pub numbered: bool,
 }
 
 /// Why a run could not begin.
@@ -171,7 +174,9 @@ fn make_folder(plan: &Plan) -> Result<RunDir, RunDirError> {
     let mut name = plan.name.clone();
     for number in 2_u32.. {
         match RunDir::create(&plan.results, &name) {
-            Err(RunDirError::Taken { .. }) => name = format!("{}-{number}", plan.name),
+            Err(RunDirError::Taken { .. }) if plan.numbered => {
+                name = format!("{}-{number}", plan.name);
+            }
             result => return result,
         }
     }
