@@ -11,7 +11,8 @@
 //!   the policies that are named. This is asked of allowed cells, too: what was stopped on the way
 //!   of a flow that passed was enforced as well. A record without a name adds nothing to one of the
 //!   same kind that has a name: one drop is often told twice, and only one of the records names the
-//!   policy. No record at all against one is a difference: only one side can say who it was;
+//!   policy. No record at all against one is a difference: only one side can say who it was. Drops
+//!   for reasons that are no policy, and allowances, are not held against each other;
 //! - what the client saw, in kind: another peer or server, another HTTP status, another DNS code,
 //!   an answer instead of silence, and which of its questions met the silence: it tells how far the
 //!   flow came.
