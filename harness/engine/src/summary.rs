@@ -126,11 +126,12 @@ pub(crate) fn is_as_expected(sample: &Sample, peers: &BTreeSet<String>, denied: 
     }
 }
 
-/// The first record of each kind: one that names a policy says more than its twin that does not.
+/// The first record of each kind. A denial decides more than an allowance, and one that names a
+/// policy says more than its twin that does not.
 fn records(samples: &[Sample]) -> Vec<EvidenceReport> {
     let mut seen = BTreeSet::new();
     let mut all: Vec<&Arc<Evidence>> = samples.iter().flat_map(|sample| &sample.evidence).collect();
-    all.sort_by_key(|evidence| evidence.policies.is_empty());
+    all.sort_by_key(|evidence| (!evidence.did.is_denial(), evidence.policies.is_empty()));
     all.retain(|evidence| {
         let policies: Vec<String> = evidence.policies.iter().map(ToString::to_string).collect();
         seen.insert((evidence.point, evidence.node.clone(), evidence.did.to_string(), policies))

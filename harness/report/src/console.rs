@@ -183,7 +183,7 @@ impl Console {
 }
 
 /// Writes the line of a case: a symbol and a word, its figures, and its name, which may be long.
-fn write_head(page: &mut Page, tone: Tone, word: &str, figures: &str, case: &CaseId) {
+pub(crate) fn write_head(page: &mut Page, tone: Tone, word: &str, figures: &str, case: &CaseId) {
     let word = format!("{word:<NAME$}");
     page.line(&[(tone, &word), (Tone::Faint, figures), (Tone::Strong, case.as_str())]);
 }
@@ -218,7 +218,7 @@ fn summary_tone(summary: &Summary) -> Tone {
 }
 
 /// The counts, worst first after those that passed, without the zeros.
-fn summary_words(summary: &Summary) -> String {
+pub(crate) fn summary_words(summary: &Summary) -> String {
     let counts = [
         (summary.failed_open, "failed open"),
         (summary.failed, "failed"),
@@ -237,7 +237,7 @@ fn summary_words(summary: &Summary) -> String {
     words
 }
 
-fn count(number: usize, one: &str, many: &str) -> String {
+pub(crate) fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 

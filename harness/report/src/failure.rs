@@ -206,7 +206,7 @@ pub(crate) fn samples(cell: &CellReport) -> String {
 }
 
 /// The records in words, those that say the same once, with the first one's flow.
-fn records(evidence: &[EvidenceReport]) -> Vec<String> {
+pub(crate) fn records(evidence: &[EvidenceReport]) -> Vec<String> {
     let mut said: Vec<(String, &EvidenceReport, usize)> = Vec::new();
     for record in evidence {
         let words = testimony(record);

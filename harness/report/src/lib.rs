@@ -5,6 +5,7 @@
 //! its control characters spelt out, so that it can neither drive a terminal nor break a file.
 #![forbid(unsafe_code)]
 
+pub mod comparison;
 pub mod console;
 pub mod evidence;
 pub mod failure;
@@ -21,6 +22,7 @@ mod span;
 #[cfg(test)]
 mod sample;
 
+pub use comparison::{Comparison, NoRun, Side};
 pub use console::{Console, ConsoleOptions, Rendered};
 pub use evidence::EvidenceFolder;
 pub use failure::failure_text;

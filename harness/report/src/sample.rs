@@ -214,7 +214,7 @@ pub(crate) fn allowed(verdict: Verdict) -> CellReport {
     }
 }
 
-fn record(did: Did, port: u16, policies: &[&str]) -> EvidenceReport {
+pub(crate) fn record(did: Did, port: u16, policies: &[&str]) -> EvidenceReport {
     EvidenceReport {
         point: EnforcementPoint::Cilium,
         node: "lab-1".to_owned(),

@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, Parser, Subcommand};
-use tokio::runtime::Runtime;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use tokio::runtime::{self, Runtime};
 use tokio::task::JoinSet;
 use ztc_engine::event::ExitStatus;
 use ztc_engine::profile::Profile;
 use ztc_lab::Entered;
 use ztc_report::Console;
 
+use crate::comparing::{self, CompareError, Pair, SideBySide};
 use crate::execution::{Execution, Plan, run_name, runnable};
 use crate::ground::{Ground, GroundError, Place};
 use crate::project::{Project, ProjectError};
@@ -36,12 +38,14 @@ enum Command {
     /// List the cases, without starting anything.
     List(Selection),
     /// Run cases.
-    Run {
-        #[command(flatten)]
-        selection: Selection,
-        /// Show every cell, and progress.
-        #[arg(long, short)]
-        verbose: bool,
+    Run(Run),
+    /// Hold two finished runs against each other, cell by cell.
+    #[command(after_help = COMPARED)]
+    Compare {
+        /// The name of a run under `target/ztc/`, or its folder.
+        run: String,
+        /// The run to hold it against.
+        against: String,
     },
     /// Make the cluster of a profile, or finish one that was begun, and keep it for runs to come.
     Up(Place),
@@ -57,6 +61,33 @@ enum Command {
     },
 }
 
+const COMPARED: &str = "Cells disagree when they differ in the verdict, in who stopped the flow and how by its \
+record, or in what kind of answer the client saw; not in names of nodes, addresses and times. What only one side ran, \
+and what is inconclusive on either, is listed as not compared.
+
+Exit codes: 0 everything that was compared agrees and both runs passed; 1 cells disagree, or an assertion is broken on \
+a side; 2 usage; 3 a side is inconclusive or did not finish, or nothing was compared; 4 a side has a flow that must be \
+denied and got through.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+struct Run {
+    #[command(flatten)]
+    selection: Selection,
+    /// Show every cell, and progress.
+    #[arg(long, short)]
+    verbose: bool,
+    /// Run the same cases on two profiles, such as `lab,kind`, one after the other, and show each
+    /// cell on which they disagree with the evidence of both. It takes the place of `--cluster`.
+    /// The comparison is also `comparison.txt` in both folders; `ztc compare --help` says what
+    /// counts, and what the exit codes mean then.
+    #[arg(long, value_name = "A,B")]
+    compare: Option<Pair>,
+    /// The name of the run, for who starts it and looks for its folder; it ends when they do.
+    #[arg(long = comparing::RUN_NAME, hide = true, conflicts_with = "compare")]
+    fixed_name: Option<String>,
+}
+
 #[derive(Debug, Args)]
 struct Selection {
     /// Take only cases whose name contains this.
@@ -70,9 +101,21 @@ pub fn main() -> ExitCode {
     if let Some(code) = ztc_probe::run_if_agent() {
         return code;
     }
-    match Cli::parse().command {
+    let given = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&given).unwrap_or_else(|error| error.exit());
+    match cli.command {
         Command::List(selection) => list(&selection).into(),
-        Command::Run { selection, verbose } => run(&selection, verbose),
+        Command::Run(Run { selection, verbose, compare: Some(pair), .. }) => {
+            let third = given.subcommand().is_some_and(|(_, given)| names_a_cluster(given));
+            run_on_both(&selection, &pair, third, verbose).into()
+        }
+        Command::Run(Run { selection, verbose, fixed_name, .. }) => {
+            run(&selection, verbose, fixed_name)
+        }
+        Command::Compare { run, against } => {
+            let results = Project::find().results();
+            compared(comparing::finished(&results, [&run, &against])).into()
+        }
         Command::Up(place) => up(&place).into(),
         Command::Doctor(place) => doctor(&place).into(),
         Command::Down(place) => down(&place).into(),
@@ -103,8 +146,8 @@ fn select(selection: &Selection, project: &Project) -> Result<(Plan, Ground), Se
     let worlds: BTreeSet<&String> = cases.iter().map(|it| &it.case.world).collect();
     let needed = suites.worlds.iter().filter(|(name, _)| worlds.contains(name));
     let worlds = needed.map(|(name, world)| (name.clone(), Arc::clone(world))).collect();
-    let plan = Plan { profile, worlds, cases, results: project.results(), name: run_name() };
-    Ok((plan, ground))
+    let (results, name) = (project.results(), run_name());
+    Ok((Plan { profile, worlds, cases, results, name, numbered: true }, ground))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +158,15 @@ enum SelectError {
     Ground(#[from] GroundError),
     #[error("no case has `{filter}` in its name; `ztc list` shows them all")]
     Nothing { filter: String },
+    #[error("`{one}` and `{other}` are one profile, `{profile}`; name two different ones")]
+    OneProfile { one: String, other: String, profile: String },
+    #[error(
+        "`{filter}` selects other cases on {one} than on {other}, as the name of a profile is part of their names; \
+         give a part of SUITE::CASE"
+    )]
+    TwoSelections { filter: String, one: String, other: String },
+    #[error("--compare names both profiles; leave out --cluster")]
+    ThirdCluster,
 }
 
 fn list(selection: &Selection) -> ExitStatus {
@@ -141,11 +193,17 @@ fn usage(error: &dyn std::error::Error) -> ExitStatus {
     ExitStatus::Usage
 }
 
-fn run(selection: &Selection, verbose: bool) -> ExitCode {
-    let (plan, ground) = match select(selection, &Project::find()) {
+fn run(selection: &Selection, verbose: bool, name: Option<String>) -> ExitCode {
+    let (mut plan, ground) = match select(selection, &Project::find()) {
         Ok(selected) => selected,
         Err(error) => return usage(&error).into(),
     };
+    if let Some(name) = name {
+        (plan.name, plan.numbered) = (name, false);
+        if let Err(error) = comparing::end_with_the_comparison() {
+            terminal::trouble(&format!("this run does not end with who started it: {error}"));
+        }
+    }
     match ground.enter() {
         Ok(Entered::Outside(code)) => code,
         Ok(Entered::Inside) => run_inside(plan, &ground, verbose).into(),
@@ -156,14 +214,79 @@ fn run(selection: &Selection, verbose: bool) -> ExitCode {
     }
 }
 
+/// Whether a cluster was named on the command line; the environment names one for other runs.
+fn names_a_cluster(given: &ArgMatches) -> bool {
+    given.value_source("cluster") == Some(ValueSource::CommandLine)
+}
+
+fn run_on_both(selection: &Selection, pair: &Pair, third: bool, verbose: bool) -> ExitStatus {
+    let project = Project::find();
+    // Whatever is wrong on either side is told before anything is started.
+    if let Err(error) = select_on_both(selection, pair, third, &project) {
+        return usage(&error);
+    }
+    let (results, name) = (project.results(), run_name());
+    let both = SideBySide {
+        profiles: &pair.0,
+        filter: selection.filter.as_deref(),
+        place: &selection.place,
+        verbose,
+        results: &results,
+        name: &name,
+    };
+    match runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => compared(runtime.block_on(both.run())),
+        Err(error) => no_runtime(&error),
+    }
+}
+
+/// Looks whether the two profiles are two, and whether the same cases are selected on both.
+fn select_on_both(
+    selection: &Selection,
+    Pair(names): &Pair,
+    third: bool,
+    project: &Project,
+) -> Result<(), SelectError> {
+    if third {
+        return Err(SelectError::ThirdCluster);
+    }
+    let [one, other] = names.each_ref().map(|name| {
+        let place = Place { cluster: name.clone(), ..selection.place.clone() };
+        select(&Selection { filter: selection.filter.clone(), place }, project)
+    });
+    let [one, other] = [one?.0, other?.0];
+    if one.profile.profile == other.profile.profile {
+        let [first, second] = names.clone();
+        let profile = one.profile.profile;
+        return Err(SelectError::OneProfile { one: first, other: second, profile });
+    }
+    let cases = |plan: &Plan| plan.cases.iter().map(|it| it.case.id.clone()).collect::<Vec<_>>();
+    if cases(&one) != cases(&other) {
+        let filter = selection.filter.clone().unwrap_or_default();
+        let [one, other] = [one, other].map(|it| it.profile.profile);
+        return Err(SelectError::TwoSelections { filter, one, other });
+    }
+    Ok(())
+}
+
+/// What a comparison comes to.
+fn compared(result: Result<ExitStatus, CompareError>) -> ExitStatus {
+    result.unwrap_or_else(|error| {
+        terminal::trouble(&ztc_engine::chain(&error));
+        error.exit_status()
+    })
+}
+
+fn no_runtime(error: &std::io::Error) -> ExitStatus {
+    terminal::trouble(&format!("cannot start a runtime: {error}"));
+    ExitStatus::Inconclusive
+}
+
 /// Does the work of a command in a runtime.
 fn block_on(work: impl Future<Output = ExitStatus>) -> ExitStatus {
     match Runtime::new() {
         Ok(runtime) => runtime.block_on(work),
-        Err(error) => {
-            terminal::trouble(&format!("cannot start a runtime: {error}"));
-            ExitStatus::Inconclusive
-        }
+        Err(error) => no_runtime(&error),
     }
 }
 
@@ -219,9 +342,9 @@ fn run_inside(plan: Plan, ground: &Ground, verbose: bool) -> ExitStatus {
             Err(error) => return trouble(&error),
         };
         let cases: Vec<Selected> = runnable(&plan.cases).cloned().collect();
-        let folder = plan.results.join(&plan.name);
-        let console = Console::new(terminal::options(verbose, &folder));
-        let execution = match Execution::begin(plan, ready, Some(console)) {
+        let console =
+            |folder: &std::path::Path| Some(Console::new(terminal::options(verbose, folder)));
+        let execution = match Execution::begin(plan, ready, console) {
             Ok(execution) => Arc::new(execution),
             Err(error) => {
                 terminal::trouble(&ztc_engine::chain(&error));

@@ -56,6 +56,7 @@ pub fn main() -> ExitCode {
         cases,
         results: project.results(),
         name: name(&args),
+        numbered: true,
         profile: profile.clone(),
     };
     match ground.enter() {
@@ -115,7 +116,7 @@ fn run(args: &Arguments, plan: Plan, ground: &Ground) -> ExitCode {
             return error.exit_status().into();
         }
     };
-    let execution = match Execution::begin(plan, ready, None) {
+    let execution = match Execution::begin(plan, ready, |_folder| None) {
         Ok(execution) => Arc::new(execution),
         Err(error) => {
             terminal::trouble(&ztc_engine::chain(&error));

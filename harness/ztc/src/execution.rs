@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -34,6 +34,9 @@ pub struct Plan {
     pub results: PathBuf,
     /// The name of its folder.
     pub name: String,
+    /// Whether the folder may get a number when the name is taken; who looks for it by its name
+    /// must not be given another one.
+    pub numbered: bool,
 }
 
 /// Why a run could not begin.
@@ -81,13 +84,13 @@ impl Execution {
     pub fn begin(
         plan: Plan,
         ground: ReadyGround,
-        console: Option<Console>,
+        console: impl FnOnce(&Path) -> Option<Console>,
     ) -> Result<Self, BeginError> {
         let ReadyGround { fabric, versions, faults, ledger } = ground;
         let folder = make_folder(&plan)?;
         let (sink, events) = EventSink::new();
         let (interrupted, listening) = listen(sink.clone()).map_err(BeginError::Signals)?;
-        let reporting = report(events, Reporters::new(&folder), console);
+        let reporting = report(events, Reporters::new(&folder), console(folder.path()));
         sink.emit(EventKind::RunStarted(RunStarted {
             schema: SCHEMA,
             run: plan.name.clone(),
@@ -115,7 +118,7 @@ impl Execution {
     }
 
     /// The folder of the run.
-    pub fn folder(&self) -> &std::path::Path {
+    pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
@@ -177,7 +180,9 @@ fn make_folder(plan: &Plan) -> Result<RunDir, RunDirError> {
     let mut name = plan.name.clone();
     for number in 2_u32.. {
         match RunDir::create(&plan.results, &name) {
-            Err(RunDirError::Taken { .. }) => name = format!("{}-{number}", plan.name),
+            Err(RunDirError::Taken { .. }) if plan.numbered => {
+                name = format!("{}-{number}", plan.name);
+            }
             result => return result,
         }
     }

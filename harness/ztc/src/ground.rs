@@ -1,6 +1,7 @@
 //! The ground of a run: which fabric its profile names, and how it is made ready.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -63,6 +64,24 @@ impl Place {
             place: Place,
         }
         Environment::try_parse_from(["ztc"]).map(|it| it.place)
+    }
+
+    /// The options that say it, without the profile.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let Self { bundle, kubeconfig, context, probe_image, .. } = self;
+        let valued: [(&str, Option<&OsStr>); 4] = [
+            ("--bundle", bundle.as_ref().map(AsRef::as_ref)),
+            ("--kubeconfig", kubeconfig.as_ref().map(AsRef::as_ref)),
+            ("--context", context.as_ref().map(AsRef::as_ref)),
+            ("--probe-image", probe_image.as_ref().map(AsRef::as_ref)),
+        ];
+        let flags = [
+            ("--i-own-this-cluster", self.i_own_this_cluster),
+            ("--allow-cluster-wide", self.allow_cluster_wide),
+        ];
+        let flags = flags.into_iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| flag.into());
+        let valued = valued.into_iter().filter_map(|(option, value)| Some((option, value?)));
+        valued.flat_map(|(option, value)| [option.into(), value.to_owned()]).chain(flags).collect()
     }
 }
 

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+mod comparing;
 pub mod conformance;
 pub mod execution;
 pub mod ground;

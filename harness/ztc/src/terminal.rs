@@ -10,13 +10,14 @@ const WIDTH: usize = 100;
 
 /// How results look here: by `NO_COLOR`, `COLUMNS` and whether standard output is a terminal.
 pub(crate) fn options(verbose: bool, folder: &Path) -> ConsoleOptions {
+    let (width, colour) = look();
+    ConsoleOptions { width, colour, verbose, folder: Some(folder.to_owned()) }
+}
+
+/// How wide a result may be, and whether it is painted.
+pub(crate) fn look() -> (usize, bool) {
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|it| !it.is_empty());
-    ConsoleOptions {
-        width: width(),
-        colour: !no_colour && stdout().is_terminal(),
-        verbose,
-        folder: Some(folder.to_owned()),
-    }
+    (width(), !no_colour && stdout().is_terminal())
 }
 
 fn width() -> usize {

@@ -39,9 +39,14 @@ const CASES: &str = "l1-cluster::default-deny-stops";
 /// It waits for policies that are enforced later than a run may take to end: only an interruption
 /// gets it out of there.
 async fn in_the_middle(project: &Project) -> Child {
+    in_the_middle_of(project, &["run", CASES]).await
+}
+
+/// The same of any command that makes such a run first of all.
+async fn in_the_middle_of(project: &Project, args: &[&str]) -> Child {
     project.edit("clusters/lab.yaml", "lanes: { count: 6", "lanes: { count: 1");
     project.edit("clusters/lab.yaml", "settleCeilingMs: 2000", "settleCeilingMs: 60000");
-    let mut command = project.ztc(&["run", CASES]);
+    let mut command = project.ztc(args);
     command.env("ZTC_LAB_FAULT", "late-enforcement=60000ms");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let ztc = tokio::process::Command::from(command).kill_on_drop(true).spawn().unwrap();
@@ -125,6 +130,22 @@ async fn a_termination_is_an_interruption() {
     let ztc = in_the_middle(&project).await;
     let output = ended_by(Signal::TERM, ztc).await;
     tells_of_the_interruption(&project, &output);
+}
+
+#[tokio::test]
+async fn an_interrupted_comparison_ends_its_first_run_and_begins_no_second() {
+    if !lab_is_possible() {
+        return;
+    }
+    let project = Project::new();
+    fs::copy(project.path("clusters/lab.yaml"), project.path("clusters/copy.yaml")).unwrap();
+    project.edit("clusters/copy.yaml", "profile: lab", "profile: copy");
+    let ztc = in_the_middle_of(&project, &["run", "--compare", "lab,copy", CASES]).await;
+    let output = ended_by(Signal::INT, ztc).await;
+    tells_of_the_interruption(&project, &output);
+    assert!(stderr(&output).contains("the run on copy is not made"), "{}", stderr(&output));
+    let runs = fs::read_dir(project.path("target/ztc")).unwrap().count();
+    assert_eq!(runs, 2, "one run, and the link to it");
 }
 
 #[tokio::test]

@@ -1,0 +1,110 @@
+//! One of the two runs, put together from its events.
+
+use thiserror::Error;
+use ztc_engine::event::{CaseReport, Event, EventKind, RunStarted, SCHEMA, Summary};
+use ztc_model::suite::CaseId;
+
+/// A run as far as it is compared.
+#[derive(Debug, Clone)]
+pub struct Side {
+    /// What the run is.
+    pub run: RunStarted,
+    /// The cases that it finished.
+    pub reports: Vec<CaseReport>,
+    /// The cases that its fabric cannot run, and why.
+    pub ignored: Vec<(CaseId, String)>,
+    /// What it came to; of a run that did not finish, what it came to until then.
+    pub summary: Summary,
+    /// Whether it came to its end.
+    pub finished: bool,
+}
+
+/// Why events are no run that can be compared.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub enum NoRun {
+    /// Nothing tells which run they are of.
+    #[error("no run begins in its events")]
+    NotStarted,
+    /// They may mean something else than what is understood here.
+    #[error("its events are of version {found}, and this ztc reads version {SCHEMA}; run it again")]
+    OtherSchema {
+        /// Their version.
+        found: u32,
+    },
+}
+
+impl Side {
+    /// Puts a run together. It need not have finished.
+    ///
+    /// # Errors
+    /// [`NoRun`].
+    pub fn of(events: impl IntoIterator<Item = Event>) -> Result<Self, NoRun> {
+        let (mut run, mut summary) = (None, None);
+        let (mut reports, mut ignored) = (Vec::new(), Vec::new());
+        for event in events {
+            match event.kind {
+                EventKind::RunStarted(started) => run = Some(started),
+                EventKind::CaseFinished(report) => reports.push(*report),
+                EventKind::CaseIgnored { case, reason } => ignored.push((case, reason)),
+                EventKind::RunFinished(finished) => summary = Some(finished),
+                _ => {}
+            }
+        }
+        let run = run.ok_or(NoRun::NotStarted)?;
+        if run.schema != SCHEMA {
+            return Err(NoRun::OtherSchema { found: run.schema });
+        }
+        let finished = summary.is_some();
+        let summary = summary.unwrap_or_else(|| {
+            let mut summary = Summary { ignored: ignored.len(), ..Summary::default() };
+            for report in &reports {
+                summary.count(&report.verdict);
+            }
+            summary.not_run = run.cases.len().saturating_sub(reports.len());
+            // It was, by whoever ended it, and that must count even if every case had its report.
+            summary.interrupted = true;
+            summary
+        });
+        Ok(Self { run, reports, ignored, summary, finished })
+    }
+
+    pub(super) fn report(&self, case: &CaseId) -> Option<&CaseReport> {
+        self.reports.iter().find(|report| report.case == *case)
+    }
+
+    /// What this side has to say on a case that is not compared.
+    pub(super) fn word_on(&self, case: &CaseId) -> String {
+        if let Some(report) = self.report(case) {
+            return report.verdict.to_string();
+        }
+        if let Some((_, reason)) = self.ignored.iter().find(|(ignored, _)| ignored == case) {
+            return format!("ignored: {reason}");
+        }
+        if self.run.cases.contains(case) {
+            return "not run: the run ended before".to_owned();
+        }
+        "not among the cases of this run".to_owned()
+    }
+}
+
+/// Every case that either side knows, in the order in which the first side takes them.
+pub(super) fn cases(sides: &[Side; 2]) -> Vec<CaseId> {
+    let mut cases: Vec<CaseId> = Vec::new();
+    let run = sides.iter().flat_map(|side| &side.run.cases);
+    let ignored = sides.iter().flat_map(|side| &side.ignored).map(|(case, _)| case);
+    for case in run.chain(ignored) {
+        if !cases.contains(case) {
+            cases.push(case.clone());
+        }
+    }
+    cases
+}
+
+/// What the sides are called: by profile if that tells them apart, else by run.
+pub(super) fn labels(sides: &[Side; 2]) -> [String; 2] {
+    let profiles = sides.each_ref().map(|side| side.run.profile.clone());
+    let runs = sides.each_ref().map(|side| side.run.run.clone());
+    let by_place = ["the first".to_owned(), "the second".to_owned()];
+    let tells = |labels: &[String; 2]| labels[0] != labels[1];
+    [profiles, runs].into_iter().find(tells).unwrap_or(by_place)
+}

@@ -1,0 +1,304 @@
+//! Runs held against each other: two that are there, or two that are made for it on two profiles.
+//!
+//! Each side is a run like any other, in a process of its own: the lab has to be the first process
+//! of its namespaces. A side's folder is fixed beforehand by its name, and never guessed.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus as ProcessStatus;
+use std::str::FromStr;
+
+use rustix::process::{Pid, Signal};
+use thiserror::Error;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{self, SignalKind};
+use ztc_engine::event::{Event, ExitStatus};
+use ztc_report::jsonl::{self, ReadError};
+use ztc_report::{Comparison, FileError, NoRun, Side, comparison};
+
+use crate::ground::Place;
+use crate::terminal;
+
+/// The option of `ztc run` that fixes the name of the run.
+pub(crate) const RUN_NAME: &str = "run-name";
+
+/// How wide the comparison in a folder is.
+const FILE_WIDTH: usize = 100;
+
+/// The names of two profiles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pair(pub(crate) [String; 2]);
+
+/// A text that does not name two profiles.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum NotAPair {
+    #[error("name two profiles with a comma between, such as `lab,kind`")]
+    Count,
+    #[error("`{name}` is named twice; name two different profiles")]
+    Twice { name: String },
+}
+
+impl FromStr for Pair {
+    type Err = NotAPair;
+
+    fn from_str(text: &str) -> Result<Self, NotAPair> {
+        let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+        match <[String; 2]>::try_from(names) {
+            Ok([one, other]) if one.is_empty() || other.is_empty() => Err(NotAPair::Count),
+            Ok([one, other]) if one == other => Err(NotAPair::Twice { name: one }),
+            Ok(names) => Ok(Self(names)),
+            Err(_other_count) => Err(NotAPair::Count),
+        }
+    }
+}
+
+/// Why two runs cannot be compared.
+#[derive(Debug, Error)]
+pub(crate) enum CompareError {
+    /// There is no such run.
+    #[error(
+        "there is no run `{name}`: give a folder with {}, or the name of one under {}",
+        jsonl::FILE,
+        results.display()
+    )]
+    NoRun { name: String, results: PathBuf },
+    /// A run agrees with itself whatever it came to.
+    #[error("`{one}` and `{other}` are the same run; give two")]
+    SameRun { one: String, other: String },
+    /// The events of a run cannot be opened.
+    #[error("cannot open {}", path.display())]
+    Open { path: PathBuf, source: io::Error },
+    /// The events of a run cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: ReadError },
+    /// The events are those of no run.
+    #[error("cannot compare {}", folder.display())]
+    Unfit { folder: PathBuf, source: NoRun },
+    /// A side's process could not be started.
+    #[error("cannot execute this program again for {profile}")]
+    Start { profile: String, source: io::Error },
+    /// A side's process could not be waited for.
+    #[error("cannot wait for the run on {profile}")]
+    Wait { profile: String, source: io::Error },
+    /// Signals cannot be listened to.
+    #[error("cannot listen for signals")]
+    Signals { source: io::Error },
+    /// A side came to nothing that could be compared.
+    #[error("the run on {profile} did not begin, so nothing is compared; it says why above")]
+    NotBegun { profile: String, usage: bool },
+    /// Somebody asked to stop before both sides had run.
+    #[error("interrupted: the run on {profile} is not made, so nothing is compared")]
+    Interrupted { profile: String },
+    /// The comparison cannot be kept.
+    #[error("the comparison is not kept")]
+    Keep(#[from] FileError),
+}
+
+impl CompareError {
+    /// What the process should exit with.
+    pub(crate) const fn exit_status(&self) -> ExitStatus {
+        match self {
+            Self::NoRun { .. }
+            | Self::SameRun { .. }
+            | Self::Open { .. }
+            | Self::Read { .. }
+            | Self::Unfit { .. }
+            | Self::NotBegun { usage: true, .. } => ExitStatus::Usage,
+            Self::Start { .. }
+            | Self::Wait { .. }
+            | Self::Signals { .. }
+            | Self::NotBegun { usage: false, .. }
+            | Self::Interrupted { .. }
+            | Self::Keep(_) => ExitStatus::Inconclusive,
+        }
+    }
+}
+
+/// Holds two runs against each other that are there.
+pub(crate) fn finished(results: &Path, names: [&str; 2]) -> Result<ExitStatus, CompareError> {
+    let [one, other] = names.map(|name| folder_of(results, name));
+    let folders = [one?, other?];
+    let [one, other] = folders.each_ref().map(|it| fs::canonicalize(it).ok());
+    if one.is_some() && one == other {
+        let [one, other] = names.map(ToOwned::to_owned);
+        return Err(CompareError::SameRun { one, other });
+    }
+    let comparison = compare(&folders)?;
+    show(&comparison);
+    Ok(comparison.exit_status())
+}
+
+/// The folder of a run by its name, or by its path.
+fn folder_of(results: &Path, name: &str) -> Result<PathBuf, CompareError> {
+    let has_events = |folder: &PathBuf| folder.join(jsonl::FILE).is_file();
+    [results.join(name), PathBuf::from(name)]
+        .into_iter()
+        .find(has_events)
+        .ok_or_else(|| CompareError::NoRun { name: name.to_owned(), results: results.to_owned() })
+}
+
+fn compare(folders: &[PathBuf; 2]) -> Result<Comparison, CompareError> {
+    let [one, other] = folders.each_ref().map(|it| side(it));
+    Ok(Comparison::of([one?, other?]))
+}
+
+fn side(folder: &Path) -> Result<Side, CompareError> {
+    let path = folder.join(jsonl::FILE);
+    let file =
+        File::open(&path).map_err(|source| CompareError::Open { path: path.clone(), source })?;
+    let mut events: Vec<Event> = Vec::new();
+    let mut lines = jsonl::read(BufReader::new(file)).peekable();
+    while let Some(line) = lines.next() {
+        match line {
+            Ok(event) => events.push(event),
+            // A run that was killed leaves a part of a line; that it did not finish is told.
+            Err(ReadError::Malformed { line: 2.., .. }) if lines.peek().is_none() => {}
+            Err(source) => return Err(CompareError::Read { path, source }),
+        }
+    }
+    Side::of(events).map_err(|source| CompareError::Unfit { folder: folder.to_owned(), source })
+}
+
+fn show(comparison: &Comparison) {
+    let (width, colour) = terminal::look();
+    terminal::say(&comparison.text(width, colour));
+}
+
+/// Two runs of the same selection that are still to be made.
+#[derive(Debug)]
+pub(crate) struct SideBySide<'a> {
+    /// The profiles, as they were named.
+    pub(crate) profiles: &'a [String; 2],
+    /// Which cases; all of them without one.
+    pub(crate) filter: Option<&'a str>,
+    /// What else was said of the place.
+    pub(crate) place: &'a Place,
+    /// Whether every cell is shown.
+    pub(crate) verbose: bool,
+    /// Where the folders of runs are made.
+    pub(crate) results: &'a Path,
+    /// What the names of both runs begin with.
+    pub(crate) name: &'a str,
+}
+
+impl SideBySide<'_> {
+    /// Makes both runs, one after the other, and holds them against each other.
+    ///
+    /// The runtime has to be one of a single thread, the caller's: a side ends with the thread that
+    /// started it.
+    pub(crate) async fn run(&self) -> Result<ExitStatus, CompareError> {
+        let names = ["a", "b"].map(|side| format!("{}-{side}", self.name));
+        let mut requests = Requests::new().map_err(|source| CompareError::Signals { source })?;
+        let mut failed = false;
+        let mut interrupted = false;
+        for (profile, name) in self.profiles.iter().zip(&names) {
+            if interrupted {
+                return Err(CompareError::Interrupted { profile: profile.clone() });
+            }
+            terminal::trouble(&format!("comparing: the run on {profile}"));
+            let mut process = self
+                .command(profile, name)
+                .spawn()
+                .map_err(|source| CompareError::Start { profile: profile.clone(), source })?;
+            let status = requests
+                .hand_on_until_ended(&mut process, &mut interrupted)
+                .await
+                .map_err(|source| CompareError::Wait { profile: profile.clone(), source })?;
+            if !self.results.join(name).join(jsonl::FILE).is_file() {
+                let usage = status.code() == Some(i32::from(ExitStatus::Usage as u8));
+                return Err(CompareError::NotBegun { profile: profile.clone(), usage });
+            }
+            failed |= !status.success();
+        }
+        let folders = names.map(|name| self.results.join(name));
+        let comparison = compare(&folders)?;
+        terminal::say("");
+        show(&comparison);
+        let text = comparison.text(FILE_WIDTH, false);
+        for folder in &folders {
+            let path = comparison::write(folder, &text)?;
+            terminal::trouble(&format!("comparison: {}", path.display()));
+        }
+        Ok(match comparison.exit_status() {
+            // What a run could not do besides its cases is in its exit code alone.
+            ExitStatus::Pass if failed => ExitStatus::Inconclusive,
+            status => status,
+        })
+    }
+
+    /// This very program, as a run on one of the profiles.
+    fn command(&self, profile: &str, name: &str) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("ztc");
+        command.args(["run", "--cluster", profile, &format!("--{RUN_NAME}"), name]);
+        command.args(self.place.arguments());
+        if self.verbose {
+            command.arg("--verbose");
+        }
+        if let Some(filter) = self.filter {
+            command.args(["--", filter]);
+        }
+        // A group of its own: a terminal's Ctrl-C reaches this process alone and is handed on once,
+        // as a second one would end the run before it has cleaned up.
+        command.process_group(0);
+        command
+    }
+}
+
+/// Whoever asks this process to stop.
+struct Requests {
+    interrupts: unix::Signal,
+    terminations: unix::Signal,
+}
+
+impl Requests {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupts: unix::signal(SignalKind::interrupt())?,
+            terminations: unix::signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the end of a side, which is asked whatever this process is asked.
+    async fn hand_on_until_ended(
+        &mut self,
+        process: &mut Child,
+        asked: &mut bool,
+    ) -> io::Result<ProcessStatus> {
+        loop {
+            let request = tokio::select! {
+                status = process.wait() => return status,
+                _ = self.interrupts.recv() => Signal::INT,
+                _ = self.terminations.recv() => Signal::TERM,
+            };
+            *asked = true;
+            if let Some(pid) = process.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+                // One that cannot be signalled has ended, and the next turn sees that.
+                rustix::process::kill_process(pid, request).ok();
+            }
+        }
+    }
+}
+
+/// Has this process stop politely when the one ends that started it, `kill -9` included. Best
+/// effort: entering a user namespace makes the kernel forget it, and the run then goes to its end.
+pub(crate) fn end_with_the_comparison() -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::TERM)).map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_profiles_are_two_different_names_with_a_comma_between() {
+        let pair: Pair = "lab, kind".parse().unwrap();
+        assert_eq!(pair.0, ["lab", "kind"]);
+        for text in ["", "lab", ",", "lab,", ",kind", "lab,kind,attach"] {
+            assert_eq!(text.parse::<Pair>(), Err(NotAPair::Count), "{text:?}");
+        }
+        let twice = NotAPair::Twice { name: "lab".to_owned() };
+        assert_eq!("lab,lab".parse::<Pair>(), Err(twice));
+    }
+}
