@@ -153,6 +153,7 @@ async fn seen(client: &Client) -> Result<ClusterSpec, AttachError> {
     Ok(ClusterSpec {
         kubernetes: version.git_version.trim_start_matches('v').to_owned(),
         node_image: None,
+        idle_minutes: 0,
         nodes: versions.len(),
         ip_family: IpFamily::Ipv4,
         kube_proxy: KubeProxy::Kept,

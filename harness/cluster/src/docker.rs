@@ -13,8 +13,9 @@ use bollard::models::{
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ImportImageOptionsBuilder, InspectContainerOptions,
-    InspectNetworkOptions, ListContainersOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, StartContainerOptions,
+    InspectNetworkOptions, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
+    LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+    StartContainerOptions,
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
@@ -102,14 +103,22 @@ pub enum DockerError {
         /// Docker's words.
         source: bollard::errors::Error,
     },
-    /// Containers could not be listed.
-    #[error("cannot list containers")]
+    /// Containers or images could not be listed.
+    #[error("cannot list what Docker has")]
     List(#[source] bollard::errors::Error),
     /// A container could not be removed.
     #[error("cannot remove container {container}")]
     Remove {
         /// Which.
         container: String,
+        /// Docker's words.
+        source: bollard::errors::Error,
+    },
+    /// An image could not be removed.
+    #[error("cannot remove the image {image}")]
+    RemoveImage {
+        /// Which.
+        image: String,
         /// Docker's words.
         source: bollard::errors::Error,
     },
@@ -338,6 +347,21 @@ impl Docker {
             }
             Err(source) => Err(DockerError::Remove { container: container.to_owned(), source }),
         }
+    }
+
+    /// Removes the images of a repository.
+    pub(crate) async fn remove_images(&self, repository: &str) -> Result<(), DockerError> {
+        let filters = HashMap::from([("reference", vec![repository])]);
+        let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+        let images = self.0.list_images(Some(options)).await.map_err(DockerError::List)?;
+        for image in images.into_iter().flat_map(|it| it.repo_tags) {
+            let options = RemoveImageOptionsBuilder::default().force(true).build();
+            self.0
+                .remove_image(&image, Some(options), None)
+                .await
+                .map_err(|source| DockerError::RemoveImage { image: image.clone(), source })?;
+        }
+        Ok(())
     }
 
     /// The range of IPv4 addresses of the network of the nodes.

@@ -131,6 +131,7 @@ mod tests {
         ClusterSpec {
             kubernetes: "1.36.3".to_owned(),
             node_image: None,
+            idle_minutes: 0,
             nodes: 2,
             ip_family: IpFamily::Ipv4,
             kube_proxy: KubeProxy::Replaced,

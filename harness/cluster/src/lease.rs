@@ -7,8 +7,16 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+
+/// The file that is locked.
+const LOCK: &str = "lock";
+/// The file that says what was made.
+const STATE: &str = "state.json";
+/// The file that is written when the lease is given back: its time counts.
+const USED: &str = "used";
 
 /// Why a lease cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +81,7 @@ impl Lease {
     ) -> Result<Self, LeaseError> {
         fs::create_dir_all(&folder)
             .map_err(|source| LeaseError::Folder { path: folder.clone(), source })?;
-        let path = folder.join("lock");
+        let path = folder.join(LOCK);
         let failed = |source| LeaseError::Lock { path: path.clone(), source };
         let file = File::create(&path).map_err(failed)?;
         match file.try_lock() {
@@ -84,6 +92,29 @@ impl Lease {
         let waiting = tokio::task::spawn_blocking(move || file.lock().map(|()| file));
         let file = waiting.await.map_err(|error| failed(error.into()))?.map_err(failed)?;
         Ok(Self { folder, _lock: file })
+    }
+
+    /// Takes the lease if nobody has it.
+    pub(crate) fn take_if_free(folder: PathBuf) -> Result<Option<Self>, LeaseError> {
+        let path = folder.join(LOCK);
+        let failed = |source| LeaseError::Lock { path: path.clone(), source };
+        let file = File::create(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { folder, _lock: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
+
+    /// Whether a cluster has been begun in this folder.
+    pub(crate) fn is_begun(folder: &Path) -> bool {
+        folder.join(STATE).is_file()
+    }
+
+    /// When the lease in this folder was last given back, or noted something; nothing if never.
+    pub(crate) fn last_used(folder: &Path) -> Option<SystemTime> {
+        let changed = |name| fs::metadata(folder.join(name)).and_then(|it| it.modified()).ok();
+        changed(USED).max(changed(STATE))
     }
 
     /// A file of the lease.
@@ -129,7 +160,22 @@ impl Lease {
     }
 
     fn state_file(&self) -> PathBuf {
-        self.file("state.json")
+        self.file(STATE)
+    }
+
+    /// Removes the folder, and with it the lease.
+    pub(crate) fn remove(self) -> Result<(), LeaseError> {
+        let path = self.folder.clone();
+        // Giving it back writes into the folder.
+        drop(self);
+        fs::remove_dir_all(&path).map_err(|source| LeaseError::Write { path, source })
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // A cluster of which this cannot be noted counts as unused for longer, and is made anew.
+        fs::write(self.folder.join(USED), "").ok();
     }
 }
 
@@ -185,7 +231,7 @@ mod tests {
     async fn a_state_that_cannot_be_read_is_told_and_not_guessed() {
         let folder = tempfile::tempdir().unwrap();
         let lease = Lease::take(folder.path().to_owned(), || {}).await.unwrap();
-        fs::write(lease.file("state.json"), "{").unwrap();
+        fs::write(lease.file(STATE), "{").unwrap();
         assert!(matches!(lease.state(), Err(LeaseError::Read { .. })));
     }
 }

@@ -29,6 +29,7 @@ mod ready;
 mod realised;
 #[cfg(test)]
 mod standin;
+mod takedown;
 
 pub use api::ApiError;
 pub use attach::{Attach, AttachError, Permission};
@@ -47,3 +48,4 @@ pub use program::ProgramError;
 pub use provision::{Folders, Progress, ProvisionError, Provisioner};
 pub use ready::Ready;
 pub use realised::OutputError;
+pub use takedown::run_if_reaper;

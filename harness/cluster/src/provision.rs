@@ -26,10 +26,10 @@ use crate::lease::{Lease, LeaseError, State};
 use crate::ledger::Ledger;
 use crate::mark;
 use crate::objects::Pull;
-use crate::outside::CLUSTER;
 use crate::probe::{self, ProbeError};
 use crate::program::{Program, ProgramError};
 use crate::ready::{Hosting, Ready};
+use crate::takedown::{Watch, name, take_all_down, take_down};
 
 /// How long one chart may take until everything of it is ready.
 const CHART: Duration = Duration::from_mins(6);
@@ -75,6 +75,9 @@ pub enum ProvisionError {
         /// The name.
         cluster: String,
     },
+    /// Nobody watches whether the cluster is still used.
+    #[error("cannot start the process that deletes the cluster when nobody uses it")]
+    Watch(#[source] std::io::Error),
     /// A file of values cannot be read.
     #[error("cannot read {}", path.display())]
     Values {
@@ -135,6 +138,21 @@ pub struct Folders {
     pub sources: PathBuf,
 }
 
+impl Folders {
+    /// The folder of the leases, one a profile.
+    fn leases(&self) -> PathBuf {
+        self.root.join("target/ztc/lease")
+    }
+
+    /// Deletes every cluster that was made from here, and everything that was made for them.
+    ///
+    /// # Errors
+    /// What is left.
+    pub async fn take_all_down(&self, progress: &Progress) -> Result<(), ProvisionError> {
+        take_all_down(&self.leases(), &self.root.join(".tools"), &**progress).await
+    }
+}
+
 /// Makes the cluster of a profile.
 pub struct Provisioner {
     folders: Folders,
@@ -188,7 +206,7 @@ impl Provisioner {
 
     /// The name of the cluster.
     fn cluster(&self) -> String {
-        format!("ztc-{}", self.profile.profile)
+        name(&self.profile.profile)
     }
 
     fn tools(&self) -> PathBuf {
@@ -199,9 +217,13 @@ impl Provisioner {
         (self.progress)(line);
     }
 
+    fn lease_folder(&self) -> PathBuf {
+        self.folders.leases().join(&self.profile.profile)
+    }
+
     async fn lease(&self) -> Result<Lease, LeaseError> {
-        let folder = self.folders.root.join("target/ztc/lease").join(&self.profile.profile);
-        Lease::take(folder, || self.say("another run has the cluster; waiting for it")).await
+        Lease::take(self.lease_folder(), || self.say("another run has the cluster; waiting for it"))
+            .await
     }
 
     /// Brings the cluster up, or takes the one that is there.
@@ -239,6 +261,7 @@ impl Provisioner {
             lease.note(&state)?;
         }
         mark::set(&client, &cluster).await?;
+        self.watch()?;
         Ok(Ready {
             client,
             outside: Hosting::Containers(docker),
@@ -293,6 +316,21 @@ impl Provisioner {
         take_down(&lease, &docker, &kind, &cluster).await
     }
 
+    /// Has the cluster deleted when nobody uses it any more.
+    fn watch(&self) -> Result<(), ProvisionError> {
+        if self.spec.idle_minutes == 0 {
+            return Ok(());
+        }
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        let watch = Watch {
+            lease: absolute(self.lease_folder()),
+            tools: absolute(self.tools()),
+            cluster: self.cluster(),
+            idle_s: self.spec.idle_minutes * 60,
+        };
+        watch.start().map_err(ProvisionError::Watch)
+    }
+
     /// The digest of everything that the cluster is made of.
     fn contents(&self) -> Result<String, ProvisionError> {
         let mut digest = Sha256::new();
@@ -316,19 +354,6 @@ impl Provisioner {
     fn values(&self, file: Option<&PathBuf>) -> Option<PathBuf> {
         file.map(|it| self.folders.root.join("clusters").join(it))
     }
-}
-
-async fn take_down(
-    lease: &Lease,
-    docker: &Docker,
-    kind: &Kind,
-    cluster: &str,
-) -> Result<(), ProvisionError> {
-    for container in docker.labelled(&format!("{CLUSTER}={cluster}")).await? {
-        docker.remove(&container).await?;
-    }
-    kind.delete(cluster, &lease.kubeconfig()).await?;
-    Ok(lease.forget()?)
 }
 
 /// The cluster that comes of a bundle: it has the bundle's versions, whatever the profile would take

@@ -52,7 +52,13 @@ enum Command {
     /// Look whether a run on a cluster would mean something, and say what to do if not.
     Doctor(Place),
     /// Delete the cluster of a profile, and everything outside it that was made for it.
-    Down(Place),
+    Down {
+        #[command(flatten)]
+        place: Place,
+        /// Delete those of all profiles that were made from here.
+        #[arg(long)]
+        all: bool,
+    },
     /// Write the JSON Schemas of suites, worlds, profiles and reports.
     Schema {
         /// The folder to write them to.
@@ -98,7 +104,7 @@ struct Selection {
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    if let Some(code) = ztc_probe::run_if_agent() {
+    if let Some(code) = ztc_probe::run_if_agent().or_else(ztc_cluster::run_if_reaper) {
         return code;
     }
     let given = Cli::command().get_matches();
@@ -118,7 +124,8 @@ pub fn main() -> ExitCode {
         }
         Command::Up(place) => up(&place).into(),
         Command::Doctor(place) => doctor(&place).into(),
-        Command::Down(place) => down(&place).into(),
+        Command::Down { all: true, .. } => all_down().into(),
+        Command::Down { place, .. } => down(&place).into(),
         Command::Schema { out } => write_schemas(&out).into(),
     }
 }
@@ -301,6 +308,15 @@ fn down(place: &Place) -> ExitStatus {
     on_ground(place, async |ground| {
         ground.down().await?;
         Ok(ExitStatus::Pass)
+    })
+}
+
+fn all_down() -> ExitStatus {
+    block_on(async {
+        match Ground::all_down(&Project::find()).await {
+            Ok(()) => ExitStatus::Pass,
+            Err(error) => trouble(&error),
+        }
     })
 }
 

@@ -22,7 +22,7 @@ use crate::terminal;
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    if let Some(code) = ztc_probe::run_if_agent() {
+    if let Some(code) = ztc_probe::run_if_agent().or_else(ztc_cluster::run_if_reaper) {
         return code;
     }
     let args = Arguments::from_args();

@@ -9,7 +9,7 @@ use clap::{Args, Parser};
 use thiserror::Error;
 use ztc_cluster::{
     Attach, AttachError, Bundle, BundleError, CiliumError, Finding, Folders, Ledger, Permission,
-    ProvisionError, Provisioner, RealCluster,
+    Progress, ProvisionError, Provisioner, RealCluster,
 };
 use ztc_engine::event::ExitStatus;
 use ztc_engine::fabric::Fabric;
@@ -290,6 +290,17 @@ impl Ground {
                 down.map_err(|error| GroundError::Provision(Box::new(error)))
             }
         }
+    }
+
+    /// Deletes the clusters of all profiles that were made from a project.
+    ///
+    /// # Errors
+    /// What is left.
+    pub async fn all_down(project: &Project) -> Result<(), GroundError> {
+        let folders = Folders { root: project.root(), sources: Project::sources() };
+        let progress: Progress = Arc::new(|line: &str| terminal::trouble(line));
+        let down = folders.take_all_down(&progress).await;
+        down.map_err(|error| GroundError::Provision(Box::new(error)))
     }
 
     fn provisioner(&self) -> Result<Provisioner, GroundError> {

@@ -14,6 +14,9 @@ pub struct ClusterSpec {
     /// The image of the nodes; that of a bundle, else `kindest/node` in the version above.
     #[serde(default)]
     pub node_image: Option<String>,
+    /// How long nobody may use the cluster before it is deleted, minutes; 0 keeps it.
+    #[serde(default = "an_hour")]
+    pub idle_minutes: u64,
     /// How many nodes, at least 2: paths on the same and on another node both have to exist.
     pub nodes: usize,
     /// The families of addresses.
@@ -28,6 +31,10 @@ pub struct ClusterSpec {
     /// Istio ambient; none where the cluster has no mesh.
     #[serde(default)]
     pub mesh: Option<MeshSpec>,
+}
+
+const fn an_hour() -> u64 {
+    60
 }
 
 /// Istio ambient in a real cluster.
