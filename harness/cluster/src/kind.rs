@@ -8,6 +8,10 @@ use ztc_engine::profile::{ClusterSpec, KubeProxy};
 
 use crate::program::{Program, ProgramError};
 
+/// The first version with everything that is asked of it: `--retain` with a configuration on standard
+/// input, and nodes of Kubernetes 1.33 and later.
+const OLDEST: (u32, u32) = (0, 27);
+
 /// How long making the nodes may take. On two cores it takes 40 s.
 const CREATE: Duration = Duration::from_mins(10);
 /// How long anything else may take.
@@ -19,8 +23,8 @@ pub(crate) struct Kind(Program);
 
 impl Kind {
     /// The command in a folder of tools, or on `PATH`.
-    pub(crate) fn find(tools: &Path) -> Result<Self, ProgramError> {
-        Program::find("kind", tools).map(Self)
+    pub(crate) async fn find(tools: &Path) -> Result<Self, ProgramError> {
+        Program::find("kind", tools)?.require(&["version"], OLDEST).await.map(Self)
     }
 
     /// The clusters that there are, ours or not.

@@ -17,6 +17,10 @@ use crate::cilium::{AGENTS, Agents, CiliumError, NAMESPACE};
 /// The `ConfigMap` that Cilium's agents read.
 const CONFIG: &str = "cilium-config";
 
+/// Where Istio is installed, and the `ConfigMap` that its CNI agents read.
+const ISTIO: &str = "istio-system";
+const ISTIO_CNI: &str = "istio-cni-config";
+
 /// The definitions without which policies cannot be applied.
 const POLICY_DEFINITIONS: [&str; 2] =
     ["ciliumnetworkpolicies.cilium.io", "ciliumclusterwidenetworkpolicies.cilium.io"];
@@ -61,6 +65,8 @@ pub(crate) struct Seen {
     pub(crate) hubble: BTreeMap<String, String>,
     /// The names of the resource definitions.
     pub(crate) definitions: Vec<String>,
+    /// What Istio's CNI agents are configured with; nothing where there is no mesh.
+    pub(crate) istio_cni: BTreeMap<String, String>,
 }
 
 impl Seen {
@@ -82,6 +88,9 @@ impl Seen {
             .list_metadata(&ListParams::default())
             .await
             .map_err(failed("the resource definitions"))?;
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), ISTIO);
+        let istio_cni =
+            maps.get_opt(ISTIO_CNI).await.map_err(failed("Istio's CNI configuration"))?;
         let states = agents.states().await?;
         let audited = states.iter().flat_map(|(node, state)| {
             let audited = state.endpoints.iter().filter(|it| it.audit);
@@ -95,6 +104,7 @@ impl Seen {
             config: config.and_then(|it| it.data).unwrap_or_default(),
             audited: audited.collect(),
             hubble,
+            istio_cni: istio_cni.and_then(|it| it.data).unwrap_or_default(),
             definitions: definitions.items.into_iter().filter_map(|it| it.metadata.name).collect(),
         })
     }
@@ -273,7 +283,23 @@ fn ambient(seen: &Seen) -> Vec<Finding> {
         ),
     ];
     let wrong = checks.into_iter().filter(|(is_wrong, ..)| *is_wrong);
-    wrong.map(|(_, found, consequence, fix)| blocking(found.to_owned(), consequence, fix)).collect()
+    let wrong = wrong.map(|(_, found, consequence, fix)| {
+        blocking(found.to_owned(), consequence, fix.to_owned())
+    });
+    wrong.chain(dns_capture(seen)).collect()
+}
+
+/// Istio captures queries of ambient pods since 1.25. Where it does not, they go another way than in the
+/// clusters that results are compared with; nothing is enforced less.
+fn dns_capture(seen: &Seen) -> Option<Finding> {
+    let capture = seen.istio_cni.get("AMBIENT_DNS_CAPTURE").map_or("absent", String::as_str);
+    (capture != "true").then(|| Finding {
+        blocks: false,
+        found: format!("Istio does not capture DNS of ambient pods: AMBIENT_DNS_CAPTURE is {capture}"),
+        consequence: "names of the mesh are answered by cluster DNS and not by ztunnel, so cases about names in the \
+                      mesh show another cluster than Istio's default",
+        fix: "set `ambient.dnsCapture: true` for Istio's CNI chart".to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -307,6 +333,7 @@ mod tests {
             audited: Vec::new(),
             hubble: BTreeMap::from([("one".to_owned(), "Healthcheck (via unix): Ok".to_owned())]),
             definitions: names.map(str::to_owned).collect(),
+            istio_cni: [("AMBIENT_DNS_CAPTURE".to_owned(), "true".to_owned())].into(),
         }
     }
 
@@ -370,6 +397,15 @@ mod tests {
         let found = one(|seen| drop(seen.cilium.insert("two".to_owned(), "1.19.6".to_owned())));
         assert_eq!(found, "Cilium on two is 1.19.6, the profile says 1.20.2");
         assert!(one(|seen| "1.35.0".clone_into(&mut seen.kubernetes)).contains("1.35.0"));
+    }
+
+    #[test]
+    fn dns_that_is_not_captured_is_a_warning_in_a_mesh() {
+        let mut seen = seen();
+        seen.istio_cni.clear();
+        let findings = findings(&seen, &spec());
+        assert!(findings.len() == 1 && !findings[0].blocks, "{findings:?}");
+        assert_eq!(super::findings(&seen, &without_mesh()), []);
     }
 
     #[test]

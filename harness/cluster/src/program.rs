@@ -12,6 +12,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+/// How long saying its version may take.
+const VERSION: Duration = Duration::from_secs(20);
+
 /// How much of what a command said is kept in an error, in lines.
 const TAIL: usize = 12;
 
@@ -20,7 +23,7 @@ const TAIL: usize = 12;
 pub enum ProgramError {
     /// It is not here.
     #[error(
-        "there is no `{name}` in {} and none on PATH; `scripts/tools` installs it",
+        "there is no `{name}` in {} and none on PATH; `scripts/cluster-tools` installs it",
         tools.display()
     )]
     Missing {
@@ -28,6 +31,19 @@ pub enum ProgramError {
         name: &'static str,
         /// Where it was looked for first.
         tools: PathBuf,
+    },
+    /// It is too old, or not what it is called.
+    #[error(
+        "{command} says {said:?}; at least version {} is needed; `scripts/cluster-tools` installs one",
+        version(*wanted)
+    )]
+    Version {
+        /// What was run.
+        command: String,
+        /// What it said.
+        said: String,
+        /// Major and minor.
+        wanted: (u32, u32),
     },
     /// It could not be started, or not be spoken to.
     #[error("cannot run {command}")]
@@ -57,6 +73,19 @@ pub enum ProgramError {
     },
 }
 
+fn version((major, minor): (u32, u32)) -> String {
+    format!("{major}.{minor}")
+}
+
+/// Major and minor of the first version in a text, such as `kind v0.33.0 go1.26.8 linux/amd64`.
+fn version_in(text: &str) -> Option<(u32, u32)> {
+    let words = text.split_whitespace().map(|word| word.trim_start_matches('v'));
+    words.filter_map(|word| word.split_once('.')).find_map(|(major, rest)| {
+        let minor = rest.split(|it: char| !it.is_ascii_digit()).next()?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    })
+}
+
 /// A command that is there.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
@@ -73,6 +102,22 @@ impl Program {
         let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
         let path = found.ok_or_else(|| ProgramError::Missing { name, tools: tools.to_owned() })?;
         Ok(Self { name, path, environment: Vec::new() })
+    }
+
+    /// Asks for its version, and refuses one that is older than what is wanted.
+    pub(crate) async fn require(
+        self,
+        ask: &[&str],
+        wanted: (u32, u32),
+    ) -> Result<Self, ProgramError> {
+        let said = self.run(ask, b"", VERSION).await?;
+        match version_in(&said) {
+            Some(found) if found >= wanted => Ok(self),
+            _ => {
+                let (command, said) = (self.told(ask), said.trim().to_owned());
+                Err(ProgramError::Version { command, said, wanted })
+            }
+        }
     }
 
     /// The command with a variable in its environment.
@@ -166,8 +211,23 @@ mod tests {
     }
 
     #[test]
+    fn versions_are_found_where_programs_write_them() {
+        assert_eq!(version_in("kind v0.33.0 go1.26.8 linux/amd64\n"), Some((0, 33)));
+        assert_eq!(version_in("v3.22.0+gabcdef"), Some((3, 22)));
+        assert_eq!(version_in("v3.22"), Some((3, 22)));
+        assert_eq!(version_in("no version"), None);
+    }
+
+    #[tokio::test]
+    async fn one_that_is_too_old_is_refused() {
+        let old = shell().require(&["-c", "echo kind v0.9.1"], (0, 20)).await.unwrap_err();
+        assert!(old.to_string().contains("at least version 0.20"), "{old}");
+        shell().require(&["-c", "echo v1.0.0"], (0, 20)).await.unwrap();
+    }
+
+    #[test]
     fn one_that_is_missing_is_told_with_a_way_out() {
         let error = Program::find("no-such-program", Path::new("/nowhere")).unwrap_err();
-        assert!(error.to_string().contains("scripts/tools"), "{error}");
+        assert!(error.to_string().contains("scripts/cluster-tools"), "{error}");
     }
 }

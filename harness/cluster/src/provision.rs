@@ -234,7 +234,7 @@ impl Provisioner {
     pub async fn up(&self, run: &str) -> Result<Ready, ProvisionError> {
         let lease = self.lease().await?;
         let docker = Docker::connect().await?;
-        let kind = Kind::find(&self.tools())?;
+        let kind = Kind::find(&self.tools()).await?;
         let mut state = self.begin(&lease, &docker, &kind).await?;
         let steps = Steps { of: self, lease: &lease, docker: &docker, kind: &kind };
         steps.once(&mut state, step::NODES, steps.nodes()).await?;
@@ -308,7 +308,7 @@ impl Provisioner {
     pub async fn down(&self) -> Result<(), ProvisionError> {
         let lease = self.lease().await?;
         let docker = Docker::connect().await?;
-        let kind = Kind::find(&self.tools())?;
+        let kind = Kind::find(&self.tools()).await?;
         let cluster = self.cluster();
         if lease.state()?.is_none() && kind.clusters().await?.contains(&cluster) {
             return Err(ProvisionError::NameTaken { cluster });

@@ -50,7 +50,7 @@ pub(crate) async fn take_all_down(
         Ok(folders) => folders.flatten().map(|it| it.path()).collect(),
         Err(_none) => return Ok(()),
     };
-    let (docker, kind) = (Docker::connect().await?, Kind::find(tools)?);
+    let (docker, kind) = (Docker::connect().await?, Kind::find(tools).await?);
     for folder in folders {
         let Some(profile) = folder.file_name().and_then(|it| it.to_str()) else { continue };
         let busy = || progress(&format!("a run has the cluster of {profile}; waiting for it"));
@@ -120,7 +120,7 @@ impl Watch {
             let Some(lease) = Lease::take_if_free(self.lease.clone())? else { continue };
             // Somebody may have used it between the two looks.
             if self.is_idle() {
-                let (docker, kind) = (Docker::connect().await?, Kind::find(&self.tools)?);
+                let (docker, kind) = (Docker::connect().await?, Kind::find(&self.tools).await?);
                 return take_down(&lease, &docker, &kind, &self.cluster).await;
             }
         }
