@@ -24,6 +24,7 @@ use ztc_model::policy::PolicyKind;
 use ztc_model::world::{Born, NodeSlot, PodRef, World};
 use ztc_wire::FirstRun;
 
+use crate::admin;
 use crate::api::{self, ApiError};
 use crate::bundle::hex;
 use crate::cilium::{Agents, CiliumError, Observers};
@@ -578,6 +579,9 @@ impl Cluster for RealLane {
 
     async fn inspect(&self, pods: &[PodRef]) -> Vec<Inspection> {
         let mut inspections = self.agents.inspect(pods).await;
+        if self.ready.spec.mesh.is_some() {
+            inspections.extend(admin::inspect(&self.ready.client).await);
+        }
         for kind in PolicyKind::ALL {
             let listed = api::ours_whole(&self.ready.client, kind.api_version(), kind.name()).await;
             inspections.push(Inspection {

@@ -5,6 +5,7 @@
 //! functions that are tested with recorded outputs.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod api;
 mod attach;
 mod bundle;
@@ -31,6 +32,7 @@ mod realised;
 mod standin;
 mod takedown;
 
+pub use admin::AdminError;
 pub use api::ApiError;
 pub use attach::{Attach, AttachError, Permission};
 pub use bundle::{Bundle, BundleError};

@@ -36,6 +36,9 @@ pub(crate) const POLL: Duration = Duration::from_millis(5);
 /// The subprotocols of exec, what is liked best first.
 pub(crate) const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 
+/// The channel of the first port that is forwarded, in both directions.
+const FORWARDED: u8 = 0;
+
 /// The channels of exec: the first byte of a frame.
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -199,6 +202,24 @@ impl Asked {
 
     /// Starts the command that was asked for, in that subprotocol.
     pub(crate) async fn run_as(self, protocol: &'static str) -> Remote {
+        let mut remote = self.upgrade(protocol).await;
+        // Kubelet begins with an empty frame on every channel.
+        for channel in [STDIN, STDOUT, STDERR, STATUS] {
+            remote.send(channel, b"").await.unwrap();
+        }
+        remote
+    }
+
+    /// Forwards the port that was asked for: one channel for data and one for an error.
+    pub(crate) async fn forward(self, port: u16) -> Remote {
+        let mut remote = self.upgrade(PROTOCOLS[1]).await;
+        for channel in [FORWARDED, FORWARDED + 1] {
+            remote.send(channel, &port.to_le_bytes()).await.unwrap();
+        }
+        remote
+    }
+
+    async fn upgrade(self, protocol: &'static str) -> Remote {
         let offered = self.head.headers[header::SEC_WEBSOCKET_PROTOCOL].to_str().unwrap();
         assert!(offered.split(", ").any(|it| it == protocol), "{offered}");
         let key = derive_accept_key(self.head.headers[header::SEC_WEBSOCKET_KEY].as_bytes());
@@ -216,12 +237,7 @@ impl Asked {
         let read = parts.read_buf.to_vec();
         let stream = parts.io.into_inner();
         let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, None).await;
-        let mut remote = Remote { socket };
-        // Kubelet begins with an empty frame on every channel.
-        for channel in [STDIN, STDOUT, STDERR, STATUS] {
-            remote.send(channel, b"").await.unwrap();
-        }
-        remote
+        Remote { socket }
     }
 }
 
@@ -279,6 +295,11 @@ impl Remote {
     /// Writes to standard output.
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), tungstenite::Error> {
         self.send(STDOUT, bytes).await
+    }
+
+    /// Writes to the port that is forwarded.
+    pub(crate) async fn reply(&mut self, bytes: &[u8]) -> Result<(), tungstenite::Error> {
+        self.send(FORWARDED, bytes).await
     }
 
     /// Writes to standard error.
