@@ -14,11 +14,10 @@ use sha2::{Digest, Sha256};
 use ztc_model::suite::Feature;
 use ztc_model::yaml::{self, Diagnostic, Source};
 
+use crate::charts::MESH_CHARTS;
+
 /// The file that makes a folder a bundle.
 const FILE: &str = "bundle.yaml";
-
-/// The charts of a mesh, in the order in which they are installed.
-pub(crate) const MESH_CHARTS: [&str; 4] = ["base", "istiod", "cni", "ztunnel"];
 
 /// Why a folder is no bundle that can be used.
 #[derive(Debug, thiserror::Error)]

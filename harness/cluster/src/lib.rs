@@ -7,6 +7,7 @@
 
 mod api;
 mod bundle;
+mod charts;
 mod cilium;
 mod diagnosis;
 mod docker;
