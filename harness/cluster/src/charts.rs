@@ -69,6 +69,14 @@ impl Chart {
         }
     }
 
+    /// Every chart of a cluster, in the order in which they are installed.
+    pub(crate) fn all(spec: &ClusterSpec, cluster: &str, profiles: &Path) -> Vec<Self> {
+        let mesh = spec.mesh.iter().flat_map(|mesh| {
+            MESH_CHARTS.iter().map(move |name| Self::of_mesh(name, mesh, profiles))
+        });
+        std::iter::once(Self::cilium(spec, cluster, profiles)).chain(mesh).collect()
+    }
+
     /// How helm is told the place of the chart in its repository.
     pub(crate) fn in_repository(&self) -> Vec<String> {
         let words = [self.name, "--repo", self.repository, "--version", &self.version];
@@ -111,6 +119,23 @@ mod tests {
             cilium_values: Some("values/cilium.yaml".into()),
             mesh: None,
         }
+    }
+
+    fn mesh() -> MeshSpec {
+        let (istio, gateway_api) = ("1.31.1".to_owned(), "1.6.1".to_owned());
+        MeshSpec { istio, gateway_api, istiod_values: None, ztunnel_values: None }
+    }
+
+    fn names(spec: &ClusterSpec) -> Vec<&'static str> {
+        let charts = Chart::all(spec, "ztc-kind", Path::new("clusters"));
+        charts.into_iter().map(|it| it.name).collect()
+    }
+
+    #[test]
+    fn the_mesh_comes_after_the_network_or_not_at_all() {
+        assert_eq!(names(&spec()), ["cilium"]);
+        let meshed = ClusterSpec { mesh: Some(mesh()), ..spec() };
+        assert_eq!(names(&meshed), ["cilium", "base", "istiod", "cni", "ztunnel"]);
     }
 
     #[test]

@@ -197,7 +197,7 @@ impl Provisioner {
 
     /// The name of the cluster.
     fn cluster(&self) -> String {
-        format!("ztc-{}", self.profile.profile)
+        kind::cluster_name(&self.profile.profile)
     }
 
     fn tools(&self) -> PathBuf {
