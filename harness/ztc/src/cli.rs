@@ -13,6 +13,7 @@ use ztc_engine::profile::Profile;
 use ztc_lab::Entered;
 use ztc_report::Console;
 
+use crate::bundling::{self, Order};
 use crate::conformance::DEFAULT_PROFILE;
 use crate::execution::{Execution, Plan, run_name, runnable};
 use crate::ground::{BUNDLE_ENV, Ground, GroundError};
@@ -50,12 +51,21 @@ enum Command {
     Doctor(Place),
     /// Delete the cluster of a profile, and everything outside it that was made for it.
     Down(Place),
+    /// Bundles: everything that a cluster is made of in one folder, for where there is no network.
+    #[command(subcommand)]
+    Bundle(BundleCommand),
     /// Write the JSON Schemas of suites, worlds, profiles and reports.
     Schema {
         /// The folder to write them to.
         #[arg(long, default_value = schemas::FOLDER)]
         out: PathBuf,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum BundleCommand {
+    /// Make one from registries. Needs a network, helm and a Docker engine.
+    Create(Order),
 }
 
 #[derive(Debug, Args)]
@@ -93,8 +103,21 @@ pub fn main() -> ExitCode {
         Command::Up(place) => up(&place).into(),
         Command::Doctor(place) => doctor(&place).into(),
         Command::Down(place) => down(&place).into(),
+        Command::Bundle(BundleCommand::Create(order)) => create_bundle(&order).into(),
         Command::Schema { out } => write_schemas(&out).into(),
     }
+}
+
+fn create_bundle(order: &Order) -> ExitStatus {
+    block_on(async {
+        match bundling::create(&Project::find(), order).await {
+            Ok(()) => ExitStatus::Pass,
+            Err(error) => {
+                terminal::trouble(&ztc_engine::chain(&error));
+                error.exit_status()
+            }
+        }
+    })
 }
 
 fn write_schemas(out: &std::path::Path) -> ExitStatus {
