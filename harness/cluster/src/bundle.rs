@@ -9,16 +9,15 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use ztc_model::suite::Feature;
 use ztc_model::yaml::{self, Diagnostic, Source};
 
-/// The file that makes a folder a bundle.
-const FILE: &str = "bundle.yaml";
+use crate::charts::MESH_CHARTS;
 
-/// The charts of a mesh, in the order in which they are installed.
-pub(crate) const MESH_CHARTS: [&str; 4] = ["base", "istiod", "cni", "ztunnel"];
+/// The file that makes a folder a bundle.
+pub(crate) const FILE: &str = "bundle.yaml";
 
 /// Why a folder is no bundle that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -65,26 +64,42 @@ pub struct Bundle {
 }
 
 /// What `bundle.yaml` says. Paths are relative to its folder.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Contents {
-    versions: BTreeMap<String, String>,
+pub(crate) struct Contents {
+    pub(crate) versions: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) node_image: Option<Image>,
     #[serde(default)]
-    node_image: Option<Image>,
+    pub(crate) images: Vec<Image>,
     #[serde(default)]
-    images: Vec<Image>,
+    pub(crate) charts: BTreeMap<String, PathBuf>,
     #[serde(default)]
-    charts: BTreeMap<String, PathBuf>,
+    pub(crate) crds: Vec<PathBuf>,
     #[serde(default)]
-    crds: Vec<PathBuf>,
-    #[serde(default)]
-    values: BTreeMap<String, PathBuf>,
-    #[serde(default)]
-    kind: Option<PathBuf>,
+    pub(crate) values: BTreeMap<String, PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kind: Option<PathBuf>,
+}
+
+impl Contents {
+    /// As the file has it.
+    pub(crate) fn text(&self) -> String {
+        // JSON is YAML.
+        let text = serde_json::to_string_pretty(self).expect("contents are plain data");
+        format!("# Made by `ztc bundle create`.\n{text}\n")
+    }
+
+    /// Reads a file that says what a bundle has.
+    pub(crate) fn read(path: &Path) -> Result<Self, BundleError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| BundleError::Read { path: path.to_owned(), source })?;
+        yaml::strict(&Source::new(path.display().to_string(), text)).map_err(BundleError::Wrong)
+    }
 }
 
 /// An image and the archive that it is in.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Image {
     /// Its reference.
@@ -93,7 +108,7 @@ pub(crate) struct Image {
     /// The archive, in the form of `docker save`.
     pub(crate) archive: PathBuf,
     /// The SHA-256 of the archive, in hexadecimal.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sha256: Option<String>,
 }
 
@@ -104,11 +119,7 @@ impl Bundle {
     /// The first thing that is wrong.
     pub fn open(folder: &Path) -> Result<Self, BundleError> {
         let path = folder.join(FILE);
-        let text = std::fs::read_to_string(&path)
-            .map_err(|source| BundleError::Read { path: path.clone(), source })?;
-        let says: Contents = yaml::strict(&Source::new(path.display().to_string(), text))
-            .map_err(BundleError::Wrong)?;
-        let bundle = Self { folder: folder.to_owned(), says };
+        let bundle = Self { folder: folder.to_owned(), says: Contents::read(&path)? };
         let missing = bundle.named().map(|it| folder.join(it)).find(|it| !it.is_file());
         match missing {
             Some(missing) => Err(BundleError::Missing { bundle: path, path: missing }),
@@ -121,6 +132,18 @@ impl Bundle {
         let archives = node_image.iter().chain(images).map(|image| &image.archive);
         let files = charts.values().chain(crds).chain(values.values()).chain(kind);
         archives.chain(files).map(PathBuf::as_path)
+    }
+
+    /// How many images it has, with that of the nodes.
+    pub fn images(&self) -> usize {
+        self.says.node_image.iter().chain(&self.says.images).count()
+    }
+
+    /// How long all its files are together, in bytes.
+    pub fn size(&self) -> u64 {
+        let files: BTreeSet<&Path> = self.named().collect();
+        let lengths = files.into_iter().map(|it| std::fs::metadata(self.folder.join(it)));
+        lengths.filter_map(Result::ok).map(|it| it.len()).sum()
     }
 
     /// The version of a part, such as `cilium`.
@@ -181,15 +204,19 @@ impl Bundle {
 
     /// Looks whether an archive is the one that the bundle was made with. Reads all of it.
     pub(crate) fn verify(&self, image: &Image) -> Result<(), BundleError> {
-        let Some(expected) = &image.sha256 else { return Ok(()) };
-        let path = self.path(image);
-        let found =
-            sha256(&path).map_err(|source| BundleError::Read { path: path.clone(), source })?;
-        if found.eq_ignore_ascii_case(expected) {
-            return Ok(());
-        }
-        Err(BundleError::Digest { path, expected: expected.clone(), found })
+        verify(&self.folder, image)
     }
+}
+
+/// Looks whether an archive in a folder has the digest that is said of it.
+pub(crate) fn verify(folder: &Path, image: &Image) -> Result<(), BundleError> {
+    let Some(expected) = &image.sha256 else { return Ok(()) };
+    let path = folder.join(&image.archive);
+    let found = sha256(&path).map_err(|source| BundleError::Read { path: path.clone(), source })?;
+    if found.eq_ignore_ascii_case(expected) {
+        return Ok(());
+    }
+    Err(BundleError::Digest { path, expected: expected.clone(), found })
 }
 
 fn sha256(path: &Path) -> io::Result<String> {
@@ -264,6 +291,29 @@ mod tests {
         let folder = bundle("versions: {}\n");
         let lacks = Bundle::open(folder.path()).unwrap().lacks();
         assert!(lacks.contains(&Feature::Ztunnel) && !lacks.contains(&Feature::Cilium));
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_it_was() {
+        let image = Image {
+            reference: "a/b:v1".to_owned(),
+            archive: "node.tar".into(),
+            sha256: Some(DIGEST.to_owned()),
+        };
+        let says = Contents {
+            versions: BTreeMap::from([("kubernetes".to_owned(), "1.30".to_owned())]),
+            node_image: Some(image.clone()),
+            images: vec![image],
+            charts: BTreeMap::from([("cilium".to_owned(), "node.tar".into())]),
+            crds: vec!["node.tar".into()],
+            values: BTreeMap::from([("cilium".to_owned(), "node.tar".into())]),
+            kind: None,
+        };
+        let folder = bundle(&says.text());
+        let read = Bundle::open(folder.path()).unwrap();
+        assert_eq!(read.contents(), format!("{says:?}"));
+        assert_eq!(read.version("kubernetes"), Some("1.30"));
+        assert_eq!((read.images(), read.size()), (2, 8));
     }
 
     #[test]

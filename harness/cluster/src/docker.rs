@@ -12,15 +12,17 @@ use bollard::models::{
     ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HostConfig, NetworkingConfig,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, ImportImageOptionsBuilder, InspectContainerOptions,
-    InspectNetworkOptions, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
-    LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
-    StartContainerOptions,
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ImportImageOptionsBuilder,
+    InspectContainerOptions, InspectNetworkOptions, ListContainersOptionsBuilder,
+    ListImagesOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveImageOptionsBuilder, StartContainerOptions, TagImageOptionsBuilder,
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use ipnet::Ipv4Net;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::reference::Reference;
 
 /// The network that kind puts its nodes into.
 pub(crate) const NETWORK: &str = "kind";
@@ -42,6 +44,32 @@ pub enum DockerError {
     /// An image could not be loaded.
     #[error("cannot load the image {image}")]
     Load {
+        /// Which.
+        image: String,
+        /// Docker's words.
+        source: bollard::errors::Error,
+    },
+    /// An image could not be pulled.
+    #[error("cannot pull the image {image}; one that the engine has already is not pulled")]
+    Pull {
+        /// Which.
+        image: String,
+        /// Docker's words.
+        source: bollard::errors::Error,
+    },
+    /// An image could not be given a name.
+    #[error("cannot call the image {image} {name}")]
+    Tag {
+        /// Which.
+        image: String,
+        /// What it was to be called.
+        name: String,
+        /// Docker's words.
+        source: bollard::errors::Error,
+    },
+    /// An image could not be saved.
+    #[error("cannot save the image {image}")]
+    Save {
         /// Which.
         image: String,
         /// Docker's words.
@@ -162,6 +190,37 @@ impl Docker {
     /// Whether an image is there.
     pub(crate) async fn has_image(&self, reference: &str) -> bool {
         self.0.inspect_image(reference).await.is_ok()
+    }
+
+    /// Pulls an image from its registry, as somebody without an account there.
+    pub(crate) async fn pull(&self, image: &Reference) -> Result<(), DockerError> {
+        let options = CreateImageOptionsBuilder::default()
+            .from_image(image.name())
+            .tag(image.version())
+            .build();
+        let pulled = self.0.create_image(Some(options), None, None);
+        pulled
+            .try_for_each(|_progress| async { Ok(()) })
+            .await
+            .map_err(|source| DockerError::Pull { image: image.exact(), source })
+    }
+
+    /// Gives an image another name, and takes it from whichever image had it.
+    pub(crate) async fn tag(&self, image: &str, name: &Reference) -> Result<(), DockerError> {
+        let options =
+            TagImageOptionsBuilder::default().repo(name.name()).tag(name.version()).build();
+        self.0.tag_image(image, Some(options)).await.map_err(|source| DockerError::Tag {
+            image: image.to_owned(),
+            name: name.exact(),
+            source,
+        })
+    }
+
+    /// The archive of an image, in pieces.
+    pub(crate) fn save(&self, image: &str) -> impl Stream<Item = Result<Bytes, DockerError>> {
+        self.0
+            .export_image(image)
+            .map_err(move |source| DockerError::Save { image: image.to_owned(), source })
     }
 
     /// Loads an image from the archive of a file.

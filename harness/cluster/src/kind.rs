@@ -85,6 +85,16 @@ fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
+/// The name of the cluster of a profile.
+pub(crate) fn cluster_name(profile: &str) -> String {
+    format!("ztc-{profile}")
+}
+
+/// The image of the nodes that a profile wants: its own, or kind's in the version of Kubernetes.
+pub(crate) fn node_image(spec: &ClusterSpec) -> String {
+    spec.node_image.clone().unwrap_or_else(|| format!("kindest/node:v{}", spec.kubernetes))
+}
+
 /// The configuration of a cluster in the words of kind (`kind.x-k8s.io/v1alpha4`), with what a
 /// bundle needs merged into it.
 ///

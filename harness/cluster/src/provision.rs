@@ -13,12 +13,13 @@ use kube::Client;
 use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use ztc_engine::profile::{ClusterSpec, KubeProxy, MeshSpec, Profile};
+use ztc_engine::profile::{ClusterSpec, MeshSpec, Profile};
 use ztc_engine::wait::{Look, WaitError, until};
 use ztc_model::yaml::{self, Diagnostic, Source};
 
 use crate::api::{self, ApiError};
-use crate::bundle::{Bundle, BundleError, MESH_CHARTS, hex};
+use crate::bundle::{Bundle, BundleError, hex};
+use crate::charts::{Chart, ISTIO, MESH_CHARTS};
 use crate::diagnosis::diagnosis;
 use crate::docker::{Docker, DockerError, pieces};
 use crate::kind::{self, Kind};
@@ -29,7 +30,7 @@ use crate::objects::Pull;
 use crate::probe::{self, ProbeError};
 use crate::program::{Program, ProgramError};
 use crate::ready::{Hosting, Ready};
-use crate::takedown::{Watch, name, take_all_down, take_down};
+use crate::takedown::{Watch, take_all_down, take_down};
 
 /// How long one chart may take until everything of it is ready.
 const CHART: Duration = Duration::from_mins(6);
@@ -37,14 +38,6 @@ const CHART: Duration = Duration::from_mins(6);
 const NODES: Duration = Duration::from_mins(4);
 /// Between two looks at a node.
 const POLL: Duration = Duration::from_millis(250);
-
-/// The namespace of the mesh.
-const ISTIO: &str = "istio-system";
-
-/// Where charts come from without a bundle.
-const CILIUM_CHARTS: &str = "https://helm.cilium.io";
-/// The same for Istio's.
-const ISTIO_CHARTS: &str = "https://blob.istio.io/istio-release/charts";
 
 /// Is told what is going on, one line at a time.
 pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
@@ -206,7 +199,7 @@ impl Provisioner {
 
     /// The name of the cluster.
     fn cluster(&self) -> String {
-        name(&self.profile.profile)
+        kind::cluster_name(&self.profile.profile)
     }
 
     fn tools(&self) -> PathBuf {
@@ -346,13 +339,14 @@ impl Provisioner {
         let mesh = self.spec.mesh.iter();
         let of_mesh = mesh.flat_map(|it| [&it.istiod_values, &it.ztunnel_values]);
         let own = of_mesh.chain([&self.spec.cilium_values]).flatten();
-        let own = own.map(|it| self.folders.root.join("clusters").join(it));
+        let own = own.map(|it| self.profiles().join(it));
         let charts = ["cilium"].into_iter().chain(MESH_CHARTS);
         own.chain(charts.filter_map(|it| self.bundle.as_ref()?.values(it))).collect()
     }
 
-    fn values(&self, file: Option<&PathBuf>) -> Option<PathBuf> {
-        file.map(|it| self.folders.root.join("clusters").join(it))
+    /// The folder of profiles, which values are beside.
+    fn profiles(&self) -> PathBuf {
+        self.folders.root.join("clusters")
     }
 }
 
@@ -432,12 +426,7 @@ impl Steps<'_> {
                 }
                 Some(image.reference.clone())
             }
-            None => Some(
-                of.spec
-                    .node_image
-                    .clone()
-                    .unwrap_or_else(|| format!("kindest/node:v{}", of.spec.kubernetes)),
-            ),
+            None => Some(kind::node_image(&of.spec)),
         };
         let over = match of.bundle.as_ref().and_then(Bundle::kind_config) {
             Some(path) => Some(document(&path)?),
@@ -465,21 +454,8 @@ impl Steps<'_> {
     }
 
     async fn cilium(&self) -> Result<(), ProvisionError> {
-        let spec = &self.of.spec;
-        let values = json!({
-            "k8sServiceHost": format!("{}-control-plane", self.of.cluster()),
-            "k8sServicePort": 6443,
-            "kubeProxyReplacement": spec.kube_proxy == KubeProxy::Replaced,
-        });
-        let chart = Chart {
-            name: "cilium",
-            namespace: crate::cilium::NAMESPACE,
-            version: &spec.cilium,
-            repository: CILIUM_CHARTS,
-            values: self.of.values(spec.cilium_values.as_ref()),
-            own: values,
-        };
-        self.chart(&chart).await
+        let of = self.of;
+        self.chart(&Chart::cilium(&of.spec, &of.cluster(), &of.profiles())).await
     }
 
     async fn network(&self, client: &Client) -> Result<(), ProvisionError> {
@@ -521,54 +497,24 @@ impl Steps<'_> {
 
     async fn mesh(&self, name: &'static str) -> Result<(), ProvisionError> {
         let mesh = self.of.spec.mesh.as_ref().expect("a profile with a mesh");
-        let (values, own) = match name {
-            "istiod" => (mesh.istiod_values.as_ref(), json!({ "profile": "ambient" })),
-            "cni" => (None, json!({ "profile": "ambient" })),
-            "ztunnel" => (mesh.ztunnel_values.as_ref(), json!({})),
-            _ => (None, json!({})),
-        };
-        let chart = Chart {
-            name,
-            namespace: ISTIO,
-            version: &mesh.istio,
-            repository: ISTIO_CHARTS,
-            values: self.of.values(values),
-            own,
-        };
-        self.chart(&chart).await
+        self.chart(&Chart::of_mesh(name, mesh, &self.of.profiles())).await
     }
 
-    /// Installs a chart and waits until everything of it is ready. Values come in this order, the
-    /// later over the earlier: the profile's, what follows from the profile, the bundle's.
-    async fn chart(&self, chart: &Chart<'_>) -> Result<(), ProvisionError> {
+    /// Installs a chart and waits until everything of it is ready.
+    async fn chart(&self, chart: &Chart) -> Result<(), ProvisionError> {
         let helm =
             Program::find("helm", &self.of.tools())?.with("KUBECONFIG", self.lease.kubeconfig());
-        let own = self.lease.file(&format!("values-{}.json", chart.name));
-        std::fs::write(&own, chart.own.to_string())
-            .map_err(|source| ProvisionError::Values { path: own.clone(), source })?;
         let bundle = self.of.bundle.as_ref();
-        let packed = bundle.and_then(|it| it.chart(chart.name));
         let mut arguments: Vec<String> =
             ["upgrade", "--install", chart.name].map(str::to_owned).into();
-        match packed {
-            Some(path) => arguments.push(path.display().to_string()),
-            None => arguments.extend([
-                chart.name.to_owned(),
-                "--repo".to_owned(),
-                chart.repository.to_owned(),
-                "--version".to_owned(),
-                chart.version.to_owned(),
-            ]),
+        match bundle.and_then(|it| it.chart(chart.name)) {
+            Some(packed) => arguments.push(packed.display().to_string()),
+            None => arguments.extend(chart.in_repository()),
         }
-        arguments.extend(["--namespace".to_owned(), chart.namespace.to_owned()]);
-        let files = chart.values.iter().cloned();
-        let files = files.chain([own]).chain(bundle.and_then(|it| it.values(chart.name)));
-        for file in files {
-            arguments.extend(["--values".to_owned(), file.display().to_string()]);
-        }
+        arguments.extend(chart.values(bundle.and_then(|it| it.values(chart.name))));
         arguments.extend(["--wait".to_owned(), "--timeout".to_owned()]);
         arguments.push(format!("{}s", CHART.as_secs()));
-        helm.run(&arguments, b"", CHART + POLL * 40).await?;
+        helm.run(&arguments, &chart.stdin(), CHART + POLL * 40).await?;
         Ok(())
     }
 
@@ -588,18 +534,6 @@ impl Steps<'_> {
         .await?;
         Ok(self.docker.load(&reference, bytes.into()).await?)
     }
-}
-
-/// A chart to be installed.
-struct Chart<'a> {
-    name: &'static str,
-    namespace: &'static str,
-    version: &'a str,
-    repository: &'static str,
-    /// The profile's values.
-    values: Option<PathBuf>,
-    /// What follows from the profile.
-    own: Value,
 }
 
 fn is_ready(node: &Node) -> bool {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::docker::Docker;
-use crate::kind::Kind;
+use crate::kind::{Kind, cluster_name};
 use crate::lease::Lease;
 use crate::outside::CLUSTER;
 use crate::provision::ProvisionError;
@@ -56,18 +56,13 @@ pub(crate) async fn take_all_down(
         let busy = || progress(&format!("a run has the cluster of {profile}; waiting for it"));
         let lease = Lease::take(folder.clone(), busy).await?;
         if lease.state()?.is_some() {
-            let cluster = name(profile);
+            let cluster = cluster_name(profile);
             progress(&format!("{cluster}: deleting"));
             take_down(&lease, &docker, &kind, &cluster).await?;
         }
         lease.remove()?;
     }
     Ok(docker.remove_images(PROBES).await?)
-}
-
-/// The name of the cluster of a profile.
-pub(crate) fn name(profile: &str) -> String {
-    format!("ztc-{profile}")
 }
 
 /// A cluster that is to be deleted when nobody has used it for a while.

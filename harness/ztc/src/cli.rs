@@ -14,6 +14,7 @@ use ztc_engine::profile::Profile;
 use ztc_lab::Entered;
 use ztc_report::Console;
 
+use crate::bundling::{self, Order};
 use crate::comparing::{self, CompareError, Pair, SideBySide};
 use crate::execution::{Execution, Plan, run_name, runnable};
 use crate::ground::{Ground, GroundError, Place};
@@ -59,6 +60,9 @@ enum Command {
         #[arg(long)]
         all: bool,
     },
+    /// Bundles: everything that a cluster is made of in one folder, for where there is no network.
+    #[command(subcommand)]
+    Bundle(BundleCommand),
     /// Write the JSON Schemas of suites, worlds, profiles and reports.
     Schema {
         /// The folder to write them to.
@@ -94,6 +98,12 @@ struct Run {
     fixed_name: Option<String>,
 }
 
+#[derive(Debug, Subcommand)]
+enum BundleCommand {
+    /// Make one from registries. Needs a network, helm and a Docker engine.
+    Create(Order),
+}
+
 #[derive(Debug, Args)]
 struct Selection {
     /// Take only cases whose name contains this.
@@ -126,8 +136,21 @@ pub fn main() -> ExitCode {
         Command::Doctor(place) => doctor(&place).into(),
         Command::Down { all: true, .. } => all_down().into(),
         Command::Down { place, .. } => down(&place).into(),
+        Command::Bundle(BundleCommand::Create(order)) => create_bundle(&order).into(),
         Command::Schema { out } => write_schemas(&out).into(),
     }
+}
+
+fn create_bundle(order: &Order) -> ExitStatus {
+    block_on(async {
+        match bundling::create(&Project::find(), order).await {
+            Ok(()) => ExitStatus::Pass,
+            Err(error) => {
+                terminal::trouble(&ztc_engine::chain(&error));
+                error.exit_status()
+            }
+        }
+    })
 }
 
 fn write_schemas(out: &std::path::Path) -> ExitStatus {

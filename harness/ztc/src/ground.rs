@@ -25,6 +25,9 @@ use crate::terminal;
 /// The profile of those who name none.
 const DEFAULT_PROFILE: &str = "lab";
 
+/// The environment variable that names a bundle.
+pub(crate) const BUNDLE_ENV: &str = "ZTC_BUNDLE";
+
 /// Where to run, as a person says it: by options, or by the environment under `cargo test`.
 #[derive(Debug, Clone, Args)]
 pub struct Place {
@@ -32,7 +35,7 @@ pub struct Place {
     #[arg(long, env = "ZTC_CLUSTER", default_value = DEFAULT_PROFILE)]
     pub cluster: String,
     /// A folder with everything that a cluster is made of, so that nothing is pulled.
-    #[arg(long, env = "ZTC_BUNDLE")]
+    #[arg(long, env = BUNDLE_ENV)]
     pub bundle: Option<PathBuf>,
     /// The kubeconfig of the cluster to attach to.
     #[arg(long, env = "KUBECONFIG")]

@@ -4,6 +4,7 @@
 //! not judge: what a case comes to is the model's word.
 #![forbid(unsafe_code)]
 
+mod bundling;
 pub mod cli;
 mod comparing;
 pub mod conformance;

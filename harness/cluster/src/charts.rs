@@ -1,0 +1,155 @@
+//! The charts that a cluster is made of, with their values: for whoever installs them, and for whoever
+//! puts them into a bundle.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use ztc_engine::profile::{ClusterSpec, KubeProxy, MeshSpec};
+
+/// The charts of a mesh, in the order in which they are installed.
+pub(crate) const MESH_CHARTS: [&str; 4] = ["base", "istiod", "cni", "ztunnel"];
+
+/// The namespace of the mesh.
+pub(crate) const ISTIO: &str = "istio-system";
+
+/// Where charts come from without a bundle.
+const CILIUM_CHARTS: &str = "https://helm.cilium.io";
+/// The same for Istio's.
+const ISTIO_CHARTS: &str = "https://blob.istio.io/istio-release/charts";
+
+/// A chart, and what it is installed with.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Chart {
+    /// Its name, in its repository and as a release.
+    pub(crate) name: &'static str,
+    /// The namespace of its release.
+    pub(crate) namespace: &'static str,
+    /// Its version.
+    pub(crate) version: String,
+    /// The repository that has it.
+    pub(crate) repository: &'static str,
+    /// The profile's values.
+    values: Option<PathBuf>,
+    /// What follows from the profile.
+    own: Value,
+}
+
+impl Chart {
+    /// Cilium's, for a cluster of that name.
+    pub(crate) fn cilium(spec: &ClusterSpec, cluster: &str, profiles: &Path) -> Self {
+        Self {
+            name: "cilium",
+            namespace: crate::cilium::NAMESPACE,
+            version: spec.cilium.clone(),
+            repository: CILIUM_CHARTS,
+            values: spec.cilium_values.as_ref().map(|it| profiles.join(it)),
+            own: json!({
+                "k8sServiceHost": format!("{cluster}-control-plane"),
+                "k8sServicePort": 6443,
+                "kubeProxyReplacement": spec.kube_proxy == KubeProxy::Replaced,
+            }),
+        }
+    }
+
+    /// One of [`MESH_CHARTS`].
+    pub(crate) fn of_mesh(name: &'static str, mesh: &MeshSpec, profiles: &Path) -> Self {
+        let (values, own) = match name {
+            "istiod" => (mesh.istiod_values.as_ref(), json!({ "profile": "ambient" })),
+            "cni" => (None, json!({ "profile": "ambient" })),
+            "ztunnel" => (mesh.ztunnel_values.as_ref(), json!({})),
+            _ => (None, json!({})),
+        };
+        Self {
+            name,
+            namespace: ISTIO,
+            version: mesh.istio.clone(),
+            repository: ISTIO_CHARTS,
+            values: values.map(|it| profiles.join(it)),
+            own,
+        }
+    }
+
+    /// Every chart of a cluster, in the order in which they are installed.
+    pub(crate) fn all(spec: &ClusterSpec, cluster: &str, profiles: &Path) -> Vec<Self> {
+        let mesh = spec.mesh.iter().flat_map(|mesh| {
+            MESH_CHARTS.iter().map(move |name| Self::of_mesh(name, mesh, profiles))
+        });
+        std::iter::once(Self::cilium(spec, cluster, profiles)).chain(mesh).collect()
+    }
+
+    /// How helm is told the place of the chart in its repository.
+    pub(crate) fn in_repository(&self) -> Vec<String> {
+        let words = [self.name, "--repo", self.repository, "--version", &self.version];
+        words.map(str::to_owned).into()
+    }
+
+    /// How helm is told the namespace and the values. They come in this order, the later over the
+    /// earlier: the profile's, what follows from the profile, the bundle's. The second are
+    /// [`Self::stdin`].
+    pub(crate) fn values(&self, of_bundle: Option<PathBuf>) -> Vec<String> {
+        let mut arguments = vec!["--namespace".to_owned(), self.namespace.to_owned()];
+        let files = self.values.iter().cloned().chain([PathBuf::from("-")]).chain(of_bundle);
+        for file in files {
+            arguments.extend(["--values".to_owned(), file.display().to_string()]);
+        }
+        arguments
+    }
+
+    /// What helm is given on its standard input, where it looks for the file `-`.
+    pub(crate) fn stdin(&self) -> Vec<u8> {
+        // JSON is YAML.
+        self.own.to_string().into_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ztc_engine::profile::IpFamily;
+
+    use super::*;
+
+    fn spec() -> ClusterSpec {
+        ClusterSpec {
+            kubernetes: "1.36.3".to_owned(),
+            node_image: None,
+            idle_minutes: 0,
+            nodes: 2,
+            ip_family: IpFamily::Ipv4,
+            kube_proxy: KubeProxy::Kept,
+            cilium: "1.20.2".to_owned(),
+            cilium_values: Some("values/cilium.yaml".into()),
+            mesh: None,
+        }
+    }
+
+    fn mesh() -> MeshSpec {
+        let (istio, gateway_api) = ("1.31.1".to_owned(), "1.6.1".to_owned());
+        MeshSpec { istio, gateway_api, istiod_values: None, ztunnel_values: None }
+    }
+
+    fn names(spec: &ClusterSpec) -> Vec<&'static str> {
+        let charts = Chart::all(spec, "ztc-kind", Path::new("clusters"));
+        charts.into_iter().map(|it| it.name).collect()
+    }
+
+    #[test]
+    fn the_mesh_comes_after_the_network_or_not_at_all() {
+        assert_eq!(names(&spec()), ["cilium"]);
+        let meshed = ClusterSpec { mesh: Some(mesh()), ..spec() };
+        assert_eq!(names(&meshed), ["cilium", "base", "istiod", "cni", "ztunnel"]);
+    }
+
+    #[test]
+    fn what_follows_from_the_profile_is_over_its_values_and_under_those_of_the_bundle() {
+        let cilium = Chart::cilium(&spec(), "ztc-kind", Path::new("clusters"));
+        let values = cilium.values(Some("bundle/values/cilium.yaml".into())).join(" ");
+        assert_eq!(
+            values,
+            "--namespace kube-system --values clusters/values/cilium.yaml --values - --values \
+             bundle/values/cilium.yaml"
+        );
+        let own: Value = serde_json::from_slice(&cilium.stdin()).unwrap();
+        assert_eq!(own["k8sServiceHost"], "ztc-kind-control-plane");
+        assert_eq!(own["kubeProxyReplacement"], false);
+    }
+}
