@@ -27,6 +27,7 @@ mod program;
 mod provision;
 mod ready;
 mod realised;
+mod refusal;
 #[cfg(test)]
 mod standin;
 
@@ -47,3 +48,4 @@ pub use program::ProgramError;
 pub use provision::{Folders, Progress, ProvisionError, Provisioner};
 pub use ready::Ready;
 pub use realised::OutputError;
+pub use refusal::Refusal;
