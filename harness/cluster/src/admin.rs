@@ -95,7 +95,10 @@ async fn pods(client: &Client, label: &str) -> Result<Vec<(String, String)>, Api
     let listed = Api::<Pod>::all(client.clone())
         .list(&ListParams::default().labels(label).fields("status.phase=Running"))
         .await
-        .map_err(|source| ApiError::Read { what: format!("pods labelled {label}"), source })?;
+        .map_err(|source| ApiError::Read {
+            what: format!("pods labelled {label}"),
+            source: source.into(),
+        })?;
     let named = listed.items.into_iter().map(|it| it.metadata);
     Ok(named.filter_map(|it| Some((it.namespace?, it.name?))).collect())
 }

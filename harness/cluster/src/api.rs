@@ -2,21 +2,45 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use http::Response;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch,
     PatchParams, Preconditions, TypeMeta,
 };
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use serde_json::Value;
+use tokio::time::timeout;
+use tower::BoxError;
+use tower::util::MapFutureLayer;
+use ztc_engine::wait::{Look, WaitError, until};
 use ztc_model::manifest::ObjectRef;
 
 use crate::objects::{MANAGED_BY, RUN};
+use crate::refusal::Refusal;
 
 /// Our name as an owner of fields (server-side apply).
 pub(crate) const MANAGER: &str = "ztc";
+
+/// How long an answer may take until it begins. A server that is busy says when to come again, and kube does so up to 15
+/// times with pauses of minutes; one that hangs says nothing at all.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// Between two attempts to reach a server that does not answer.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// A server that hangs, or puts us off again and again.
+#[derive(Debug, thiserror::Error)]
+#[error("the API server gave no answer within {} ms", ceiling.as_millis())]
+struct NoAnswer {
+    ceiling: Duration,
+}
 
 /// Why the API server did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +59,7 @@ pub enum ApiError {
         /// The kubeconfig.
         path: PathBuf,
         /// Why.
-        source: kube::Error,
+        source: Refusal,
     },
     /// Somebody else owns a field that we would change.
     #[error("{object} is somebody else's: {message}; remove it, or give the manifest another name")]
@@ -57,7 +81,7 @@ pub enum ApiError {
         /// Which.
         object: String,
         /// Why.
-        source: kube::Error,
+        source: Refusal,
     },
     /// What is to be applied is no object.
     #[error("this is no object of Kubernetes: it has no apiVersion, kind or name")]
@@ -68,7 +92,7 @@ pub enum ApiError {
         /// Which.
         object: String,
         /// Why.
-        source: kube::Error,
+        source: Refusal,
     },
     /// Something could not be read.
     #[error("cannot read {what}")]
@@ -76,8 +100,59 @@ pub enum ApiError {
         /// What.
         what: String,
         /// Why.
-        source: kube::Error,
+        source: Refusal,
     },
+}
+
+impl ApiError {
+    /// What came in place of an answer, if something did.
+    const fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Apply { source, .. }
+            | Self::Delete { source, .. }
+            | Self::Read { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// What comes of something that may be done twice, done again as long as nobody answers: an API
+/// server that is started anew is away for half a minute, and then does not know for some seconds
+/// who may do what.
+pub(crate) async fn answered<T, F>(
+    ceiling: Duration,
+    mut work: impl FnMut() -> F,
+) -> Result<Result<T, ApiError>, WaitError>
+where
+    F: Future<Output = Result<T, ApiError>>,
+{
+    let was_away = AtomicBool::new(false);
+    until("an answer of the API server", ceiling, AGAIN, || {
+        let (work, was_away) = (work(), &was_away);
+        async move {
+            let answer = work.await;
+            let refusal = answer.as_ref().err().and_then(ApiError::refusal);
+            let is_silence = refusal.is_some_and(Refusal::is_silence);
+            let starts = was_away.fetch_or(is_silence, Ordering::Relaxed)
+                && refusal.is_some_and(Refusal::is_forbidden);
+            Ok(match answer {
+                Err(error) if is_silence || starts => {
+                    Look::NotYet { status: ztc_engine::chain(&error) }
+                }
+                answered => Look::Met(answered),
+            })
+        }
+    })
+    .await
+}
+
+/// The version of the API server.
+pub(crate) async fn version(client: &Client) -> Result<String, ApiError> {
+    let version = client.apiserver_version().await.map_err(|source| ApiError::Read {
+        what: "the API server's version".to_owned(),
+        source: source.into(),
+    })?;
+    Ok(version.git_version.trim_start_matches('v').to_owned())
 }
 
 /// A client of one cluster.
@@ -88,11 +163,20 @@ pub(crate) async fn client(kubeconfig: &Path, run: &str) -> Result<Client, ApiEr
         .await
         .map_err(failed)?;
     identified(config, run)
-        .map_err(|source| ApiError::Client { path: kubeconfig.to_owned(), source })
+        .map_err(|source| ApiError::Client { path: kubeconfig.to_owned(), source: source.into() })
 }
 
-/// A client that says who it is: whoever reads the audit log of the cluster sees which run it was.
-pub(crate) fn identified(mut config: Config, run: &str) -> kube::Result<Client> {
+/// A client that says who it is: whoever reads the audit log of the cluster sees which run it was. No answer is waited for
+/// without a ceiling; one that has begun, as a watch or a session does, may go on for ever.
+pub(crate) fn identified(config: Config, run: &str) -> kube::Result<Client> {
+    identified_within(ANSWER, config, run)
+}
+
+pub(crate) fn identified_within(
+    ceiling: Duration,
+    mut config: Config,
+    run: &str,
+) -> kube::Result<Client> {
     // A proxy of the environment is for the world outside, and kind's clusters are not there.
     let host = config.cluster_url.host().map(|it| it.trim_matches(['[', ']']).to_owned());
     let address = host.and_then(|it| it.parse::<IpAddr>().ok());
@@ -103,7 +187,16 @@ pub(crate) fn identified(mut config: Config, run: &str) -> kube::Result<Client> 
     if let Ok(value) = agent.parse() {
         config.headers.push((http::header::USER_AGENT, value));
     }
-    Client::try_from(config)
+    let bounded = MapFutureLayer::new(move |answer| within(ceiling, answer));
+    Ok(ClientBuilder::try_from(config)?.with_layer(&bounded).build())
+}
+
+async fn within<B>(
+    ceiling: Duration,
+    answer: BoxFuture<'static, Result<Response<B>, BoxError>>,
+) -> Result<Response<B>, BoxError> {
+    let answer = timeout(ceiling, answer).await;
+    answer.unwrap_or_else(|_elapsed| Err(NoAnswer { ceiling }.into()))
 }
 
 /// Applies an object of a case or of a world, with the labels of the run; returns it as it is
@@ -145,7 +238,7 @@ async fn patch(
         Err(kube::Error::Api(status)) if status.code == 409 => {
             Err(ApiError::Conflict { object: told, message: status.message })
         }
-        Err(source) => Err(ApiError::Apply { object: told, source }),
+        Err(source) => Err(ApiError::Apply { object: told, source: source.into() }),
     }
 }
 
@@ -155,7 +248,7 @@ pub(crate) async fn make_ours(client: &Client, object: &Value) -> Result<String,
     let found = api(client, &types(&reference), reference.namespace.as_deref())
         .get_metadata_opt(&reference.name)
         .await
-        .map_err(|source| ApiError::Read { what: reference.to_string(), source })?;
+        .map_err(|source| ApiError::Read { what: reference.to_string(), source: source.into() })?;
     let labels = found.map(|it| it.metadata.labels.unwrap_or_default());
     if labels.is_some_and(|it| it.get(MANAGED_BY.0).map(String::as_str) != Some(MANAGED_BY.1)) {
         return Err(ApiError::NotOurs { object: reference.to_string() });
@@ -169,7 +262,7 @@ pub(crate) async fn exists(client: &Client, object: &ObjectRef) -> Result<bool, 
     let found = api(client, &types(object), object.namespace.as_deref())
         .get_metadata_opt(&object.name)
         .await
-        .map_err(|source| ApiError::Read { what: object.to_string(), source })?;
+        .map_err(|source| ApiError::Read { what: object.to_string(), source: source.into() })?;
     Ok(found.is_some())
 }
 
@@ -197,7 +290,7 @@ pub(crate) async fn invalid(
     let found = api(client, &types(object), object.namespace.as_deref())
         .get_opt(&object.name)
         .await
-        .map_err(|source| ApiError::Read { what: object.to_string(), source })?;
+        .map_err(|source| ApiError::Read { what: object.to_string(), source: source.into() })?;
     Ok(found.and_then(|it| invalidity(&it.data)))
 }
 
@@ -214,7 +307,10 @@ pub(crate) async fn delete(
     object: &ObjectRef,
 ) -> Result<Option<String>, ApiError> {
     let api = api(client, &types(object), object.namespace.as_deref());
-    let failed = |source| ApiError::Delete { object: object.to_string(), source };
+    let failed = |source: kube::Error| ApiError::Delete {
+        object: object.to_string(),
+        source: source.into(),
+    };
     let Some(found) = api.get_metadata_opt(&object.name).await.map_err(failed)? else {
         return Ok(None);
     };
@@ -240,7 +336,10 @@ pub(crate) async fn delete_pod(
     match pods.delete(name, &DeleteParams::default().grace_period(0)).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(source) => Err(ApiError::Delete { object: told("Pod", Some(namespace), name), source }),
+        Err(source) => {
+            let object = told("Pod", Some(namespace), name);
+            Err(ApiError::Delete { object, source: source.into() })
+        }
     }
 }
 
@@ -252,10 +351,10 @@ pub(crate) async fn ours(
 ) -> Result<Vec<ObjectRef>, ApiError> {
     let types = TypeMeta { api_version: api_version.to_owned(), kind: kind.to_owned() };
     let api = api(client, &types, None);
-    let listed = api
-        .list_metadata(&labelled())
-        .await
-        .map_err(|source| ApiError::Read { what: format!("objects of the kind {kind}"), source })?;
+    let listed = api.list_metadata(&labelled()).await.map_err(|source| ApiError::Read {
+        what: format!("objects of the kind {kind}"),
+        source: source.into(),
+    })?;
     let objects = listed.items.into_iter().map(|it| ObjectRef {
         api_version: api_version.to_owned(),
         kind: kind.to_owned(),
@@ -272,10 +371,9 @@ pub(crate) async fn ours_whole(
     kind: &str,
 ) -> Result<String, ApiError> {
     let types = TypeMeta { api_version: api_version.to_owned(), kind: kind.to_owned() };
-    let listed = api(client, &types, None)
-        .list(&labelled())
-        .await
-        .map_err(|source| ApiError::Read { what: format!("objects of the kind {kind}"), source })?;
+    let listed = api(client, &types, None).list(&labelled()).await.map_err(|source| {
+        ApiError::Read { what: format!("objects of the kind {kind}"), source: source.into() }
+    })?;
     Ok(serde_json::to_string_pretty(&listed.items).expect("objects are JSON"))
 }
 
@@ -308,7 +406,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::standin::{Server, soon};
+    use crate::standin::{BOUND, Server, soon};
 
     const POLICIES: &str = "/apis/cilium.io/v2/namespaces/zt-pay/ciliumnetworkpolicies";
 
@@ -456,6 +554,52 @@ mod tests {
         let error = result.unwrap_err();
         assert!(matches!(error, ApiError::Apply { .. }), "{error:?}");
         assert!(error.to_string().contains("CiliumNetworkPolicy/zt-pay/ledger"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_is_given_up() {
+        let mut server = Server::start().await;
+        let client = server.client_within(Duration::from_millis(500));
+        let manifest = manifest();
+        let (result, _asked) = tokio::join!(apply(&client, &manifest, "a-run"), server.next());
+        let error = ztc_engine::chain(&result.unwrap_err());
+        assert!(error.ends_with("the API server gave no answer within 500 ms"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_puts_us_off_for_long_is_given_up() {
+        let mut server = Server::start().await;
+        let client = server.client_within(Duration::from_millis(500));
+        let manifest = manifest();
+        let (result, ()) = tokio::join!(apply(&client, &manifest, "a-run"), async {
+            server.next().await.refuse_for(3600, 429, "TooManyRequests");
+        });
+        let error = ztc_engine::chain(&result.unwrap_err());
+        assert!(error.contains("no answer within 500 ms"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_may_be_done_twice_is_done_again_when_nobody_answered() {
+        let mut server = Server::start().await;
+        let (client, reference) = (server.client(), reference());
+        let (uid, ()) = tokio::join!(answered(BOUND, || delete(&client, &reference)), async {
+            drop(server.next().await);
+            server.next().await.refuse(403, "Forbidden", "no roles have been read yet");
+            server.next().await.answer(&stored("one"));
+            server.next().await.answer(&stored("one"));
+        });
+        assert_eq!(uid.unwrap().unwrap().as_deref(), Some("one"));
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_is_not_done_again() {
+        let mut server = Server::start().await;
+        let (client, reference) = (server.client(), reference());
+        let (uid, ()) = tokio::join!(answered(BOUND, || delete(&client, &reference)), async {
+            server.next().await.refuse(403, "Forbidden", "no");
+        });
+        assert!(matches!(uid, Ok(Err(ApiError::Delete { .. }))), "{uid:?}");
+        assert_eq!(server.waiting(), 0, "it asked for more");
     }
 
     #[tokio::test]

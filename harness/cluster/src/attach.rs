@@ -20,6 +20,7 @@ use crate::ledger::Ledger;
 use crate::mark;
 use crate::objects::Pull;
 use crate::ready::{Hosting, Ready};
+use crate::refusal::Refusal;
 
 /// Where the mesh is, if there is one.
 const ISTIO: &str = "istio-system";
@@ -49,7 +50,7 @@ pub enum AttachError {
         /// Which.
         context: String,
         /// Why.
-        source: kube::Error,
+        source: Refusal,
     },
     /// It is not ours, and nobody has said that it may be used.
     #[error(
@@ -104,8 +105,10 @@ impl Attach {
         let options =
             KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
         let config = Config::from_custom_kubeconfig(file, &options).await;
-        let client = api::identified(config.map_err(AttachError::Kubeconfig)?, run)
-            .map_err(|source| AttachError::Client { context: context.clone(), source })?;
+        let client =
+            api::identified(config.map_err(AttachError::Kubeconfig)?, run).map_err(|source| {
+                AttachError::Client { context: context.clone(), source: source.into() }
+            })?;
         if !owned && !mark::is_there(&client).await? {
             return Err(AttachError::NotOurs { context });
         }
@@ -132,7 +135,7 @@ async fn nodes(client: &Client) -> Result<Vec<String>, ApiError> {
     let listed = Api::<Node>::all(client.clone())
         .list(&ListParams::default())
         .await
-        .map_err(|source| ApiError::Read { what: "the nodes".to_owned(), source })?;
+        .map_err(|source| ApiError::Read { what: "the nodes".to_owned(), source: source.into() })?;
     let usable = listed
         .items
         .into_iter()
@@ -146,12 +149,8 @@ async fn nodes(client: &Client) -> Result<Vec<String>, ApiError> {
 async fn seen(client: &Client) -> Result<ClusterSpec, AttachError> {
     let agents = Agents::find(client.clone()).await?;
     let versions: BTreeMap<String, String> = agents.versions().await?;
-    let version = client
-        .apiserver_version()
-        .await
-        .map_err(|source| ApiError::Read { what: "the API server's version".to_owned(), source })?;
     Ok(ClusterSpec {
-        kubernetes: version.git_version.trim_start_matches('v').to_owned(),
+        kubernetes: api::version(client).await?,
         node_image: None,
         idle_minutes: 0,
         nodes: versions.len(),
@@ -170,7 +169,7 @@ async fn mesh(client: &Client) -> Result<Option<MeshSpec>, ApiError> {
     let ztunnel = sets
         .get_opt("ztunnel")
         .await
-        .map_err(|source| ApiError::Read { what: "ztunnel".to_owned(), source })?;
+        .map_err(|source| ApiError::Read { what: "ztunnel".to_owned(), source: source.into() })?;
     let image = ztunnel.and_then(|it| {
         let pod = it.spec?.template.spec?;
         pod.containers.into_iter().next()?.image

@@ -85,20 +85,19 @@ impl Chart {
 
     /// How helm is told the namespace and the values. They come in this order, the later over the
     /// earlier: the profile's, what follows from the profile, the bundle's. The second are
-    /// [`Self::stdin`].
-    pub(crate) fn values(&self, of_bundle: Option<PathBuf>) -> Vec<String> {
+    /// [`Self::own`], in a file or, as `-`, on standard input.
+    pub(crate) fn values(&self, own: PathBuf, of_bundle: Option<PathBuf>) -> Vec<String> {
         let mut arguments = vec!["--namespace".to_owned(), self.namespace.to_owned()];
-        let files = self.values.iter().cloned().chain([PathBuf::from("-")]).chain(of_bundle);
+        let files = self.values.iter().cloned().chain([own]).chain(of_bundle);
         for file in files {
             arguments.extend(["--values".to_owned(), file.display().to_string()]);
         }
         arguments
     }
 
-    /// What helm is given on its standard input, where it looks for the file `-`.
-    pub(crate) fn stdin(&self) -> Vec<u8> {
-        // JSON is YAML.
-        self.own.to_string().into_bytes()
+    /// The values that follow from the profile. JSON is YAML.
+    pub(crate) fn own(&self) -> &Value {
+        &self.own
     }
 }
 
@@ -142,13 +141,14 @@ mod tests {
     #[test]
     fn what_follows_from_the_profile_is_over_its_values_and_under_those_of_the_bundle() {
         let cilium = Chart::cilium(&spec(), "ztc-kind", Path::new("clusters"));
-        let values = cilium.values(Some("bundle/values/cilium.yaml".into())).join(" ");
+        let values =
+            cilium.values("own.json".into(), Some("bundle/values/cilium.yaml".into())).join(" ");
         assert_eq!(
             values,
-            "--namespace kube-system --values clusters/values/cilium.yaml --values - --values \
+            "--namespace kube-system --values clusters/values/cilium.yaml --values own.json --values \
              bundle/values/cilium.yaml"
         );
-        let own: Value = serde_json::from_slice(&cilium.stdin()).unwrap();
+        let own = cilium.own();
         assert_eq!(own["k8sServiceHost"], "ztc-kind-control-plane");
         assert_eq!(own["kubeProxyReplacement"], false);
     }

@@ -192,10 +192,10 @@ fn daemon_version(output: &str) -> String {
 async fn list(client: &Client) -> Result<BTreeMap<String, Container>, CiliumError> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
     let parameters = ListParams::default().labels(AGENTS).fields("status.phase=Running");
-    let listed = pods
-        .list(&parameters)
-        .await
-        .map_err(|source| ApiError::Read { what: "the agents of Cilium".to_owned(), source })?;
+    let listed = pods.list(&parameters).await.map_err(|source| ApiError::Read {
+        what: "the agents of Cilium".to_owned(),
+        source: source.into(),
+    })?;
     let living = listed.items.into_iter().filter(|it| it.metadata.deletion_timestamp.is_none());
     let agents: BTreeMap<String, Container> = living
         .filter_map(|pod| {

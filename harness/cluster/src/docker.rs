@@ -21,6 +21,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use ipnet::Ipv4Net;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 use crate::reference::Reference;
 
@@ -29,6 +30,9 @@ pub(crate) const NETWORK: &str = "kind";
 
 /// How long one answer may take: an import answers when all of an image has been read.
 const CEILING: Duration = Duration::from_mins(10);
+
+/// How long a command in a container may take that is given nothing to read.
+const COMMAND: Duration = Duration::from_mins(1);
 
 /// How much is read of an archive at once, bytes.
 const PIECE: usize = 1 << 20;
@@ -104,6 +108,16 @@ pub enum DockerError {
         code: i64,
         /// What it wrote.
         said: String,
+    },
+    /// A command in a container did not end.
+    #[error("`{command}` in container {container} took longer than {} s", ceiling.as_secs())]
+    ExecCeiling {
+        /// What.
+        command: String,
+        /// Where.
+        container: String,
+        /// How long it was waited for.
+        ceiling: Duration,
     },
     /// A container could not be made.
     #[error("cannot make container {container}")]
@@ -250,7 +264,7 @@ impl Docker {
         container: &str,
         command: &[&str],
     ) -> Result<String, DockerError> {
-        self.exec_with(container, command, futures_util::stream::empty()).await
+        self.exec_within(COMMAND, container, command, futures_util::stream::empty()).await
     }
 
     /// Imports an archive into containerd's store in a node, as `kind load` does.
@@ -261,7 +275,25 @@ impl Docker {
     ) -> Result<(), DockerError> {
         let import =
             ["ctr", "--namespace=k8s.io", "images", "import", "--all-platforms", "--digests", "-"];
-        self.exec_with(node, &import, archive).await.map(drop)
+        self.exec_within(CEILING, node, &import, archive).await.map(drop)
+    }
+
+    /// A container can be paused, or its engine hang, in the midst of a command.
+    async fn exec_within(
+        &self,
+        ceiling: Duration,
+        container: &str,
+        command: &[&str],
+        stdin: impl Stream<Item = io::Result<Bytes>> + Send + Unpin,
+    ) -> Result<String, DockerError> {
+        let ended = timeout(ceiling, self.exec_with(container, command, stdin)).await;
+        ended.unwrap_or_else(|_elapsed| {
+            Err(DockerError::ExecCeiling {
+                command: command.join(" "),
+                container: container.to_owned(),
+                ceiling,
+            })
+        })
     }
 
     async fn exec_with(

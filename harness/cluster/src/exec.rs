@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use ztc_engine::fabric::Session;
 
 use crate::objects::{CONTAINER, SOCKET};
+use crate::refusal::Refusal;
 
 /// What one read of a stream takes at most, bytes. The default of 1 KiB would be a bottleneck.
 const BUFFER: usize = 256 * 1024;
@@ -41,7 +42,7 @@ pub enum ExecError {
         /// Where.
         pod: String,
         /// Why.
-        source: kube::Error,
+        source: Refusal,
     },
     /// Its output ended too early.
     #[error("the output of `{command}` in {pod} was cut{}", status_clause(status.as_ref()))]
@@ -110,7 +111,7 @@ impl Container {
             .max_stdout_buf_size(BUFFER)
             .max_stdin_buf_size(BUFFER);
         pods.exec(&self.pod, command.to_vec(), &parameters).await.map_err(|source| {
-            ExecError::Open { command: command.join(" "), pod: self.told(), source }
+            ExecError::Open { command: command.join(" "), pod: self.told(), source: source.into() }
         })
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -41,6 +42,8 @@ const AMBIENT_PROBE: Ipv4Addr = Ipv4Addr::new(169, 254, 7, 127);
 
 /// How long a world may take until all of it is ready.
 const UP: Duration = Duration::from_mins(3);
+/// How long the API server may be away before it is given up.
+const AWAY: Duration = Duration::from_secs(45);
 /// How long a pod may take to start, or to go.
 const POD: Duration = Duration::from_mins(1);
 /// Between two looks at what a watch has brought, or at an agent.
@@ -78,6 +81,8 @@ enum ClusterError {
 pub struct RealCluster {
     ready: Arc<Ready>,
     agents: Agents,
+    /// The API server was waited for in vain: no case waits for it again.
+    lost: AtomicBool,
 }
 
 impl RealCluster {
@@ -87,7 +92,7 @@ impl RealCluster {
     /// When there is none.
     pub async fn new(ready: Ready) -> Result<Self, CiliumError> {
         let agents = Agents::find(ready.client.clone()).await?;
-        Ok(Self { ready: Arc::new(ready), agents })
+        Ok(Self { ready: Arc::new(ready), agents, lost: AtomicBool::new(false) })
     }
 
     /// What would make verdicts wrong or impossible, what blocks first.
@@ -136,11 +141,24 @@ impl Fabric for RealCluster {
 }
 
 impl RealCluster {
+    /// Waits for an API server that is away, once a run.
+    async fn awaited(&self) -> Result<(), ClusterError> {
+        let client = &self.ready.client;
+        if self.lost.load(Ordering::Relaxed) {
+            api::version(client).await?;
+        }
+        self.lost.store(true, Ordering::Relaxed);
+        api::answered(AWAY, || api::version(client)).await??;
+        self.lost.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
     async fn furnish(&self, world: Arc<World>, lane: Lane) -> Result<RealLane, ClusterError> {
         let Ready { client, outside, cluster, nodes, image, pull, ledger, .. } = &*self.ready;
         if lane != Lane(0) {
             return Err(ClusterError::Lanes { lane });
         }
+        self.awaited().await?;
         let [first, second, ..] = nodes.as_slice() else {
             return Err(ClusterError::Nodes { nodes: nodes.len() });
         };
@@ -179,10 +197,10 @@ impl RealCluster {
 async fn internal_addresses(client: &kube::Client) -> Result<BTreeMap<String, IpAddr>, ApiError> {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("cilium.io", "v2", "CiliumNode"));
     let nodes: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-    let listed = nodes
-        .list(&ListParams::default())
-        .await
-        .map_err(|source| ApiError::Read { what: "Cilium's nodes".to_owned(), source })?;
+    let listed = nodes.list(&ListParams::default()).await.map_err(|source| ApiError::Read {
+        what: "Cilium's nodes".to_owned(),
+        source: source.into(),
+    })?;
     let internal = |node: &DynamicObject| {
         let addresses = node.data["spec"]["addresses"].as_array()?;
         let own = addresses.iter().find(|it| it["type"] == "CiliumInternalIP")?;
@@ -379,8 +397,8 @@ impl RealLane {
 
     async fn change(
         &self,
-        change: impl Future<Output = Result<Change, ApiError>> + Send,
-    ) -> Result<Receipt, ApiError> {
+        change: impl Future<Output = Result<Change, ClusterError>> + Send,
+    ) -> Result<Receipt, ClusterError> {
         let change = change.await?;
         Ok(Receipt { accepted: Instant::now(), change })
     }
@@ -416,8 +434,10 @@ impl RealLane {
         let node = found.spec.as_ref().and_then(|it| it.node_name.clone());
         if let (Some(node), Some(uid)) = (node, &found.metadata.uid) {
             let path = format!("/api/v1/nodes/{node}/proxy/metrics/probes");
-            let failed =
-                |source| ApiError::Read { what: format!("kubelet's probes on {node}"), source };
+            let failed = |source: kube::Error| ApiError::Read {
+                what: format!("kubelet's probes on {node}"),
+                source: source.into(),
+            };
             let request = http::Request::get(&path)
                 .body(Vec::new())
                 .map_err(|error| failed(kube::Error::HttpError(error)))?;
@@ -526,7 +546,8 @@ impl Cluster for RealLane {
 
     async fn delete(&self, object: &ObjectRef) -> Result<Receipt, FabricError> {
         self.change(async {
-            let uid = api::delete(&self.ready.client, object).await?;
+            // A policy that stays would deny to every case that comes.
+            let uid = api::answered(AWAY, || api::delete(&self.ready.client, object)).await??;
             self.ready.ledger.removed(object.to_string());
             Ok(uid.map_or(Change::Nothing, |uid| Change::Removed { uid }))
         })
@@ -550,9 +571,9 @@ impl Cluster for RealLane {
                 }
                 Ok(Settling::NotYet { status })
             }
-            // An agent that restarts does not answer for a while: its policies are not known to be
-            // realised, and the ceiling says how long that may last.
-            Err(error @ (CiliumError::Exec(_) | CiliumError::None)) => {
+            // An agent or an API server that restarts does not answer for a while: policies are not
+            // known to be realised, and the ceiling says how long that may last.
+            Err(error @ (CiliumError::Exec(_) | CiliumError::None | CiliumError::Api(_))) => {
                 Ok(Settling::NotYet { status: ztc_engine::chain(&error) })
             }
             Err(error) => Err(failed(error.into())),
@@ -595,6 +616,19 @@ impl Cluster for RealLane {
 
     fn evidence(&self) -> broadcast::Receiver<Witness> {
         self.observers.subscribe()
+    }
+
+    /// A pod that was deleted, or whose agent ended: nobody starts it again.
+    fn broken(&self) -> Option<String> {
+        let pods = self.world.pods.iter().filter(|pod| pod.born == Born::WithTheWorld);
+        pods.map(ztc_model::world::Pod::reference).find_map(|pod| match self.pods.get(&pod) {
+            None => Some(format!("pod {pod} does not exist")),
+            Some(found) if pods::is_running(&found) => None,
+            Some(found) => {
+                let message = pods::readiness(&found).message.unwrap_or_default();
+                Some(format!("pod {pod} does not run: {message}"))
+            }
+        })
     }
 
     async fn down(&self) -> Result<(), FabricError> {

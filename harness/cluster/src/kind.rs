@@ -1,5 +1,6 @@
 //! Clusters that the `kind` command makes: their configuration, and the command itself.
 
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,26 +30,28 @@ impl Kind {
 
     /// The clusters that there are, ours or not.
     pub(crate) async fn clusters(&self) -> Result<Vec<String>, ProgramError> {
-        let clusters = self.0.run(&["get", "clusters", "--quiet"], b"", CEILING).await?;
+        let clusters = self.0.run(&["get", "clusters", "--quiet"], CEILING).await?;
         Ok(words(&clusters))
     }
 
     /// The nodes of a cluster: the names of their containers, sorted.
     pub(crate) async fn nodes(&self, cluster: &str) -> Result<Vec<String>, ProgramError> {
         let get = ["get", "nodes", "--quiet", "--name", cluster];
-        let mut nodes = words(&self.0.run(&get, b"", CEILING).await?);
+        let mut nodes = words(&self.0.run(&get, CEILING).await?);
         nodes.sort();
         Ok(nodes)
     }
 
-    /// Makes a cluster and writes the file that leads to it. Nodes are not awaited: without a
-    /// network they do not get ready.
+    /// Makes a cluster of a configuration and writes the file that leads to it. Nodes are not
+    /// awaited: without a network they do not get ready. The lock is held by whoever makes it.
     pub(crate) async fn create(
         &self,
         cluster: &str,
-        config: &Value,
+        config: &Path,
         kubeconfig: &Path,
+        lock: File,
     ) -> Result<(), ProgramError> {
+        let config = config.display().to_string();
         let kubeconfig = kubeconfig.display().to_string();
         let create = [
             "create",
@@ -57,15 +60,14 @@ impl Kind {
             "--name",
             cluster,
             "--config",
-            "-",
+            &config,
             "--kubeconfig",
             &kubeconfig,
             "--wait",
             "0s",
             "--retain",
         ];
-        // JSON is YAML.
-        self.0.run(&create, config.to_string().as_bytes(), CREATE).await.map(drop)
+        self.0.run_holding(lock, &create, CREATE).await.map(drop)
     }
 
     /// Deletes a cluster; one that does not exist is no error.
@@ -77,7 +79,7 @@ impl Kind {
         let kubeconfig = kubeconfig.display().to_string();
         let delete =
             ["delete", "cluster", "--quiet", "--name", cluster, "--kubeconfig", &kubeconfig];
-        self.0.run(&delete, b"", CEILING).await.map(drop)
+        self.0.run(&delete, CEILING).await.map(drop)
     }
 }
 

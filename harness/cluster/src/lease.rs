@@ -1,7 +1,7 @@
 //! The lease of a cluster: whose turn it is, and how far its cluster has been made.
 //!
 //! One folder a profile under `target/ztc/lease/`. The lock is the kernel's and goes with the process that
-//! holds it, however that ends; what was made is written down step by step, so that the next run goes
+//! holds it, however that ends, and with the programs that it had started to make the cluster; what was made is written down step by step, so that the next run goes
 //! on from there, or takes it down.
 
 use std::fs::{self, File, TryLockError};
@@ -69,7 +69,7 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub(crate) struct Lease {
     folder: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Lease {
@@ -85,13 +85,19 @@ impl Lease {
         let failed = |source| LeaseError::Lock { path: path.clone(), source };
         let file = File::create(&path).map_err(failed)?;
         match file.try_lock() {
-            Ok(()) => return Ok(Self { folder, _lock: file }),
+            Ok(()) => return Ok(Self { folder, lock: file }),
             Err(TryLockError::WouldBlock) => busy(),
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
         let waiting = tokio::task::spawn_blocking(move || file.lock().map(|()| file));
         let file = waiting.await.map_err(|error| failed(error.into()))?.map_err(failed)?;
-        Ok(Self { folder, _lock: file })
+        Ok(Self { folder, lock: file })
+    }
+
+    /// The lock, for a program that works on the cluster: it is free when all who have it are gone.
+    pub(crate) fn lock(&self) -> Result<File, LeaseError> {
+        let path = || self.file("lock");
+        self.lock.try_clone().map_err(|source| LeaseError::Lock { path: path(), source })
     }
 
     /// Takes the lease if nobody has it.
@@ -100,7 +106,7 @@ impl Lease {
         let failed = |source| LeaseError::Lock { path: path.clone(), source };
         let file = File::create(&path).map_err(failed)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Self { folder, _lock: file })),
+            Ok(()) => Ok(Some(Self { folder, lock: file })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }

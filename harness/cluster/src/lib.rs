@@ -32,6 +32,7 @@ mod provision;
 mod ready;
 mod realised;
 mod reference;
+mod refusal;
 mod rendered;
 mod saved;
 #[cfg(test)]
@@ -58,4 +59,5 @@ pub use program::ProgramError;
 pub use provision::{Folders, Progress, ProvisionError, Provisioner};
 pub use ready::Ready;
 pub use realised::OutputError;
+pub use refusal::Refusal;
 pub use takedown::run_if_reaper;

@@ -31,9 +31,9 @@ pub(crate) async fn set(client: &Client, cluster: &str) -> Result<(), ApiError> 
 /// Whether a cluster is ours.
 pub(crate) async fn is_there(client: &Client) -> Result<bool, ApiError> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
-    let mark = maps
-        .get_opt(NAME)
-        .await
-        .map_err(|source| ApiError::Read { what: "the mark of the cluster".to_owned(), source })?;
+    let mark = maps.get_opt(NAME).await.map_err(|source| ApiError::Read {
+        what: "the mark of the cluster".to_owned(),
+        source: source.into(),
+    })?;
     Ok(mark.is_some())
 }

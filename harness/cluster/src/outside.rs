@@ -12,16 +12,16 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
-use kube::runtime::wait::{await_condition, conditions};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use tokio::time::timeout;
+use ztc_engine::wait::{Look, WaitError, until};
 use ztc_model::world::{OutsideHost, World};
 use ztc_wire::{AGENT_ENV, AgentConfig, Service, Zone};
 
 use crate::api::{ApiError, MANAGER};
 use crate::bundle::hex;
 use crate::docker::{Docker, DockerError, Host};
+use crate::refusal::Refusal;
 
 /// The label of our containers: the cluster that they belong to.
 pub(crate) const CLUSTER: &str = "ztc.dev/cluster";
@@ -40,6 +40,9 @@ const DNS: (&str, &str) = ("kube-system", "coredns");
 
 /// How long cluster DNS may take to start again.
 const DNS_CEILING: Duration = Duration::from_mins(2);
+
+/// Between two looks at it.
+const POLL: Duration = Duration::from_millis(250);
 
 /// How many addresses a cluster's outside may take.
 const BLOCK: u32 = 64;
@@ -83,19 +86,20 @@ pub enum OutsideError {
     },
     /// Cluster DNS could not be told of the zone.
     #[error("cannot tell cluster DNS ({}/{}) of the zone {ZONE}", DNS.0, DNS.1)]
-    ClusterDns(#[source] kube::Error),
+    ClusterDns(#[source] Refusal),
     /// Cluster DNS has no configuration that is known.
     #[error("the ConfigMap {}/{} has no Corefile: the zone {ZONE} cannot be added", DNS.0, DNS.1)]
     NoCorefile,
-    /// Cluster DNS did not come back.
-    #[error("cluster DNS did not get ready again within {} s", DNS_CEILING.as_secs())]
-    DnsNotReady,
-    /// Waiting for cluster DNS failed.
-    #[error("cannot wait for cluster DNS")]
-    DnsWait(#[source] Box<kube::runtime::wait::Error>),
+    /// Cluster DNS does not answer.
+    #[error(transparent)]
+    Wait(#[from] WaitError),
     /// The API server refused.
     #[error(transparent)]
     Api(#[from] ApiError),
+}
+
+fn cluster_dns(error: kube::Error) -> OutsideError {
+    OutsideError::ClusterDns(error.into())
 }
 
 /// What the outside hosts of a world are made of.
@@ -179,7 +183,7 @@ impl Outside<'_> {
     async fn forward(&self, server: Ipv4Addr) -> Result<(), OutsideError> {
         let (namespace, name) = DNS;
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-        let map = maps.get(name).await.map_err(OutsideError::ClusterDns)?;
+        let map = maps.get(name).await.map_err(cluster_dns)?;
         let corefile =
             map.data.as_ref().and_then(|it| it.get("Corefile")).ok_or(OutsideError::NoCorefile)?;
         let wanted = with_zone(corefile, server);
@@ -193,7 +197,7 @@ impl Outside<'_> {
         let (namespace, name) = DNS;
         let parameters = PatchParams { field_manager: Some(MANAGER.into()), ..Default::default() };
         let patch = Patch::Merge(json!({ "data": { "Corefile": corefile } }));
-        maps.patch(name, &parameters, &patch).await.map_err(OutsideError::ClusterDns)?;
+        maps.patch(name, &parameters, &patch).await.map_err(cluster_dns)?;
         // CoreDNS would see a changed file in a minute or two; new pods read it at once.
         let digest = hex(&Sha256::digest(corefile.as_bytes()));
         let annotations = json!({ "ztc.dev/corefile": digest });
@@ -201,22 +205,40 @@ impl Outside<'_> {
             json!({ "spec": { "template": { "metadata": { "annotations": annotations } } } }),
         );
         let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), namespace);
-        deployments
-            .patch(name, &parameters, &patch)
-            .await
-            .map(drop)
-            .map_err(OutsideError::ClusterDns)
+        deployments.patch(name, &parameters, &patch).await.map(drop).map_err(cluster_dns)
     }
 
     async fn dns_ready(&self) -> Result<(), OutsideError> {
         let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), DNS.0);
-        let rolled_out = await_condition(deployments, DNS.1, conditions::is_deployment_completed());
-        match timeout(DNS_CEILING, rolled_out).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(OutsideError::DnsWait(Box::new(error))),
-            Err(_elapsed) => Err(OutsideError::DnsNotReady),
-        }
+        let ready = until("cluster DNS", DNS_CEILING, POLL, || async {
+            match deployments.get(DNS.1).await {
+                Ok(deployment) => dns(&deployment),
+                Err(error) => Ok(Look::NotYet { status: ztc_engine::chain(&Refusal::from(error)) }),
+            }
+        });
+        Ok(ready.await?)
     }
+}
+
+/// Whether cluster DNS answers, with the configuration that it has now.
+fn dns(deployment: &Deployment) -> Result<Look<()>, String> {
+    let wanted = deployment.spec.as_ref().and_then(|it| it.replicas).unwrap_or(1);
+    if wanted == 0 {
+        let (namespace, name) = DNS;
+        return Err(format!(
+            "it is scaled to 0; `kubectl -n {namespace} scale deployment {name} --replicas 2` starts it"
+        ));
+    }
+    let status = deployment.status.clone().unwrap_or_default();
+    let seen = status.observed_generation >= deployment.metadata.generation;
+    let (updated, available) =
+        (status.updated_replicas.unwrap_or(0), status.available_replicas.unwrap_or(0));
+    // Old pods that still end are asked no more than new ones that start.
+    if seen && updated >= wanted && available >= wanted && status.replicas <= Some(wanted) {
+        return Ok(Look::Met(()));
+    }
+    let status = format!("{available} of {wanted} pods are available, {updated} of them new");
+    Ok(Look::NotYet { status })
 }
 
 /// Cluster DNS' configuration with our zone in it, in place of one that stood there before.
@@ -343,6 +365,33 @@ mod tests {
         let with = with_zone(COREFILE, SERVER);
         assert!(with.starts_with(COREFILE) && with.contains("forward . 172.30.255.1"), "{with}");
         assert_eq!(without_zone(&with), COREFILE);
+    }
+
+    fn deployment(wanted: i32, status: &serde_json::Value) -> Deployment {
+        let spec = json!({ "replicas": wanted, "selector": {}, "template": {} });
+        let metadata = json!({ "generation": 3 });
+        let object = json!({ "metadata": metadata, "spec": spec, "status": status });
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn cluster_dns_answers_when_all_its_pods_are_new_and_available() {
+        let status = |generation, old| {
+            json!({
+                "observedGeneration": generation, "replicas": 2 + old, "updatedReplicas": 2,
+                "availableReplicas": 2 + old,
+            })
+        };
+        assert!(matches!(dns(&deployment(2, &status(3, 0))), Ok(Look::Met(()))));
+        for late in [status(2, 0), status(3, 1), json!({ "observedGeneration": 3 })] {
+            assert!(matches!(dns(&deployment(2, &late)), Ok(Look::NotYet { .. })));
+        }
+    }
+
+    #[test]
+    fn cluster_dns_that_is_scaled_to_nothing_is_not_waited_for() {
+        let error = dns(&deployment(0, &json!({ "observedGeneration": 3 }))).unwrap_err();
+        assert!(error.contains("scale deployment coredns --replicas 2"), "{error}");
     }
 
     #[test]

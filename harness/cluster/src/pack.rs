@@ -261,12 +261,12 @@ impl Packer {
         let mut pull = vec!["pull".to_owned()];
         pull.extend(chart.in_repository());
         pull.extend(["--destination".to_owned(), draft.charts().display().to_string()]);
-        helm.run(&pull, b"", CHART).await?;
+        helm.run(&pull, CHART).await?;
         // The name that helm gives it.
         let packed = draft.add_chart(chart.name, &format!("{}-{}.tgz", chart.name, chart.version));
         let show = ["show", "values", &packed.display().to_string()];
         let who = format!("the chart {}", chart.name);
-        let of_chart = documents(chart.name, helm.run(&show, b"", RENDER).await?)?;
+        let of_chart = documents(chart.name, helm.run(&show, RENDER).await?)?;
         let rendered = self.rendered(chart, helm, &packed, None).await?;
         let rendered = match of_chart.first().and_then(rendered::without_digests) {
             Some(values) => {
@@ -302,8 +302,9 @@ impl Packer {
         // There is no cluster to ask, and helm would assume one of its own age.
         let version = ["--kube-version", &self.spec.kubernetes, "--skip-tests"];
         template.extend(version.map(str::to_owned));
-        template.extend(chart.values(values));
-        documents(chart.name, helm.run(&template, &chart.stdin(), RENDER).await?)
+        template.extend(chart.values("-".into(), values));
+        let own = chart.own().to_string();
+        documents(chart.name, helm.run_reading(own.as_bytes(), &template, RENDER).await?)
     }
 
     /// Writes the archive of an image, and pulls the image first if Docker does not have it; the SHA-256 of

@@ -11,7 +11,7 @@ use kube::Client;
 use kube::api::{Api, ListParams};
 use ztc_engine::profile::ClusterSpec;
 
-use crate::api::ApiError;
+use crate::api::{self, ApiError};
 use crate::cilium::{AGENTS, Agents, CiliumError, NAMESPACE};
 
 /// The `ConfigMap` that Cilium's agents read.
@@ -78,10 +78,8 @@ impl Seen {
     ) -> Result<Self, CiliumError> {
         let failed = |what: &str| {
             let what = what.to_owned();
-            move |source| ApiError::Read { what, source }
+            move |source: kube::Error| ApiError::Read { what, source: source.into() }
         };
-        let version =
-            client.apiserver_version().await.map_err(failed("the API server's version"))?;
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
         let config = maps.get_opt(CONFIG).await.map_err(failed("Cilium's configuration"))?;
         let definitions = Api::<CustomResourceDefinition>::all(client.clone())
@@ -98,7 +96,7 @@ impl Seen {
         });
         let hubble = agents.run("hubble status || true").await?;
         Ok(Self {
-            kubernetes: version.git_version.trim_start_matches('v').to_owned(),
+            kubernetes: api::version(client).await?,
             nodes: nodes.to_owned(),
             cilium: agents.versions().await?,
             config: config.and_then(|it| it.data).unwrap_or_default(),

@@ -20,6 +20,9 @@ const PROBE_ENV: &str = "ZTC_PROBE";
 /// How long building it may take: two minutes on two cores from nothing.
 const CEILING: Duration = Duration::from_mins(15);
 
+/// How long somebody who looks on may be left without a word.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Why there is no probe.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
@@ -63,16 +66,27 @@ pub enum ProbeError {
     },
 }
 
-/// The image of the probe, built if need be out of the sources in a folder.
-pub(crate) async fn image(sources: &Path) -> Result<Archive, ProbeError> {
+/// The image of the probe, built if need be out of the sources in a folder. `slow` is told once if that
+/// takes a while.
+pub(crate) async fn image(sources: &Path, slow: impl FnOnce()) -> Result<Archive, ProbeError> {
     let path = match std::env::var_os(PROBE_ENV) {
         Some(path) => PathBuf::from(path),
-        None => build(sources).await?,
+        None => patiently(build(sources), slow).await?,
     };
     let probe = tokio::fs::read(&path)
         .await
         .map_err(|source| ProbeError::Read { path: path.clone(), source })?;
     image::archive(&probe).map_err(|source| ProbeError::Image { path, source })
+}
+
+/// Tells somebody if work takes a while.
+async fn patiently<T>(work: impl Future<Output = T>, slow: impl FnOnce()) -> T {
+    let mut work = std::pin::pin!(work);
+    if let Ok(done) = timeout(PATIENCE, &mut work).await {
+        return done;
+    }
+    slow();
+    work.await
 }
 
 /// Builds it in a folder of its own, as its flags are not those of the rest.

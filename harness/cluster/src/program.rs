@@ -3,6 +3,7 @@
 //! They are taken from `.tools/` of the project, where `scripts/tools` puts them, or else from `PATH`.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -110,7 +111,7 @@ impl Program {
         ask: &[&str],
         wanted: (u32, u32),
     ) -> Result<Self, ProgramError> {
-        let said = self.run(ask, b"", VERSION).await?;
+        let said = self.run(ask, VERSION).await?;
         match version_in(&said) {
             Some(found) if found >= wanted => Ok(self),
             _ => {
@@ -130,7 +131,37 @@ impl Program {
     pub(crate) async fn run<A: AsRef<OsStr> + Sync>(
         &self,
         arguments: &[A],
-        stdin: &[u8],
+        ceiling: Duration,
+    ) -> Result<String, ProgramError> {
+        self.run_with(Stdio::null(), b"", arguments, ceiling).await
+    }
+
+    /// The same, with a lock in its hands as its standard input. If we are killed it works on, and
+    /// the lock is free only when it has ended, too.
+    pub(crate) async fn run_holding<A: AsRef<OsStr> + Sync>(
+        &self,
+        lock: File,
+        arguments: &[A],
+        ceiling: Duration,
+    ) -> Result<String, ProgramError> {
+        self.run_with(lock.into(), b"", arguments, ceiling).await
+    }
+
+    /// The same, with a text on its standard input.
+    pub(crate) async fn run_reading<A: AsRef<OsStr> + Sync>(
+        &self,
+        text: &[u8],
+        arguments: &[A],
+        ceiling: Duration,
+    ) -> Result<String, ProgramError> {
+        self.run_with(Stdio::piped(), text, arguments, ceiling).await
+    }
+
+    async fn run_with<A: AsRef<OsStr> + Sync>(
+        &self,
+        stdin: Stdio,
+        text: &[u8],
+        arguments: &[A],
         ceiling: Duration,
     ) -> Result<String, ProgramError> {
         let command = self.told(arguments);
@@ -138,7 +169,7 @@ impl Program {
         let mut child = Command::new(&self.path)
             .args(arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::piped())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -146,7 +177,7 @@ impl Program {
             .map_err(failed)?;
         if let Some(mut input) = child.stdin.take() {
             // One that does not read its input closes it; whether it succeeds is its own to say.
-            input.write_all(stdin).await.ok();
+            input.write_all(text).await.ok();
         }
         let output = timeout(ceiling, child.wait_with_output())
             .await
@@ -179,7 +210,11 @@ pub(crate) fn tail(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::TryLockError;
+
     use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
 
     fn shell() -> Program {
         Program::find("sh", Path::new("/nowhere")).unwrap()
@@ -187,27 +222,46 @@ mod tests {
 
     #[tokio::test]
     async fn what_it_writes_is_returned() {
-        let said = shell().run(&["-c", "cat"], b"hello", Duration::from_secs(10)).await.unwrap();
+        let said = shell().run(&["-c", "printf hello; cat"], SOON).await.unwrap();
+        assert_eq!(said, "hello");
+    }
+
+    #[tokio::test]
+    async fn what_it_reads_is_what_it_is_given() {
+        let said = shell().run_reading(b"hello", &["-c", "cat"], SOON).await.unwrap();
         assert_eq!(said, "hello");
     }
 
     #[tokio::test]
     async fn a_failure_tells_the_command_and_its_last_words() {
         let script = "echo first; seq 1 40 >&2; exit 3";
-        let error = shell()
-            .run(&["-c", script], b"", Duration::from_secs(10))
-            .await
-            .unwrap_err()
-            .to_string();
+        let error = shell().run(&["-c", script], SOON).await.unwrap_err().to_string();
         assert!(error.starts_with("`sh -c echo first;") && error.ends_with("39\n40"), "{error}");
         assert!(error.contains("exit status: 3") && !error.contains("\n28\n"), "{error}");
     }
 
     #[tokio::test]
     async fn one_that_hangs_is_ended_at_the_ceiling() {
-        let error =
-            shell().run(&["-c", "cat; exec sleep 60"], b"", Duration::from_millis(50)).await;
+        let error = shell().run(&["-c", "exec sleep 60"], Duration::from_millis(50)).await;
         assert!(matches!(error, Err(ProgramError::Ceiling { .. })), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn what_it_holds_is_locked_until_it_ends_although_we_let_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let lock = File::create(&path).unwrap();
+        lock.lock().unwrap();
+        // Its child is not waited for, and ends when the file is there. What runs in the background has
+        // no standard input but what the shell has kept for it.
+        let end = folder.path().join("end");
+        let wait = format!("(until test -e {}; do sleep 0.01; done)", end.display());
+        let script = format!("exec 3<&0; {wait} >&- 2>&- &");
+        shell().run_holding(lock, &["-c", &script], SOON).await.unwrap();
+        let other = File::open(&path).unwrap();
+        assert!(matches!(other.try_lock(), Err(TryLockError::WouldBlock)));
+        std::fs::write(end, "").unwrap();
+        other.lock().unwrap();
     }
 
     #[test]

@@ -34,6 +34,8 @@ use crate::takedown::{Watch, take_all_down, take_down};
 
 /// How long one chart may take until everything of it is ready.
 const CHART: Duration = Duration::from_mins(6);
+/// How long helm itself may take, besides what it waits for.
+const HELM: Duration = Duration::from_mins(1);
 /// How long nodes may take to get ready once there is a network.
 const NODES: Duration = Duration::from_mins(4);
 /// Between two looks at a node.
@@ -243,7 +245,10 @@ impl Provisioner {
                 steps.once(&mut state, chart, steps.mesh(chart)).await?;
             }
         }
-        let archive = probe::image(&self.folders.sources).await?;
+        let archive = probe::image(&self.folders.sources, || {
+            self.say("cargo builds the probe for the nodes; the first time this takes minutes");
+        })
+        .await?;
         let probe = format!("{} {}", step::PROBE, archive.reference);
         if !state.done.contains(&probe) {
             let image = archive.reference.clone();
@@ -433,9 +438,20 @@ impl Steps<'_> {
             None => None,
         };
         let config = kind::config(&of.spec, image.as_deref(), over);
+        // JSON is YAML.
+        let file = self.written("kind.json", &config)?;
+        let kubeconfig = self.lease.kubeconfig();
         // One that was begun and not finished cannot be gone on with.
-        self.kind.delete(&cluster, &self.lease.kubeconfig()).await?;
-        Ok(self.kind.create(&cluster, &config, &self.lease.kubeconfig()).await?)
+        self.kind.delete(&cluster, &kubeconfig).await?;
+        Ok(self.kind.create(&cluster, &file, &kubeconfig, self.lease.lock()?).await?)
+    }
+
+    /// A document as a file of the lease.
+    fn written(&self, name: &str, document: &Value) -> Result<PathBuf, ProvisionError> {
+        let path = self.lease.file(name);
+        std::fs::write(&path, document.to_string())
+            .map_err(|source| LeaseError::Write { path: path.clone(), source })?;
+        Ok(path)
     }
 
     /// The images of a bundle into all nodes, node by node at once, archive after archive.
@@ -504,6 +520,8 @@ impl Steps<'_> {
     async fn chart(&self, chart: &Chart) -> Result<(), ProvisionError> {
         let helm =
             Program::find("helm", &self.of.tools())?.with("KUBECONFIG", self.lease.kubeconfig());
+        release(&helm, chart).await?;
+        let own = self.written(&format!("values-{}.json", chart.name), chart.own())?;
         let bundle = self.of.bundle.as_ref();
         let mut arguments: Vec<String> =
             ["upgrade", "--install", chart.name].map(str::to_owned).into();
@@ -511,10 +529,10 @@ impl Steps<'_> {
             Some(packed) => arguments.push(packed.display().to_string()),
             None => arguments.extend(chart.in_repository()),
         }
-        arguments.extend(chart.values(bundle.and_then(|it| it.values(chart.name))));
+        arguments.extend(chart.values(own, bundle.and_then(|it| it.values(chart.name))));
         arguments.extend(["--wait".to_owned(), "--timeout".to_owned()]);
         arguments.push(format!("{}s", CHART.as_secs()));
-        helm.run(&arguments, &chart.stdin(), CHART + POLL * 40).await?;
+        helm.run_holding(self.lease.lock()?, &arguments, CHART + HELM).await?;
         Ok(())
     }
 
@@ -534,6 +552,30 @@ impl Steps<'_> {
         .await?;
         Ok(self.docker.load(&reference, bytes.into()).await?)
     }
+}
+
+/// Removes what is left of an installation that was killed: helm takes it for one that still goes on, and
+/// refuses another. Who holds the lease knows that it does not.
+async fn release(helm: &Program, chart: &Chart) -> Result<(), ProvisionError> {
+    let only = format!("^{}$", chart.name);
+    let list =
+        ["list", "--pending", "--short", "--namespace", chart.namespace, "--filter", only.as_str()];
+    if helm.run(&list, HELM).await?.trim().is_empty() {
+        return Ok(());
+    }
+    let ceiling = format!("{}s", CHART.as_secs());
+    let uninstall = [
+        "uninstall",
+        chart.name,
+        "--namespace",
+        chart.namespace,
+        "--ignore-not-found",
+        "--wait",
+        "--timeout",
+        ceiling.as_str(),
+    ];
+    helm.run(&uninstall, CHART + HELM).await?;
+    Ok(())
 }
 
 fn is_ready(node: &Node) -> bool {

@@ -84,6 +84,12 @@ impl Server {
         crate::api::identified(Config::new(url), "a-run").unwrap()
     }
 
+    /// The same, with another ceiling for its answers.
+    pub(crate) fn client_within(&self, ceiling: Duration) -> Client {
+        let url = format!("http://{}", self.address).parse().unwrap();
+        crate::api::identified_within(ceiling, Config::new(url), "a-run").unwrap()
+    }
+
     /// The next request.
     pub(crate) async fn next(&mut self) -> Asked {
         soon("a request", self.requests.recv()).await.unwrap()

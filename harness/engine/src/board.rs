@@ -65,11 +65,10 @@ impl Board {
             loop {
                 match stream.recv().await {
                     Ok(Witness::Spoke(evidence)) => lock(&pinned).pin(evidence),
-                    Ok(Witness::Gap { reason }) => lock(&pinned).gaps.push(reason),
+                    Ok(Witness::Gap { reason }) => lock(&pinned).tell(reason),
                     Err(broadcast::error::RecvError::Lagged(lost)) => {
                         lock(&pinned)
-                            .gaps
-                            .push(format!("{lost} records came faster than they were read"));
+                            .tell(format!("{lost} records came faster than they were read"));
                     }
                     Err(broadcast::error::RecvError::Closed) => {
                         lock(&pinned).closed = true;
@@ -115,6 +114,13 @@ impl Drop for Board {
 }
 
 impl Pinned {
+    /// A stream that cannot be opened says so again and again; once is enough for people.
+    fn tell(&mut self, gap: String) {
+        if !self.gaps.contains(&gap) {
+            self.gaps.push(gap);
+        }
+    }
+
     fn pin(&mut self, evidence: Arc<Evidence>) {
         if !evidence.did.is_denial() && evidence.point == EnforcementPoint::Cilium {
             return;
@@ -221,6 +227,17 @@ mod tests {
             board.gaps(),
             ["3 records came faster than they were read", "the stream of records has ended"]
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_breaks_again_and_again_is_told_once_for_each_reason() {
+        let (stream, records) = broadcast::channel(8);
+        let board = Board::new(records);
+        for reason in ["ended", "no such pod", "no such pod", "ended"] {
+            stream.send(Witness::Gap { reason: reason.to_owned() }).unwrap();
+        }
+        tokio::task::yield_now().await;
+        assert_eq!(board.gaps(), ["ended", "no such pod"]);
     }
 
     fn source() -> SocketAddr {

@@ -83,6 +83,12 @@ pub trait Cluster: fmt::Debug + Send + Sync {
     /// Everything that enforcement points say from now on.
     fn evidence(&self) -> broadcast::Receiver<Witness>;
 
+    /// What of the world is gone for good, in words: the next case needs the world made anew. Known
+    /// without asking anybody.
+    fn broken(&self) -> Option<String> {
+        None
+    }
+
     /// Takes the lane down, with everything in it: it must not be used again.
     async fn down(&self) -> Result<(), FabricError>;
 

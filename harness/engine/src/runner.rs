@@ -169,7 +169,7 @@ impl Runner {
                 )
             })
             .collect();
-        let recovered = life.recovered();
+        let usable = life.recovered() && !life.could_not_begin();
         let verdict = Verdict::worst(cells.iter().map(|cell| cell.verdict.clone()));
         let report = summary::case(
             case,
@@ -181,7 +181,7 @@ impl Runner {
             cleaned.clone().err(),
         );
         let report = CaseReport { inspections: life.inspections, ..report };
-        if cleaned.is_err() || !recovered || !gaps.is_empty() {
+        if cleaned.is_err() || !usable || !gaps.is_empty() {
             self.scrap(slot).await;
         }
         report
@@ -198,10 +198,12 @@ impl Runner {
         }
     }
 
-    /// Brings the lane up with the world in it, unless it has it already.
+    /// Brings the lane up with the world in it, unless it has it already and whole.
     async fn furnish(&self, slot: &mut Slot, world: &str) -> Result<(), String> {
-        if slot.live.as_ref().is_some_and(|live| live.world.world == world) {
-            return Ok(());
+        if let Some(live) = slot.live.as_ref().filter(|live| live.world.world == world) {
+            let Some(what) = live.cluster.broken() else { return Ok(()) };
+            let message = format!("{} is made anew: {what}", slot.lane);
+            self.events.emit(EventKind::Warning { message });
         }
         self.scrap(slot).await;
         let world = self.worlds.get(world).ok_or_else(|| format!("there is no world `{world}`"))?;

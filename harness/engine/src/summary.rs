@@ -15,6 +15,9 @@ use crate::event::{CaseReport, CellReport, EvidenceReport};
 /// How many records a report keeps of a cell.
 const KEPT_RECORDS: usize = 6;
 
+/// How many gaps of the stream of records a doubt tells of.
+const GAPS_TOLD: usize = 3;
+
 pub(crate) fn case(
     case: &Case,
     lane: usize,
@@ -86,7 +89,13 @@ fn with_gaps(verdict: Verdict, denied: bool, gaps: &[String]) -> Verdict {
     if gaps.is_empty() {
         return verdict;
     }
-    let gaps = format!("the stream of records had gaps: {}", gaps.join("; "));
+    // While a stream cannot be opened again every attempt has a reason of its own.
+    let more = match gaps.len().saturating_sub(GAPS_TOLD) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    let told = gaps.iter().take(GAPS_TOLD).map(String::as_str).collect::<Vec<_>>().join("; ");
+    let gaps = format!("the stream of records had gaps: {told}{more}");
     match verdict {
         Verdict::Inconclusive(Doubt::NoEvidence(why)) => {
             Verdict::Inconclusive(Doubt::NoEvidence(format!("{why}; {gaps}")))
@@ -159,4 +168,18 @@ fn median(mut times: Vec<Duration>) -> Option<u64> {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_doubt_tells_of_the_first_gaps_and_counts_the_others() {
+        let gaps = ["ended", "no such pod", "refused", "refused again", "mute"].map(str::to_owned);
+        assert_eq!(
+            with_gaps(Verdict::Pass, true, &gaps).to_string(),
+            "inconclusive: no evidence: the stream of records had gaps: ended; no such pod; refused; and 2 more"
+        );
+    }
 }

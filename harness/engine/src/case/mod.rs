@@ -482,6 +482,12 @@ impl<'a> Life<'a> {
         all_well(&errors)
     }
 
+    /// Whether something was missing before anything was sent. It may be missing for good.
+    pub(crate) fn could_not_begin(&self) -> bool {
+        let mut doubts = self.outcomes.iter().filter_map(|it| it.facts.broken.as_ref());
+        doubts.any(|doubt| matches!(doubt, Doubt::Precondition(_)))
+    }
+
     /// Whether the lane is, as far as the flows of the case tell, as it was before. A client that
     /// cannot send tells nothing.
     pub(crate) fn recovered(&self) -> bool {

@@ -76,6 +76,28 @@ async fn a_lane_is_made_anew_whatever_else_is_wrong_with_a_cell_that_does_not_re
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lane_in_which_a_case_could_not_begin_is_made_anew_for_the_next() {
+    let wrong = Script { not_ready: Some(("pay/vault", "no reason")), ..Script::default() };
+    let bench =
+        Bench::with(vec![wrong, Script::default()], Lanes { count: 1, each: LaneKind::Cluster });
+    let broken = bench.cell(DENIED).await;
+    assert!(matches!(broken.verdict, Verdict::Inconclusive(Doubt::Precondition(_))), "{broken:?}");
+    assert_eq!(bench.cell(DENIED).await.verdict, Verdict::Pass);
+    assert_eq!(bench.clusters().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_is_no_longer_whole_is_made_anew_before_the_next_case() {
+    let wrong = Script { broken: Some("pod shop/web does not exist"), ..Script::default() };
+    let bench =
+        Bench::with(vec![wrong, Script::default()], Lanes { count: 1, each: LaneKind::Cluster });
+    for _ in 0..3 {
+        assert_eq!(bench.cell(DENIED).await.verdict, Verdict::Pass);
+    }
+    assert_eq!(bench.clusters().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lane_that_recovers_is_used_again() {
     let bench = Bench::new(Script::default());
     for _ in 0..3 {

@@ -169,6 +169,10 @@ impl Cluster for FakeCluster {
         Ok(())
     }
 
+    fn broken(&self) -> Option<String> {
+        self.network.script.broken.map(str::to_owned)
+    }
+
     fn evidence(&self) -> broadcast::Receiver<Witness> {
         self.network.witnesses.subscribe()
     }

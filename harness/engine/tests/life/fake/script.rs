@@ -31,6 +31,8 @@ pub(crate) struct Script {
     pub(crate) unsent: Option<&'static str>,
     /// What goes wrong with the agent in `shop/web`, once.
     pub(crate) fault: Option<Fault>,
+    /// What of the world is gone when a case is over.
+    pub(crate) broken: Option<&'static str>,
     /// The stream of records is interrupted when the first flow is stopped.
     pub(crate) gap: Option<&'static str>,
 }
@@ -108,6 +110,7 @@ impl Default for Script {
             not_ready: None,
             unsent: None,
             fault: None,
+            broken: None,
             gap: None,
         }
     }
