@@ -3,43 +3,30 @@
 //! Every step that is done is written into the lease. A run that was ended half-way is gone on from; one
 //! with another profile or bundle takes the old cluster down first.
 
+mod steps;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use futures_util::future::try_join_all;
-use k8s_openapi::api::core::v1::Node;
-use kube::Client;
-use kube::api::{Api, ListParams};
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use ztc_engine::profile::{ClusterSpec, MeshSpec, Profile};
-use ztc_engine::wait::{Look, WaitError, until};
-use ztc_model::yaml::{self, Diagnostic, Source};
+use ztc_engine::wait::WaitError;
+use ztc_model::yaml::Diagnostic;
 
 use crate::api::{self, ApiError};
 use crate::bundle::{Bundle, BundleError, hex};
-use crate::charts::{Chart, ISTIO, MESH_CHARTS};
-use crate::diagnosis::diagnosis;
-use crate::docker::{Docker, DockerError, pieces};
+use crate::charts::MESH_CHARTS;
+use crate::docker::{Docker, DockerError};
 use crate::kind::{self, Kind};
 use crate::lease::{Lease, LeaseError, State};
 use crate::ledger::Ledger;
 use crate::mark;
 use crate::objects::Pull;
 use crate::probe::{self, ProbeError};
-use crate::program::{Program, ProgramError};
+use crate::program::ProgramError;
+use crate::provision::steps::Steps;
 use crate::ready::{Hosting, Ready};
 use crate::takedown::{Watch, take_all_down, take_down};
-
-/// How long one chart may take until everything of it is ready.
-const CHART: Duration = Duration::from_mins(6);
-/// How long helm itself may take, besides what it waits for.
-const HELM: Duration = Duration::from_mins(1);
-/// How long nodes may take to get ready once there is a network.
-const NODES: Duration = Duration::from_mins(4);
-/// Between two looks at a node.
-const POLL: Duration = Duration::from_millis(250);
 
 /// Is told what is going on, one line at a time.
 pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
@@ -165,16 +152,6 @@ impl std::fmt::Debug for Provisioner {
     }
 }
 
-/// The steps, by the names under which they are written into the lease.
-mod step {
-    pub(super) const NODES: &str = "nodes";
-    pub(super) const IMAGES: &str = "images";
-    pub(super) const CILIUM: &str = "cilium";
-    pub(super) const NETWORK: &str = "network";
-    pub(super) const GATEWAY_API: &str = "gateway-api";
-    pub(super) const PROBE: &str = "probe";
-}
-
 impl Provisioner {
     /// For a profile, out of a bundle or out of registries.
     ///
@@ -232,15 +209,15 @@ impl Provisioner {
         let kind = Kind::find(&self.tools()).await?;
         let mut state = self.begin(&lease, &docker, &kind).await?;
         let steps = Steps { of: self, lease: &lease, docker: &docker, kind: &kind };
-        steps.once(&mut state, step::NODES, steps.nodes()).await?;
+        steps.once(&mut state, steps::NODES, steps.nodes()).await?;
         let cluster = self.cluster();
         let nodes = kind.nodes(&cluster).await?;
         let client = api::client(&lease.kubeconfig(), run).await?;
-        steps.once(&mut state, step::IMAGES, steps.images(&nodes)).await?;
-        steps.once(&mut state, step::CILIUM, steps.cilium()).await?;
-        steps.once(&mut state, step::NETWORK, steps.network(&client)).await?;
+        steps.once(&mut state, steps::IMAGES, steps.images(&nodes)).await?;
+        steps.once(&mut state, steps::CILIUM, steps.cilium()).await?;
+        steps.once(&mut state, steps::NETWORK, steps.network(&client)).await?;
         if self.spec.mesh.is_some() {
-            steps.once(&mut state, step::GATEWAY_API, steps.gateway_api(&client)).await?;
+            steps.once(&mut state, steps::GATEWAY_API, steps.gateway_api(&client)).await?;
             for chart in MESH_CHARTS {
                 steps.once(&mut state, chart, steps.mesh(chart)).await?;
             }
@@ -249,13 +226,13 @@ impl Provisioner {
             self.say("cargo builds the probe for the nodes; the first time this takes minutes");
         })
         .await?;
-        let probe = format!("{} {}", step::PROBE, archive.reference);
+        let probe = format!("{} {}", steps::PROBE, archive.reference);
         if !state.done.contains(&probe) {
             let image = archive.reference.clone();
             steps
-                .timed(step::PROBE, steps.probe(archive.reference.clone(), archive.tar, &nodes))
+                .timed(steps::PROBE, steps.probe(archive.reference.clone(), archive.tar, &nodes))
                 .await?;
-            state.done.push(format!("{} {image}", step::PROBE));
+            state.done.push(format!("{} {image}", steps::PROBE));
             lease.note(&state)?;
         }
         mark::set(&client, &cluster).await?;
@@ -375,224 +352,10 @@ fn read(path: &Path) -> Result<Vec<u8>, ProvisionError> {
     std::fs::read(path).map_err(|source| ProvisionError::Values { path: path.to_owned(), source })
 }
 
-/// What the steps work with.
-struct Steps<'a> {
-    of: &'a Provisioner,
-    lease: &'a Lease,
-    docker: &'a Docker,
-    kind: &'a Kind,
-}
-
-impl Steps<'_> {
-    /// Does a step unless an earlier run has done it.
-    async fn once(
-        &self,
-        state: &mut State,
-        name: &'static str,
-        work: impl Future<Output = Result<(), ProvisionError>>,
-    ) -> Result<(), ProvisionError> {
-        if state.done.iter().any(|it| it == name) {
-            return Ok(());
-        }
-        self.timed(name, work).await?;
-        state.done.push(name.to_owned());
-        Ok(self.lease.note(state)?)
-    }
-
-    async fn timed(
-        &self,
-        name: &'static str,
-        work: impl Future<Output = Result<(), ProvisionError>>,
-    ) -> Result<(), ProvisionError> {
-        let cluster = self.of.cluster();
-        self.of.say(&format!("{cluster}: {name} ..."));
-        let begun = Instant::now();
-        if let Err(source) = work.await {
-            let seen = diagnosis(&self.lease.kubeconfig()).await;
-            return Err(ProvisionError::Step {
-                step: name,
-                cluster,
-                seen,
-                source: Box::new(source),
-            });
-        }
-        self.of.say(&format!("{cluster}: {name} done in {:.1} s", begun.elapsed().as_secs_f64()));
-        Ok(())
-    }
-
-    async fn nodes(&self) -> Result<(), ProvisionError> {
-        let (of, cluster) = (self.of, self.of.cluster());
-        let image = match of.bundle.as_ref().and_then(Bundle::node_image) {
-            Some(image) => {
-                if !self.docker.has_image(&image.reference).await {
-                    let bundle = of.bundle.as_ref().expect("an image of a bundle");
-                    bundle.verify(image)?;
-                    self.docker.load_file(&image.reference, &bundle.path(image)).await?;
-                }
-                Some(image.reference.clone())
-            }
-            None => Some(kind::node_image(&of.spec)),
-        };
-        let over = match of.bundle.as_ref().and_then(Bundle::kind_config) {
-            Some(path) => Some(document(&path)?),
-            None => None,
-        };
-        let config = kind::config(&of.spec, image.as_deref(), over);
-        // JSON is YAML.
-        let file = self.written("kind.json", &config)?;
-        let kubeconfig = self.lease.kubeconfig();
-        // One that was begun and not finished cannot be gone on with.
-        self.kind.delete(&cluster, &kubeconfig).await?;
-        Ok(self.kind.create(&cluster, &file, &kubeconfig, self.lease.lock()?).await?)
-    }
-
-    /// A document as a file of the lease.
-    fn written(&self, name: &str, document: &Value) -> Result<PathBuf, ProvisionError> {
-        let path = self.lease.file(name);
-        std::fs::write(&path, document.to_string())
-            .map_err(|source| LeaseError::Write { path: path.clone(), source })?;
-        Ok(path)
-    }
-
-    /// The images of a bundle into all nodes, node by node at once, archive after archive.
-    async fn images(&self, nodes: &[String]) -> Result<(), ProvisionError> {
-        let Some(bundle) = &self.of.bundle else { return Ok(()) };
-        for image in bundle.archives() {
-            bundle.verify(image)?;
-            let path = bundle.path(image);
-            try_join_all(nodes.iter().map(|node| {
-                let path = &path;
-                async move { self.docker.import_into_node(node, pieces(path).await?).await }
-            }))
-            .await?;
-        }
-        Ok(())
-    }
-
-    async fn cilium(&self) -> Result<(), ProvisionError> {
-        let of = self.of;
-        self.chart(&Chart::cilium(&of.spec, &of.cluster(), &of.profiles())).await
-    }
-
-    async fn network(&self, client: &Client) -> Result<(), ProvisionError> {
-        let nodes: Api<Node> = Api::all(client.clone());
-        until("nodes that are Ready", NODES, POLL, || async {
-            let listed = nodes.list(&ListParams::default()).await;
-            let listed = listed.map_err(|error| ztc_engine::chain(&error))?;
-            let late: Vec<String> = listed
-                .items
-                .iter()
-                .filter(|node| !is_ready(node))
-                .filter_map(|node| node.metadata.name.clone())
-                .collect();
-            Ok(if late.is_empty() {
-                Look::Met(())
-            } else {
-                Look::NotYet { status: format!("{} not Ready", late.join(", ")) }
-            })
-        })
-        .await?;
-        Ok(())
-    }
-
-    async fn gateway_api(&self, client: &Client) -> Result<(), ProvisionError> {
-        let Some(bundle) = &self.of.bundle else { return Err(ProvisionError::NoDefinitions) };
-        for path in bundle.crds() {
-            let text = String::from_utf8_lossy(&read(&path)?).into_owned();
-            let objects = yaml::values(&Source::new(path.display().to_string(), text))
-                .map_err(ProvisionError::Wrong)?;
-            for object in objects {
-                api::install(client, &object).await?;
-            }
-        }
-        let namespace =
-            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": ISTIO } });
-        api::install(client, &namespace).await?;
-        Ok(())
-    }
-
-    async fn mesh(&self, name: &'static str) -> Result<(), ProvisionError> {
-        let mesh = self.of.spec.mesh.as_ref().expect("a profile with a mesh");
-        self.chart(&Chart::of_mesh(name, mesh, &self.of.profiles())).await
-    }
-
-    /// Installs a chart and waits until everything of it is ready.
-    async fn chart(&self, chart: &Chart) -> Result<(), ProvisionError> {
-        let helm =
-            Program::find("helm", &self.of.tools())?.with("KUBECONFIG", self.lease.kubeconfig());
-        release(&helm, chart).await?;
-        let own = self.written(&format!("values-{}.json", chart.name), chart.own())?;
-        let bundle = self.of.bundle.as_ref();
-        let mut arguments: Vec<String> =
-            ["upgrade", "--install", chart.name].map(str::to_owned).into();
-        match bundle.and_then(|it| it.chart(chart.name)) {
-            Some(packed) => arguments.push(packed.display().to_string()),
-            None => arguments.extend(chart.in_repository()),
-        }
-        arguments.extend(chart.values(own, bundle.and_then(|it| it.values(chart.name))));
-        arguments.extend(["--wait".to_owned(), "--timeout".to_owned()]);
-        arguments.push(format!("{}s", CHART.as_secs()));
-        helm.run_holding(self.lease.lock()?, &arguments, CHART + HELM).await?;
-        Ok(())
-    }
-
-    /// The probe's image into the nodes, for pods, and into Docker, for the hosts outside.
-    async fn probe(
-        &self,
-        reference: String,
-        tar: Vec<u8>,
-        nodes: &[String],
-    ) -> Result<(), ProvisionError> {
-        let bytes = bytes::Bytes::from(tar);
-        try_join_all(nodes.iter().map(|node| {
-            let bytes = bytes.clone();
-            let archive = futures_util::stream::iter([Ok(bytes)]);
-            self.docker.import_into_node(node, archive)
-        }))
-        .await?;
-        Ok(self.docker.load(&reference, bytes.into()).await?)
-    }
-}
-
-/// Removes what is left of an installation that was killed: helm takes it for one that still goes on, and
-/// refuses another. Who holds the lease knows that it does not.
-async fn release(helm: &Program, chart: &Chart) -> Result<(), ProvisionError> {
-    let only = format!("^{}$", chart.name);
-    let list =
-        ["list", "--pending", "--short", "--namespace", chart.namespace, "--filter", only.as_str()];
-    if helm.run(&list, HELM).await?.trim().is_empty() {
-        return Ok(());
-    }
-    let ceiling = format!("{}s", CHART.as_secs());
-    let uninstall = [
-        "uninstall",
-        chart.name,
-        "--namespace",
-        chart.namespace,
-        "--ignore-not-found",
-        "--wait",
-        "--timeout",
-        ceiling.as_str(),
-    ];
-    helm.run(&uninstall, CHART + HELM).await?;
-    Ok(())
-}
-
-fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.iter().flat_map(|it| it.conditions.iter().flatten());
-    conditions.filter(|it| it.type_ == "Ready").any(|it| it.status == "True")
-}
-
-/// A file with one YAML document.
-fn document(path: &Path) -> Result<Value, ProvisionError> {
-    let text = String::from_utf8_lossy(&read(path)?).into_owned();
-    let documents = yaml::values(&Source::new(path.display().to_string(), text));
-    let documents = documents.map_err(ProvisionError::Wrong)?;
-    Ok(documents.into_iter().next().unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
+    use ztc_model::yaml::{self, Source};
+
     use super::*;
 
     fn profile(cluster: &str) -> Profile {
