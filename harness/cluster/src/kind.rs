@@ -18,7 +18,7 @@ const CREATE: Duration = Duration::from_mins(10);
 /// How long anything else may take.
 const CEILING: Duration = Duration::from_mins(2);
 
-/// The command, with the names of clusters.
+/// The command, with the names of clusters. It is never told to be quiet: it then keeps its errors to itself, too.
 #[derive(Debug, Clone)]
 pub(crate) struct Kind(Program);
 
@@ -30,13 +30,13 @@ impl Kind {
 
     /// The clusters that there are, ours or not.
     pub(crate) async fn clusters(&self) -> Result<Vec<String>, ProgramError> {
-        let clusters = self.0.run(&["get", "clusters", "--quiet"], CEILING).await?;
+        let clusters = self.0.run(&["get", "clusters"], CEILING).await?;
         Ok(words(&clusters))
     }
 
     /// The nodes of a cluster: the names of their containers, sorted.
     pub(crate) async fn nodes(&self, cluster: &str) -> Result<Vec<String>, ProgramError> {
-        let get = ["get", "nodes", "--quiet", "--name", cluster];
+        let get = ["get", "nodes", "--name", cluster];
         let mut nodes = words(&self.0.run(&get, CEILING).await?);
         nodes.sort();
         Ok(nodes)
@@ -56,7 +56,6 @@ impl Kind {
         let create = [
             "create",
             "cluster",
-            "--quiet",
             "--name",
             cluster,
             "--config",
@@ -77,8 +76,7 @@ impl Kind {
         kubeconfig: &Path,
     ) -> Result<(), ProgramError> {
         let kubeconfig = kubeconfig.display().to_string();
-        let delete =
-            ["delete", "cluster", "--quiet", "--name", cluster, "--kubeconfig", &kubeconfig];
+        let delete = ["delete", "cluster", "--name", cluster, "--kubeconfig", &kubeconfig];
         self.0.run(&delete, CEILING).await.map(drop)
     }
 }
