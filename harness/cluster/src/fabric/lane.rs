@@ -1,0 +1,493 @@
+//! A world in a real cluster: what the engine asks of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use futures_util::future::try_join_all;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::Api;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio::sync::broadcast;
+use ztc_engine::fabric::{
+    AddressBook, Cause, Change, Cluster, Endpoint, FabricError, Inspection, Readiness, Receipt,
+    Session, Settling, Witness,
+};
+use ztc_engine::wait::{Look, until};
+use ztc_model::manifest::{Manifest, ObjectRef};
+use ztc_model::policy::PolicyKind;
+use ztc_model::world::{Born, PodRef, World};
+use ztc_wire::FirstRun;
+
+use crate::admin;
+use crate::api::{self, ApiError};
+use crate::bundle::hex;
+use crate::cilium::{Agents, CiliumError, Observers};
+use crate::exec;
+use crate::objects::{self, Setting};
+use crate::outside::Hosts;
+use crate::pods::{self, Pods, concluded_probes};
+use crate::ready::Ready;
+
+use super::{AWAY, ClusterError};
+
+/// The address that Istio gives to kubelet's probes of ambient pods (`HOST_PROBE_SNAT_IP`, `cni/README.md`).
+const AMBIENT_PROBE: Ipv4Addr = Ipv4Addr::new(169, 254, 7, 127);
+
+/// How long a world may take until all of it is ready.
+const UP: Duration = Duration::from_mins(3);
+/// How long a pod may take to start, or to go.
+const POD: Duration = Duration::from_mins(1);
+/// Between two looks at what a watch has brought, or at an agent.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The annotation that tells whether a pod is still the one that is wanted.
+const CONTENTS: &str = "ztc.dev/contents";
+
+/// The world of a case in a real cluster.
+pub(super) struct RealLane {
+    pub(super) ready: Arc<Ready>,
+    pub(super) world: Arc<World>,
+    pub(super) setting: Setting,
+    pub(super) hosts: Hosts,
+    pub(super) agents: Agents,
+    pub(super) observers: Observers,
+    pub(super) pods: Pods,
+    /// By node.
+    pub(super) internal: BTreeMap<String, IpAddr>,
+}
+
+impl fmt::Debug for RealLane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RealLane").field("world", &self.world.world).finish_non_exhaustive()
+    }
+}
+
+impl RealLane {
+    /// Removes the policies that a run before this one left, and waits until nothing enforces them.
+    pub(super) async fn sweep(&self) -> Result<(), ClusterError> {
+        let client = &self.ready.client;
+        let mut changes = Vec::new();
+        for kind in PolicyKind::ALL {
+            for object in api::ours(client, kind.api_version(), kind.name()).await? {
+                let uid = api::delete(client, &object).await?;
+                self.ready.ledger.removed(object.to_string());
+                changes.extend(uid.map(|uid| Change::Removed { uid }));
+            }
+        }
+        for change in changes {
+            until("left-over policies to go", UP, POLL, || async {
+                match self.agents.settled(&change).await {
+                    Ok(Settling::Realised) => Ok(Look::Met(())),
+                    Ok(Settling::NotYet { status }) => Ok(Look::NotYet { status }),
+                    Err(error) => Ok(Look::NotYet { status: ztc_engine::chain(&error) }),
+                }
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the pods that are not there yet as they have to be, and waits until all are ready and
+    /// every agent knows who they are.
+    pub(super) async fn populate(&self) -> Result<(), ClusterError> {
+        let wanted = objects::pods(&self.world, &self.setting, &self.hosts.zone);
+        let wanted: Vec<(PodRef, Value)> =
+            wanted.into_iter().map(|pod| (named(&pod), annotated(pod))).collect();
+        let newborns = self.world.pods.iter().filter(|pod| pod.born == Born::InACase);
+        for pod in newborns.map(ztc_model::world::Pod::reference) {
+            if self.pods.get(&pod).is_some() {
+                self.remove_pod(&pod).await?;
+            }
+        }
+        for (reference, pod) in &wanted {
+            let found = self.pods.get(reference);
+            if found.as_deref().is_some_and(|it| is_as_wanted(it, pod)) {
+                continue;
+            }
+            if found.is_some() {
+                self.remove_pod(reference).await?;
+            }
+            self.account(&reference.namespace).await?;
+            self.ready.ledger.made(api::make_ours(&self.ready.client, pod).await?);
+        }
+        until("the pods of the world", UP, POLL, || async {
+            let late = wanted.iter().find_map(|(reference, _)| self.lateness(reference));
+            Ok(late.map_or(Look::Met(()), |status| Look::NotYet { status }))
+        })
+        .await?;
+        self.known().await
+    }
+
+    /// What a pod of the world still lacks.
+    fn lateness(&self, pod: &PodRef) -> Option<String> {
+        let Some(found) = self.pods.get(pod) else {
+            return Some(format!("pod {pod} does not exist"));
+        };
+        let readiness = pods::readiness(&found);
+        let message = readiness.message.unwrap_or_default();
+        (!readiness.ready).then(|| format!("pod {pod} is not Ready: {message}"))
+    }
+
+    /// Waits until every agent's datapath has the identity of every pod: a peer that is not known
+    /// yet is `world`, and would be denied for a wrong reason.
+    async fn known(&self) -> Result<(), ClusterError> {
+        until("identities in every agent's ipcache", UP, POLL, || async {
+            Ok(match self.unknown().await {
+                Ok(None) => Look::Met(()),
+                Ok(Some(status)) => Look::NotYet { status },
+                Err(error) => Look::NotYet { status: ztc_engine::chain(&error) },
+            })
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn unknown(&self) -> Result<Option<String>, CiliumError> {
+        let states = self.agents.states().await?;
+        let identities: BTreeMap<IpAddr, u32> = states
+            .values()
+            .flat_map(|state| &state.endpoints)
+            .flat_map(|it| it.addresses.iter().filter_map(|address| Some((*address, it.identity?))))
+            .collect();
+        let caches = self.agents.run("cilium-dbg bpf ipcache list -o json").await?;
+        for (reference, pod) in self.pods.all() {
+            let Some(address) = pods::address(&pod) else {
+                return Ok(Some(format!("pod {reference} has no address")));
+            };
+            let Some(identity) = identities.get(&address) else {
+                return Ok(Some(format!("pod {reference} has no identity")));
+            };
+            for (node, cache) in &caches {
+                let known = crate::realised::cached_identity(cache, address)?;
+                if known != Some(*identity) {
+                    return Ok(Some(format!(
+                        "{node} does not know that {reference} is {identity}"
+                    )));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits for the account that pods of a new namespace run as.
+    async fn account(&self, namespace: &str) -> Result<(), ClusterError> {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.ready.client.clone(), namespace);
+        until("the default service account", POD, POLL, || async {
+            match accounts.get_opt("default").await {
+                Ok(Some(_)) => Ok(Look::Met(())),
+                Ok(None) => Ok(Look::NotYet { status: format!("{namespace} has none") }),
+                Err(error) => Ok(Look::NotYet { status: ztc_engine::chain(&error) }),
+            }
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn remove_pod(&self, pod: &PodRef) -> Result<(), ClusterError> {
+        api::delete_pod(&self.ready.client, &pod.namespace, &pod.name).await?;
+        self.ready.ledger.removed(format!("Pod/{pod}"));
+        until("the end of the pod", POD, POLL, || async {
+            Ok(match self.pods.any(pod) {
+                None => Look::Met(()),
+                Some(_) => Look::NotYet { status: format!("pod {pod} still exists") },
+            })
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Removes policies and pods.
+    async fn clear(&self) -> Result<(), ClusterError> {
+        self.sweep().await?;
+        let pods: Vec<PodRef> = self.pods.all().into_keys().collect();
+        try_join_all(pods.iter().map(|pod| self.remove_pod(pod))).await?;
+        Ok(())
+    }
+
+    /// Removes what the pods needed, the last first, and waits until all of it is gone.
+    async fn leave(&self) -> Result<(), ClusterError> {
+        let client = &self.ready.client;
+        let mut objects: Vec<ObjectRef> =
+            objects::before_pods(&self.world).iter().filter_map(api::reference).collect();
+        objects.reverse();
+        for object in &objects {
+            api::delete(client, object).await?;
+        }
+        for object in &objects {
+            until("the end of what was made", UP, POLL, || async {
+                match api::exists(client, object).await {
+                    Ok(false) => Ok(Look::Met(())),
+                    Ok(true) => Ok(Look::NotYet { status: format!("{object} still exists") }),
+                    Err(error) => Ok(Look::NotYet { status: ztc_engine::chain(&error) }),
+                }
+            })
+            .await?;
+            self.ready.ledger.removed(object.to_string());
+        }
+        Ok(())
+    }
+
+    async fn change(
+        &self,
+        change: impl Future<Output = Result<Change, ClusterError>> + Send,
+    ) -> Result<Receipt, ClusterError> {
+        let change = change.await?;
+        Ok(Receipt { accepted: Instant::now(), change })
+    }
+
+    async fn endpoint_list(&self) -> Result<Vec<Endpoint>, ClusterError> {
+        let states = self.agents.states().await?;
+        let mut endpoints = Vec::new();
+        for (node, state) in states {
+            for listed in state.endpoints {
+                // An endpoint that is going away may share its address with the pod that comes.
+                let pod = listed.addresses.iter().find_map(|address| self.pods.at(*address));
+                let Some((pod, object)) =
+                    pod.and_then(|it| Some((it.clone(), self.pods.get(&it)?)))
+                else {
+                    continue;
+                };
+                endpoints.push(Endpoint {
+                    pod,
+                    node: node.clone(),
+                    identity: listed.identity,
+                    realised: listed.realised,
+                    audit: listed.audit,
+                    readiness: pods::readiness(&object),
+                });
+            }
+        }
+        Ok(endpoints)
+    }
+
+    async fn read_readiness(&self, pod: &PodRef) -> Result<Option<Readiness>, ApiError> {
+        let Some(found) = self.pods.get(pod) else { return Ok(None) };
+        let mut readiness = pods::readiness(&found);
+        let node = found.spec.as_ref().and_then(|it| it.node_name.clone());
+        if let (Some(node), Some(uid)) = (node, &found.metadata.uid) {
+            let path = format!("/api/v1/nodes/{node}/proxy/metrics/probes");
+            let failed = |source: kube::Error| ApiError::Read {
+                what: format!("kubelet's probes on {node}"),
+                source: source.into(),
+            };
+            let request = http::Request::get(&path)
+                .body(Vec::new())
+                .map_err(|error| failed(kube::Error::HttpError(error)))?;
+            let metrics = self.ready.client.request_text(request).await.map_err(failed)?;
+            readiness.probes = Some(concluded_probes(&metrics, uid));
+        }
+        Ok(Some(readiness))
+    }
+
+    fn address_book(&self) -> AddressBook {
+        let all = self.pods.all();
+        let kubelet = self.world.pods.iter().filter_map(|pod| {
+            let source = if self.ready.spec.mesh.is_some() && self.world.is_ambient(pod) {
+                AMBIENT_PROBE.into()
+            } else {
+                *self.internal.get(self.setting.nodes.get(&pod.node)?)?
+            };
+            Some((pod.reference(), source))
+        });
+        AddressBook {
+            pods: all
+                .iter()
+                .filter_map(|(name, pod)| Some((name.clone(), pods::address(pod)?)))
+                .collect(),
+            outside: self.hosts.addresses.clone(),
+            kubelet: kubelet.collect(),
+        }
+    }
+
+    async fn make_pod(&self, pod: &PodRef, first: Vec<FirstRun>) -> Result<(), ClusterError> {
+        let declared =
+            self.world.pod(pod).ok_or_else(|| ClusterError::NoSuchPod { pod: pod.clone() })?;
+        let object = objects::pod(&self.world, &self.setting, &self.hosts.zone, declared, first);
+        self.ready.ledger.made(api::make_ours(&self.ready.client, &object).await?);
+        until("the agent of the pod", POD, POLL, || async {
+            let found = self.pods.get(pod);
+            Ok(match found {
+                Some(found) if pods::is_running(&found) => Look::Met(()),
+                Some(found) => {
+                    let message = pods::readiness(&found).message.unwrap_or_default();
+                    Look::NotYet { status: format!("pod {pod}: {message}") }
+                }
+                None => Look::NotYet { status: format!("pod {pod} does not exist") },
+            })
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn open_session(&self, pod: &PodRef) -> Result<Session, ClusterError> {
+        if self.pods.get(pod).is_none() {
+            return Err(ClusterError::Absent { pod: pod.clone() });
+        }
+        Ok(exec::session(&self.ready.client, &pod.namespace, &pod.name).await?)
+    }
+}
+
+fn named(pod: &Value) -> PodRef {
+    let text = |key: &str| pod["metadata"][key].as_str().unwrap_or_default().to_owned();
+    PodRef { namespace: text("namespace"), name: text("name") }
+}
+
+/// A pod that says what it was made of. The run that makes it does not matter.
+fn annotated(mut pod: Value) -> Value {
+    let digest = Sha256::digest(pod["spec"].to_string().as_bytes());
+    pod["metadata"]["annotations"] = serde_json::json!({ CONTENTS: hex(&digest) });
+    pod
+}
+
+fn is_as_wanted(found: &k8s_openapi::api::core::v1::Pod, wanted: &Value) -> bool {
+    let contents = found.metadata.annotations.as_ref().and_then(|it| it.get(CONTENTS));
+    contents.map(String::as_str) == wanted["metadata"]["annotations"][CONTENTS].as_str()
+        && pods::is_running(found)
+}
+
+#[async_trait]
+impl Cluster for RealLane {
+    async fn addresses(&self) -> Result<AddressBook, FabricError> {
+        Ok(self.address_book())
+    }
+
+    async fn endpoints(&self) -> Result<Vec<Endpoint>, FabricError> {
+        self.endpoint_list().await.map_err(|error| FabricError::Endpoints { source: error.into() })
+    }
+
+    async fn readiness(&self, pod: &PodRef) -> Result<Option<Readiness>, FabricError> {
+        self.read_readiness(pod)
+            .await
+            .map_err(|error| FabricError::Readiness { pod: pod.clone(), source: error.into() })
+    }
+
+    async fn apply(&self, manifest: &Manifest) -> Result<Receipt, FabricError> {
+        let Ready { client, run, .. } = &*self.ready;
+        self.change(async {
+            let applied = api::apply(client, &manifest.object, run).await?;
+            self.ready.ledger.made(manifest.reference.to_string());
+            let uid = applied.metadata.uid.unwrap_or_default();
+            Ok(Change::Added { object: manifest.reference.clone(), uid })
+        })
+        .await
+        .map_err(|error| FabricError::Apply {
+            object: manifest.reference.clone(),
+            source: error.into(),
+        })
+    }
+
+    async fn delete(&self, object: &ObjectRef) -> Result<Receipt, FabricError> {
+        self.change(async {
+            // A policy that stays would deny to every case that comes.
+            let uid = api::answered(AWAY, || api::delete(&self.ready.client, object)).await??;
+            self.ready.ledger.removed(object.to_string());
+            Ok(uid.map_or(Change::Nothing, |uid| Change::Removed { uid }))
+        })
+        .await
+        .map_err(|error| FabricError::Delete { object: object.clone(), source: error.into() })
+    }
+
+    async fn settled(&self, receipt: &Receipt) -> Result<Settling, FabricError> {
+        let failed = |source: Cause| FabricError::Settled { source };
+        match self.agents.settled(&receipt.change).await {
+            Ok(Settling::Realised) => Ok(Settling::Realised),
+            Ok(Settling::NotYet { status }) => {
+                // One that Cilium does not take is never realised.
+                if let Change::Added { object, .. } = &receipt.change
+                    && let Some(reason) = api::invalid(&self.ready.client, object)
+                        .await
+                        .map_err(|error| failed(error.into()))?
+                {
+                    let object = object.clone();
+                    return Err(failed(ClusterError::Invalid { object, reason }.into()));
+                }
+                Ok(Settling::NotYet { status })
+            }
+            // An agent or an API server that restarts does not answer for a while: policies are not
+            // known to be realised, and the ceiling says how long that may last.
+            Err(error @ (CiliumError::Exec(_) | CiliumError::None | CiliumError::Api(_))) => {
+                Ok(Settling::NotYet { status: ztc_engine::chain(&error) })
+            }
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    async fn session(&self, pod: &PodRef) -> Result<Session, FabricError> {
+        self.open_session(pod)
+            .await
+            .map_err(|error| FabricError::Session { pod: pod.clone(), source: error.into() })
+    }
+
+    async fn create_pod(&self, pod: &PodRef, first: Vec<FirstRun>) -> Result<(), FabricError> {
+        self.make_pod(pod, first)
+            .await
+            .map_err(|error| FabricError::CreatePod { pod: pod.clone(), source: error.into() })
+    }
+
+    async fn delete_pod(&self, pod: &PodRef) -> Result<(), FabricError> {
+        self.remove_pod(pod)
+            .await
+            .map_err(|error| FabricError::DeletePod { pod: pod.clone(), source: error.into() })
+    }
+
+    async fn inspect(&self, pods: &[PodRef]) -> Vec<Inspection> {
+        let mut inspections = self.agents.inspect(pods).await;
+        if self.ready.spec.mesh.is_some() {
+            inspections.extend(admin::inspect(&self.ready.client).await);
+        }
+        for kind in PolicyKind::ALL {
+            let listed = api::ours_whole(&self.ready.client, kind.api_version(), kind.name()).await;
+            inspections.push(Inspection {
+                place: "API server".to_owned(),
+                command: format!("kubectl get {} --all-namespaces -o json", kind.name()),
+                output: listed.unwrap_or_else(|error| ztc_engine::chain(&error)),
+            });
+        }
+        inspections
+    }
+
+    fn evidence(&self) -> broadcast::Receiver<Witness> {
+        self.observers.subscribe()
+    }
+
+    /// A pod that was deleted, or whose agent ended: nobody starts it again.
+    fn broken(&self) -> Option<String> {
+        let pods = self.world.pods.iter().filter(|pod| pod.born == Born::WithTheWorld);
+        pods.map(ztc_model::world::Pod::reference).find_map(|pod| match self.pods.get(&pod) {
+            None => Some(format!("pod {pod} does not exist")),
+            Some(found) if pods::is_running(&found) => None,
+            Some(found) => {
+                let message = pods::readiness(&found).message.unwrap_or_default();
+                Some(format!("pod {pod} does not run: {message}"))
+            }
+        })
+    }
+
+    async fn down(&self) -> Result<(), FabricError> {
+        self.clear().await.map_err(|error| FabricError::Down {
+            leftovers: self.pods.all().into_keys().map(|pod| format!("pod {pod}")).collect(),
+            source: error.into(),
+        })
+    }
+
+    /// On a cluster of ours the pods stay: the next run takes them if they are still what it wants.
+    /// On somebody else's nothing does.
+    async fn release(&self) -> Result<(), FabricError> {
+        let released = async {
+            if self.ready.keeps_worlds {
+                return self.sweep().await;
+            }
+            self.clear().await?;
+            self.leave().await
+        };
+        released.await.map_err(|error| FabricError::Down {
+            leftovers: self.ready.ledger.left(),
+            source: error.into(),
+        })
+    }
+}
