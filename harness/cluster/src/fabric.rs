@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
-use sha2::Digest;
 use ztc_engine::fabric::{Cluster, Fabric, FabricError, Lane};
 use ztc_engine::profile::ClusterSpec;
 use ztc_engine::wait::WaitError;
