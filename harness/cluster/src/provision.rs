@@ -94,16 +94,24 @@ pub enum ProvisionError {
     )]
     NoDefinitions,
     /// A step failed.
-    #[error("step `{step}` of cluster {cluster} failed{seen}")]
+    #[error("step `{step}` of cluster {cluster} failed: {}{seen}", ztc_engine::chain(why))]
     Step {
         /// Which.
         step: &'static str,
         /// Of what.
         cluster: String,
+        /// Why. It is said before what was seen, which is long.
+        why: Box<ProvisionError>,
         /// What was seen of the cluster then.
         seen: String,
+    },
+    /// An archive of the bundle did not get into the nodes.
+    #[error("cannot bring {} into the nodes", path.display())]
+    Archive {
+        /// The archive.
+        path: PathBuf,
         /// Why.
-        source: Box<ProvisionError>,
+        source: Box<DockerError>,
     },
     /// The lease cannot be had.
     #[error(transparent)]
@@ -126,6 +134,14 @@ pub enum ProvisionError {
     /// A condition did not come.
     #[error(transparent)]
     Wait(#[from] WaitError),
+}
+
+impl ProvisionError {
+    /// Whether a look at the cluster may say more: something in it did not come, or a program waited
+    /// for it.
+    const fn is_about_the_cluster(&self) -> bool {
+        matches!(self, Self::Program(_) | Self::Wait(_) | Self::Api(_))
+    }
 }
 
 /// Where things are.
@@ -388,14 +404,13 @@ impl Steps<'_> {
         let cluster = self.of.cluster();
         self.of.say(&format!("{cluster}: {name} ..."));
         let begun = Instant::now();
-        if let Err(source) = work.await {
-            let seen = diagnosis(&self.lease.kubeconfig()).await;
-            return Err(ProvisionError::Step {
-                step: name,
-                cluster,
-                seen,
-                source: Box::new(source),
-            });
+        if let Err(why) = work.await {
+            let seen = if why.is_about_the_cluster() {
+                diagnosis(&self.lease.kubeconfig()).await
+            } else {
+                String::new()
+            };
+            return Err(ProvisionError::Step { step: name, cluster, why: Box::new(why), seen });
         }
         self.of.say(&format!("{cluster}: {name} done in {:.1} s", begun.elapsed().as_secs_f64()));
         Ok(())
@@ -450,7 +465,11 @@ impl Steps<'_> {
                 let path = &path;
                 async move { self.docker.import_into_node(node, pieces(path).await?).await }
             }))
-            .await?;
+            .await
+            .map_err(|source| ProvisionError::Archive {
+                path: path.clone(),
+                source: Box::new(source),
+            })?;
         }
         Ok(())
     }
@@ -679,6 +698,22 @@ mod tests {
             .replace(" }", ", mesh: { istio: 1.31.1, gatewayApi: 1.6.1 } }");
         assert!(provisioner(&cluster, None).unwrap().spec.mesh.is_some());
         assert!(provisioner(&cluster, Some(bundle("{}"))).unwrap().spec.mesh.is_none());
+    }
+
+    #[test]
+    fn a_step_that_failed_says_why_before_what_was_seen() {
+        let error = ProvisionError::Step {
+            step: "cilium",
+            cluster: "ztc-kind".to_owned(),
+            why: Box::new(ProvisionError::NoDefinitions),
+            seen: "\n  pod kube-system/etcd: Pending".to_owned(),
+        };
+        let told = ztc_engine::chain(&error);
+        assert!(
+            told.starts_with("step `cilium` of cluster ztc-kind failed: the Gateway API"),
+            "{told}"
+        );
+        assert!(told.ends_with("bundle with them\n  pod kube-system/etcd: Pending"), "{told}");
     }
 
     #[test]
