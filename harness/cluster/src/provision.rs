@@ -106,7 +106,11 @@ pub enum ProvisionError {
         seen: String,
     },
     /// An archive of the bundle did not get into the nodes.
-    #[error("cannot bring {} into the nodes", path.display())]
+    #[error(
+        "cannot bring {} into the nodes, whose architecture is {}",
+        path.display(),
+        std::env::consts::ARCH
+    )]
     Archive {
         /// The archive.
         path: PathBuf,
