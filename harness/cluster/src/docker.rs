@@ -267,14 +267,14 @@ impl Docker {
         self.exec_within(COMMAND, container, command, futures_util::stream::empty()).await
     }
 
-    /// Imports an archive into containerd's store in a node, as `kind load` does.
+    /// Imports an archive into containerd's store in a node. Without `--all-platforms`, which `kind load`
+    /// gives, an image for another architecture is refused here, and not by every pod that is made of it.
     pub(crate) async fn import_into_node(
         &self,
         node: &str,
         archive: impl Stream<Item = io::Result<Bytes>> + Send + Unpin,
     ) -> Result<(), DockerError> {
-        let import =
-            ["ctr", "--namespace=k8s.io", "images", "import", "--all-platforms", "--digests", "-"];
+        let import = ["ctr", "--namespace=k8s.io", "images", "import", "--digests", "-"];
         self.exec_within(CEILING, node, &import, archive).await.map(drop)
     }
 

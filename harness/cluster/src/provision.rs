@@ -77,16 +77,28 @@ pub enum ProvisionError {
     )]
     NoDefinitions,
     /// A step failed.
-    #[error("step `{step}` of cluster {cluster} failed{seen}")]
+    #[error("step `{step}` of cluster {cluster} failed: {}{seen}", ztc_engine::chain(why))]
     Step {
         /// Which.
         step: &'static str,
         /// Of what.
         cluster: String,
+        /// Why. It is said before what was seen, which is long.
+        why: Box<ProvisionError>,
         /// What was seen of the cluster then.
         seen: String,
+    },
+    /// An archive of the bundle did not get into the nodes.
+    #[error(
+        "cannot bring {} into the nodes, whose architecture is {}",
+        path.display(),
+        std::env::consts::ARCH
+    )]
+    Archive {
+        /// The archive.
+        path: PathBuf,
         /// Why.
-        source: Box<ProvisionError>,
+        source: Box<DockerError>,
     },
     /// The lease cannot be had.
     #[error(transparent)]
@@ -109,6 +121,14 @@ pub enum ProvisionError {
     /// A condition did not come.
     #[error(transparent)]
     Wait(#[from] WaitError),
+}
+
+impl ProvisionError {
+    /// Whether a look at the cluster may say more: something in it did not come, or a program waited
+    /// for it.
+    const fn is_about_the_cluster(&self) -> bool {
+        matches!(self, Self::Program(_) | Self::Wait(_) | Self::Api(_))
+    }
 }
 
 /// Where things are.
@@ -404,6 +424,22 @@ mod tests {
             .replace(" }", ", mesh: { istio: 1.31.1, gatewayApi: 1.6.1 } }");
         assert!(provisioner(&cluster, None).unwrap().spec.mesh.is_some());
         assert!(provisioner(&cluster, Some(bundle("{}"))).unwrap().spec.mesh.is_none());
+    }
+
+    #[test]
+    fn a_step_that_failed_says_why_before_what_was_seen() {
+        let error = ProvisionError::Step {
+            step: "cilium",
+            cluster: "ztc-kind".to_owned(),
+            why: Box::new(ProvisionError::NoDefinitions),
+            seen: "\n  pod kube-system/etcd: Pending".to_owned(),
+        };
+        let told = ztc_engine::chain(&error);
+        assert!(
+            told.starts_with("step `cilium` of cluster ztc-kind failed: the Gateway API"),
+            "{told}"
+        );
+        assert!(told.ends_with("bundle with them\n  pod kube-system/etcd: Pending"), "{told}");
     }
 
     #[test]

@@ -70,14 +70,13 @@ impl Steps<'_> {
         let cluster = self.of.cluster();
         self.of.say(&format!("{cluster}: {name} ..."));
         let begun = Instant::now();
-        if let Err(source) = work.await {
-            let seen = diagnosis(&self.lease.kubeconfig()).await;
-            return Err(ProvisionError::Step {
-                step: name,
-                cluster,
-                seen,
-                source: Box::new(source),
-            });
+        if let Err(why) = work.await {
+            let seen = if why.is_about_the_cluster() {
+                diagnosis(&self.lease.kubeconfig()).await
+            } else {
+                String::new()
+            };
+            return Err(ProvisionError::Step { step: name, cluster, why: Box::new(why), seen });
         }
         self.of.say(&format!("{cluster}: {name} done in {:.1} s", begun.elapsed().as_secs_f64()));
         Ok(())
@@ -127,7 +126,11 @@ impl Steps<'_> {
                 let path = &path;
                 async move { self.docker.import_into_node(node, pieces(path).await?).await }
             }))
-            .await?;
+            .await
+            .map_err(|source| ProvisionError::Archive {
+                path: path.clone(),
+                source: Box::new(source),
+            })?;
         }
         Ok(())
     }
