@@ -22,7 +22,7 @@ use ztc_wire::{
 use crate::fabric::{Cluster, FabricError, Session};
 
 /// How long an answer may be late before the agent counts as hung.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(5);
 
 /// The first id for an agent that may have a life behind it. It may still have something to say to an
 /// earlier run of ztc, which must not be taken for an answer to this one: the clock gives ids that no

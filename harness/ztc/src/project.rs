@@ -180,7 +180,8 @@ impl Project {
         let in_folder = folder.join(format!("{name}.yaml"));
         let path = if in_folder.is_file() { in_folder } else { PathBuf::from(name) };
         if !path.is_file() {
-            let known = entries(&folder)?.iter().filter_map(|path| stem(path)).collect();
+            let files = entries(&folder)?.into_iter().filter(|path| path.is_file());
+            let known = files.filter_map(|path| stem(&path)).collect();
             return Err(ProjectError::NoProfile { name: name.to_owned(), known });
         }
         Ok(yaml::strict(&self.source(&path)?)?)
