@@ -24,6 +24,11 @@ use crate::fabric::{Cluster, FabricError, Session};
 /// How long an answer may be late before the agent counts as hung.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How soon what was heard is acknowledged, if no order takes the acknowledgement along. Two small
+/// writes in a row would cost 40 ms on a real cluster: the second waits for the peer's delayed
+/// acknowledgement of the first (RFC 896, RFC 1122 §4.2.3.2).
+const ACK_WITHIN: Duration = Duration::from_millis(20);
+
 /// The first id for an agent that may have a life behind it. It may still have something to say to an
 /// earlier run of ztc, which must not be taken for an answer to this one: the clock gives ids that no
 /// earlier one has given, as far fewer than a million are given in a second.
@@ -311,6 +316,7 @@ impl Link {
         let after = lock(&self.shared).heard.unwrap_or(0);
         let attached = Instant::now();
         let mut hello_by = Some(hello_by);
+        let (mut acknowledged, mut ack_by) = (lock(&self.shared).heard, None);
         let mut splitter = LineSplitter::default();
         let mut buffer = vec![0; 64 * 1024];
         let mut unsent = encode(&ToAgent::Attach { protocol: PROTOCOL, after });
@@ -326,12 +332,13 @@ impl Link {
                         0 => return Err(AgentError::Closed),
                         count => splitter.push(&buffer[..count]),
                     }
-                    let before = lock(&self.shared).heard;
                     let greeted = self.hear_all(&mut splitter, attached);
-                    let heard = lock(&self.shared).heard;
+                    if lock(&self.shared).heard > acknowledged {
+                        ack_by.get_or_insert_with(|| Instant::now() + ACK_WITHIN);
+                    }
                     // What ends the session is acknowledged as well: nobody is told it again.
-                    if let Some(seq) = heard.filter(|_| heard > before) {
-                        let ack = encode(&ToAgent::Ack { seq });
+                    if greeted.is_err() {
+                        let ack = self.acknowledge(&mut acknowledged);
                         writer.write_all(&ack).await.map_err(AgentError::Broken)?;
                     }
                     if greeted? {
@@ -341,7 +348,9 @@ impl Link {
                 order = orders.recv() => {
                     // The handle owns the sender and aborts this task when it is dropped.
                     let Some(order) = order else { return Err(AgentError::Closed) };
-                    let mut bytes = encode(&order);
+                    let mut bytes = self.acknowledge(&mut acknowledged);
+                    ack_by = None;
+                    bytes.extend(encode(&order));
                     undelivered.push(order);
                     while let Ok(order) = orders.try_recv() {
                         bytes.extend(encode(&order));
@@ -350,10 +359,27 @@ impl Link {
                     writer.write_all(&bytes).await.map_err(AgentError::Broken)?;
                     undelivered.clear();
                 }
+                () = past(ack_by) => {
+                    ack_by = None;
+                    let ack = self.acknowledge(&mut acknowledged);
+                    writer.write_all(&ack).await.map_err(AgentError::Broken)?;
+                }
                 () = past(hello_by) => {
                     return Err(AgentError::Mute { ceiling: self.ceiling });
                 }
             }
+        }
+    }
+
+    /// The acknowledgement of everything that was heard, if there is something to acknowledge.
+    fn acknowledge(&self, acknowledged: &mut Option<u64>) -> Vec<u8> {
+        let heard = lock(&self.shared).heard;
+        match heard.filter(|_| heard > *acknowledged) {
+            Some(seq) => {
+                *acknowledged = heard;
+                encode(&ToAgent::Ack { seq })
+            }
+            None => Vec::new(),
         }
     }
 
