@@ -14,6 +14,7 @@ use kube::{Client, Config};
 use ztc_engine::profile::{ClusterSpec, IpFamily, KubeProxy, MeshSpec, Profile};
 
 use crate::api::{self, ApiError};
+use crate::charts::ISTIO;
 use crate::cilium::{Agents, CiliumError};
 use crate::lease::{Lease, LeaseError};
 use crate::ledger::Ledger;
@@ -21,9 +22,6 @@ use crate::mark;
 use crate::objects::Pull;
 use crate::ready::{Hosting, Ready};
 use crate::refusal::Refusal;
-
-/// Where the mesh is, if there is one.
-const ISTIO: &str = "istio-system";
 
 /// What the person allows.
 #[derive(Debug, Clone, Default)]

@@ -103,22 +103,12 @@ impl Chart {
 
 #[cfg(test)]
 mod tests {
-    use ztc_engine::profile::IpFamily;
-
     use super::*;
+    use crate::kind;
 
     fn spec() -> ClusterSpec {
-        ClusterSpec {
-            kubernetes: "1.36.3".to_owned(),
-            node_image: None,
-            idle_minutes: 0,
-            nodes: 2,
-            ip_family: IpFamily::Ipv4,
-            kube_proxy: KubeProxy::Kept,
-            cilium: "1.20.2".to_owned(),
-            cilium_values: Some("values/cilium.yaml".into()),
-            mesh: None,
-        }
+        let values = Some("values/cilium.yaml".into());
+        ClusterSpec { kube_proxy: KubeProxy::Kept, cilium_values: values, ..kind::sample() }
     }
 
     fn mesh() -> MeshSpec {

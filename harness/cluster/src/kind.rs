@@ -135,29 +135,29 @@ pub(crate) fn merge(base: &mut Value, over: Value) {
     }
 }
 
+/// A cluster of two nodes without a mesh, for the tests of this crate.
+#[cfg(test)]
+pub(crate) fn sample() -> ClusterSpec {
+    ClusterSpec {
+        kubernetes: "1.36.3".to_owned(),
+        node_image: None,
+        idle_minutes: 0,
+        nodes: 2,
+        ip_family: ztc_engine::profile::IpFamily::Ipv4,
+        kube_proxy: KubeProxy::Replaced,
+        cilium: "1.20.2".to_owned(),
+        cilium_values: None,
+        mesh: None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use ztc_engine::profile::IpFamily;
-
     use super::*;
-
-    fn spec() -> ClusterSpec {
-        ClusterSpec {
-            kubernetes: "1.36.3".to_owned(),
-            node_image: None,
-            idle_minutes: 0,
-            nodes: 2,
-            ip_family: IpFamily::Ipv4,
-            kube_proxy: KubeProxy::Replaced,
-            cilium: "1.20.2".to_owned(),
-            cilium_values: None,
-            mesh: None,
-        }
-    }
 
     #[test]
     fn a_cluster_has_one_control_plane_and_no_network() {
-        let config = config(&spec(), Some("node:v1"), None);
+        let config = config(&sample(), Some("node:v1"), None);
         assert_eq!(config["nodes"][0], json!({ "role": "control-plane", "image": "node:v1" }));
         assert_eq!(config["nodes"][1]["role"], "worker");
         assert_eq!(config["nodes"].as_array().unwrap().len(), 2);
@@ -169,7 +169,7 @@ mod tests {
     fn what_a_bundle_needs_is_merged_and_takes_nothing_away() {
         let bundle =
             json!({ "networking": { "podSubnet": "10.1.0.0/16" }, "kubeadmConfigPatches": ["x"] });
-        let config = config(&spec(), None, Some(bundle));
+        let config = config(&sample(), None, Some(bundle));
         assert_eq!(config["networking"]["podSubnet"], "10.1.0.0/16");
         assert_eq!(config["networking"]["ipFamily"], "ipv4");
         assert_eq!(config["kubeadmConfigPatches"], json!(["x"]));

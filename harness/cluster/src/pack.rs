@@ -456,7 +456,7 @@ where
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use ztc_engine::profile::{IpFamily, KubeProxy, MeshSpec};
+    use ztc_engine::profile::MeshSpec;
 
     use super::*;
 
@@ -464,20 +464,13 @@ mod tests {
 
     fn spec(mesh: bool) -> ClusterSpec {
         ClusterSpec {
-            kubernetes: "1.36.3".to_owned(),
-            node_image: None,
-            idle_minutes: 0,
-            nodes: 2,
-            ip_family: IpFamily::Ipv4,
-            kube_proxy: KubeProxy::Replaced,
-            cilium: "1.20.2".to_owned(),
-            cilium_values: None,
             mesh: mesh.then(|| MeshSpec {
                 istio: "1.31.1".to_owned(),
                 gateway_api: "1.6.1".to_owned(),
                 istiod_values: None,
                 ztunnel_values: None,
             }),
+            ..kind::sample()
         }
     }
 

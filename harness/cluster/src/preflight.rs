@@ -12,13 +12,13 @@ use kube::api::{Api, ListParams};
 use ztc_engine::profile::ClusterSpec;
 
 use crate::api::{self, ApiError};
+use crate::charts::ISTIO;
 use crate::cilium::{AGENTS, Agents, CiliumError, NAMESPACE};
 
 /// The `ConfigMap` that Cilium's agents read.
 const CONFIG: &str = "cilium-config";
 
-/// Where Istio is installed, and the `ConfigMap` that its CNI agents read.
-const ISTIO: &str = "istio-system";
+/// The `ConfigMap` that Istio's CNI agents read.
 const ISTIO_CNI: &str = "istio-cni-config";
 
 /// The definitions without which policies cannot be applied.

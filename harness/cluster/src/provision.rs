@@ -142,7 +142,7 @@ pub struct Folders {
 
 impl Folders {
     /// The folder of the leases, one a profile.
-    fn leases(&self) -> PathBuf {
+    pub fn leases(&self) -> PathBuf {
         self.root.join("target/ztc/lease")
     }
 
@@ -248,11 +248,10 @@ impl Provisioner {
         .await?;
         let probe = format!("{} {}", steps::PROBE, archive.reference);
         if !state.done.contains(&probe) {
-            let image = archive.reference.clone();
             steps
                 .timed(steps::PROBE, steps.probe(archive.reference.clone(), archive.tar, &nodes))
                 .await?;
-            state.done.push(format!("{} {image}", steps::PROBE));
+            state.done.push(probe);
             lease.note(&state)?;
         }
         mark::set(&client, &cluster).await?;

@@ -248,7 +248,7 @@ impl Ground {
     fn attach(&self) -> Attach {
         let Place { kubeconfig, context, i_own_this_cluster, probe_image, .. } = &self.place;
         Attach {
-            lease: self.root.join("target/ztc/lease").join(&self.profile.profile),
+            lease: self.folders().leases().join(&self.profile.profile),
             profile: self.profile.clone(),
             permission: Permission {
                 kubeconfig: kubeconfig.clone(),
@@ -306,11 +306,14 @@ impl Ground {
         down.map_err(|error| GroundError::Provision(Box::new(error)))
     }
 
+    fn folders(&self) -> Folders {
+        Folders { root: self.root.clone(), sources: Project::sources() }
+    }
+
     fn provisioner(&self) -> Result<Provisioner, GroundError> {
         let (profile, bundle) = (self.profile.clone(), self.bundle.clone());
         let progress = Arc::new(|line: &str| terminal::trouble(line));
-        let folders = Folders { root: self.root.clone(), sources: Project::sources() };
-        Provisioner::new(folders, profile, bundle, progress).map_err(GroundError::Profile)
+        Provisioner::new(self.folders(), profile, bundle, progress).map_err(GroundError::Profile)
     }
 }
 
