@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use ztc_engine::fabric::Inspection;
 
 use crate::api::ApiError;
+use crate::mesh::ZTUNNELS;
 
 /// The port of the admin interface, of ztunnel as of Envoy.
 const PORT: u16 = 15_000;
@@ -27,7 +28,7 @@ const KEPT: usize = 1 << 20;
 
 /// What is asked, by the label of the pods, and the command of `istioctl` with the same content.
 const QUESTIONS: [(&str, &str, &str); 2] = [
-    ("app=ztunnel", "/config_dump", "istioctl ztunnel-config all -o json"),
+    (ZTUNNELS, "/config_dump", "istioctl ztunnel-config all -o json"),
     (
         "gateway.istio.io/managed=istio.io-mesh-controller",
         "/config_dump?resource=dynamic_listeners",
@@ -103,6 +104,26 @@ async fn pods(client: &Client, label: &str) -> Result<Vec<(String, String)>, Api
     Ok(named.filter_map(|it| Some((it.namespace?, it.name?))).collect())
 }
 
+/// What a ztunnel says of its configuration, as JSON.
+pub(crate) async fn config_dump(
+    client: &Client,
+    namespace: &str,
+    pod: &str,
+) -> Result<Bytes, AdminError> {
+    whole(client, namespace, pod, "/config_dump").await
+}
+
+async fn whole(
+    client: &Client,
+    namespace: &str,
+    pod: &str,
+    path: &'static str,
+) -> Result<Bytes, AdminError> {
+    let asked = timeout(CEILING, ask(client, namespace, pod, path));
+    let told = || format!("{namespace}/{pod}");
+    asked.await.map_err(|_elapsed| AdminError::Ceiling { pod: told() })?
+}
+
 /// Asks the admin interface of a pod; the beginning of its answer.
 async fn get(
     client: &Client,
@@ -110,9 +131,7 @@ async fn get(
     pod: &str,
     path: &'static str,
 ) -> Result<String, AdminError> {
-    let told = || format!("{namespace}/{pod}");
-    let asked = timeout(CEILING, ask(client, namespace, pod, path));
-    let bytes = asked.await.map_err(|_elapsed| AdminError::Ceiling { pod: told() })??;
+    let bytes = whole(client, namespace, pod, path).await?;
     let kept = bytes.get(..KEPT).unwrap_or(&bytes);
     let text = String::from_utf8_lossy(kept);
     Ok(match bytes.len() - kept.len() {

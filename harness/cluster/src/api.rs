@@ -350,11 +350,15 @@ pub(crate) async fn ours(
     kind: &str,
 ) -> Result<Vec<ObjectRef>, ApiError> {
     let types = TypeMeta { api_version: api_version.to_owned(), kind: kind.to_owned() };
-    let api = api(client, &types, None);
-    let listed = api.list_metadata(&labelled()).await.map_err(|source| ApiError::Read {
-        what: format!("objects of the kind {kind}"),
-        source: source.into(),
-    })?;
+    let listed = match api(client, &types, None).list_metadata(&labelled()).await {
+        Ok(listed) => listed,
+        // A cluster without a mesh does not know the mesh's kinds.
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
+        Err(source) => {
+            let what = format!("objects of the kind {kind}");
+            return Err(ApiError::Read { what, source: source.into() });
+        }
+    };
     let objects = listed.items.into_iter().map(|it| ObjectRef {
         api_version: api_version.to_owned(),
         kind: kind.to_owned(),
@@ -362,6 +366,21 @@ pub(crate) async fn ours(
         name: it.metadata.name.unwrap_or_default(),
     });
     Ok(objects.collect())
+}
+
+/// All objects of a kind, whoever made them.
+pub(crate) async fn all(
+    client: &Client,
+    api_version: &str,
+    kind: &str,
+) -> Result<Vec<DynamicObject>, ApiError> {
+    let types = TypeMeta { api_version: api_version.to_owned(), kind: kind.to_owned() };
+    let listed = api(client, &types, None).list(&ListParams::default()).await;
+    let listed = listed.map_err(|source| ApiError::Read {
+        what: format!("objects of the kind {kind}"),
+        source: source.into(),
+    })?;
+    Ok(listed.items)
 }
 
 /// The same objects as they are stored, as JSON.

@@ -2,20 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, ListParams};
-use tokio::io::AsyncReadExt;
-use tokio::sync::broadcast;
-use tokio::task::AbortHandle;
-use ztc_engine::fabric::{Change, Inspection, Settling, Witness};
-use ztc_model::evidence::Evidence;
-use ztc_model::hubble::{self, Record};
+use tokio::io::DuplexStream;
+use ztc_engine::fabric::{Change, Inspection, Settling};
 use ztc_model::world::PodRef;
-use ztc_wire::LineSplitter;
 
 use crate::api::ApiError;
 use crate::exec::{Container, ExecError};
@@ -32,13 +26,6 @@ const AGENT: &str = "cilium-agent";
 
 /// What separates the outputs of two commands in one look.
 const SEPARATOR: &str = "ztc-next";
-
-/// Between two attempts to listen again. A stream that breaks usually does so because its agent
-/// restarts, which takes seconds.
-const AGAIN: Duration = Duration::from_millis(500);
-
-/// How many records wait for a slow reader before some are lost, and said to be.
-const BACKLOG: usize = 65_536;
 
 /// Why Cilium could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +69,8 @@ impl Agents {
         self.by_node.read().await.clone()
     }
 
-    async fn find_again(&self) -> Result<(), CiliumError> {
+    /// Looks for the agents again: one that restarts comes back under another name.
+    pub(crate) async fn find_again(&self) -> Result<(), CiliumError> {
         let found = list(&self.client).await?;
         // A node whose agent is away keeps the old one, which does not answer: without it, a change
         // would be called realised that is not known to be.
@@ -171,15 +159,20 @@ impl Agents {
         join_all(asked).await
     }
 
-    /// Listens to the flows of every node from now on.
-    pub(crate) async fn observe(&self) -> Observers {
-        let (sender, _) = broadcast::channel(BACKLOG);
-        let listening = self.all().await.into_keys().map(|node| {
-            let listener = Listener { agents: self.clone(), node, sender: sender.clone() };
-            tokio::spawn(listener.listen()).abort_handle()
-        });
-        let listening = listening.collect();
-        Observers { sender, listening }
+    /// The nodes that have an agent.
+    pub(crate) async fn nodes(&self) -> Vec<String> {
+        self.by_node.read().await.keys().cloned().collect()
+    }
+
+    /// The flows of a node as Hubble sees them from now on, one JSON object a line, until the stream breaks.
+    pub(crate) async fn flows(&self, node: &str) -> Result<DuplexStream, CiliumError> {
+        let agent = self.all().await.remove(node).ok_or(CiliumError::None)?;
+        let types = ["--type", "drop", "--type", "policy-verdict", "--type", "l7"];
+        let command: Vec<&str> = ["hubble", "observe", "--follow", "--output", "jsonpb"]
+            .into_iter()
+            .chain(types)
+            .collect();
+        Ok(agent.follow(&self.client, &command).await?)
     }
 }
 
@@ -211,111 +204,5 @@ async fn list(client: &Client) -> Result<BTreeMap<String, Container>, CiliumErro
     if agents.is_empty() { Err(CiliumError::None) } else { Ok(agents) }
 }
 
-/// The streams of flows of all nodes, as one.
-#[derive(Debug)]
-pub(crate) struct Observers {
-    sender: broadcast::Sender<Witness>,
-    listening: Vec<AbortHandle>,
-}
-
-impl Observers {
-    /// What is said from now on.
-    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Witness> {
-        self.sender.subscribe()
-    }
-}
-
-impl Drop for Observers {
-    fn drop(&mut self) {
-        for task in &self.listening {
-            task.abort();
-        }
-    }
-}
-
-/// Listens to the flows of one node.
-struct Listener {
-    agents: Agents,
-    node: String,
-    sender: broadcast::Sender<Witness>,
-}
-
-impl Listener {
-    /// Listens on and on. Whenever the stream breaks, records may be missing, and that is said.
-    async fn listen(self) {
-        let mut again = tokio::time::interval(AGAIN);
-        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            again.tick().await;
-            let why = match self.stream().await {
-                Ok(()) => "the stream ended".to_owned(),
-                Err(error) => ztc_engine::chain(&error),
-            };
-            self.gap(&why);
-            // An agent that restarts comes back under another name.
-            if let Err(error) = self.agents.find_again().await {
-                self.gap(&ztc_engine::chain(&error));
-            }
-        }
-    }
-
-    async fn stream(&self) -> Result<(), CiliumError> {
-        let agent = self.agents.all().await.remove(&self.node).ok_or(CiliumError::None)?;
-        let command = [
-            "hubble",
-            "observe",
-            "--follow",
-            "--output",
-            "jsonpb",
-            "--type",
-            "drop",
-            "--type",
-            "policy-verdict",
-            "--type",
-            "l7",
-        ];
-        let mut stream = agent.follow(&self.agents.client, &command).await?;
-        let (mut lines, mut piece) = (LineSplitter::default(), vec![0; 64 * 1024]);
-        loop {
-            match stream.read(&mut piece).await {
-                Ok(0) | Err(_) => return Ok(()),
-                Ok(length) => lines.push(&piece[..length]),
-            }
-            loop {
-                match lines.next_line() {
-                    Ok(Some(line)) => self.hear(&String::from_utf8_lossy(&line)),
-                    Ok(None) => break,
-                    Err(error) => {
-                        self.gap(&error.to_string());
-                        return Ok(());
-                    }
-                }
-            }
-        }
-    }
-
-    fn hear(&self, line: &str) {
-        match hubble::read(line) {
-            Ok(Record::Flow(flow)) => {
-                if let Some(evidence) = Evidence::from_hubble(&Arc::from(flow)) {
-                    self.say(Witness::Spoke(Arc::new(evidence)));
-                }
-            }
-            Ok(Record::Lost(count)) => self.gap(&format!("Hubble lost {count} records")),
-            Ok(Record::Other) => {}
-            Err(error) => self.gap(&format!("Hubble wrote what cannot be read: {error}: {line}")),
-        }
-    }
-
-    fn gap(&self, why: &str) {
-        self.say(Witness::Gap { reason: format!("flows on {}: {why}", self.node) });
-    }
-
-    fn say(&self, witness: Witness) {
-        // Between two lanes nobody listens.
-        self.sender.send(witness).ok();
-    }
-}
-
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

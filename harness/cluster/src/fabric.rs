@@ -16,13 +16,16 @@ use ztc_engine::profile::ClusterSpec;
 use ztc_engine::wait::WaitError;
 use ztc_model::manifest::ObjectRef;
 use ztc_model::world::{NodeSlot, PodRef, World};
+use ztc_model::yaml::Diagnostic;
 
 use crate::api::{self, ApiError};
 use crate::cilium::{Agents, CiliumError};
 use crate::exec;
 use crate::fabric::lane::RealLane;
 use crate::ledger::Ledger;
+use crate::mesh::{MeshError, Ztunnels};
 use crate::objects::{self, Setting};
+use crate::observers::Observers;
 use crate::outside::{Hosts, Outside, OutsideError};
 use crate::pods::Pods;
 use crate::preflight::{Finding, Seen, findings};
@@ -39,6 +42,10 @@ enum ClusterError {
     #[error(transparent)]
     Cilium(#[from] CiliumError),
     #[error(transparent)]
+    Mesh(#[from] MeshError),
+    #[error("cannot read {policy} as the API server has it")]
+    Stored { policy: String, source: Box<Diagnostic> },
+    #[error(transparent)]
     Exec(#[from] exec::ExecError),
     #[error(transparent)]
     Outside(#[from] OutsideError),
@@ -54,6 +61,18 @@ enum ClusterError {
     NoSuchPod { pod: PodRef },
     #[error("pod {pod} does not exist now")]
     Absent { pod: PodRef },
+}
+
+impl ClusterError {
+    /// Whether it may be over at the next look: somebody restarts, and does not answer meanwhile.
+    fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Api(_)
+                | Self::Cilium(CiliumError::Exec(_) | CiliumError::None | CiliumError::Api(_))
+                | Self::Mesh(_)
+        )
+    }
 }
 
 /// A cluster that is ready, as a fabric.
@@ -133,7 +152,7 @@ impl RealCluster {
     }
 
     async fn furnish(&self, world: Arc<World>, lane: Lane) -> Result<RealLane, ClusterError> {
-        let Ready { client, outside, cluster, nodes, image, pull, ledger, .. } = &*self.ready;
+        let Ready { client, spec, outside, cluster, nodes, image, pull, ledger, .. } = &*self.ready;
         if lane != Lane(0) {
             return Err(ClusterError::Lanes { lane });
         }
@@ -156,9 +175,11 @@ impl RealCluster {
             let name = api::make_ours(client, &object).await?;
             ledger.made(name);
         }
+        let ztunnels = spec.mesh.as_ref().map(|_| Ztunnels::new(client.clone()));
         let lane = RealLane {
             pods: Pods::watch(client, &world.world).await?,
-            observers: self.agents.observe().await,
+            observers: Observers::start(&self.agents, ztunnels.as_ref()).await,
+            ztunnels,
             agents: self.agents.clone(),
             internal: internal_addresses(client).await?,
             ready: Arc::clone(&self.ready),

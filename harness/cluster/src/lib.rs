@@ -1,6 +1,6 @@
 //! Real clusters: made with kind, or taken as they are.
 //!
-//! This room knows Docker, kind, helm, the API server and Cilium's own programs. It must not know what a
+//! This room knows Docker, kind, helm, the API server, Cilium's own programs and ztunnel. It must not know what a
 //! case expects, nor how a result is shown. What it reads of other programs is parsed by pure
 //! functions that are tested with recorded outputs.
 #![forbid(unsafe_code)]
@@ -21,7 +21,9 @@ mod kind;
 mod lease;
 mod ledger;
 mod mark;
+mod mesh;
 mod objects;
+mod observers;
 mod outside;
 mod pack;
 mod pods;
@@ -51,6 +53,7 @@ pub use fabric::RealCluster;
 pub use image::ImageError;
 pub use lease::LeaseError;
 pub use ledger::Ledger;
+pub use mesh::MeshError;
 pub use outside::OutsideError;
 pub use pack::{PackError, Packer};
 pub use preflight::Finding;

@@ -233,7 +233,7 @@ pub(crate) fn settling(node: &str, state: &AgentState, change: &Change) -> Settl
             let status = format!("the agent on {node} does not have the policy yet");
             return Settling::NotYet { status };
         }
-        Change::Removed { uid } if repository.uids.contains(uid) => {
+        Change::Removed { uid, .. } if repository.uids.contains(uid) => {
             let status = format!("the agent on {node} still has the policy");
             return Settling::NotYet { status };
         }
@@ -272,14 +272,17 @@ mod tests {
         }
     }
 
-    fn added() -> Change {
-        let object = ObjectRef {
+    fn policy() -> ObjectRef {
+        ObjectRef {
             api_version: "cilium.io/v2".to_owned(),
             kind: "CiliumNetworkPolicy".to_owned(),
             namespace: Some("tenant-b".to_owned()),
             name: "allow-client".to_owned(),
-        };
-        Change::Added { object, uid: UID.to_owned() }
+        }
+    }
+
+    fn added() -> Change {
+        Change::Added { object: policy(), uid: UID.to_owned() }
     }
 
     #[test]
@@ -323,9 +326,9 @@ mod tests {
 
     #[test]
     fn an_agent_that_still_has_a_removed_object_is_waited_for() {
-        let removed = Change::Removed { uid: UID.to_owned() };
+        let removed = Change::Removed { object: policy(), uid: UID.to_owned() };
         assert!(matches!(settling("worker", &recorded(), &removed), Settling::NotYet { .. }));
-        let removed = Change::Removed { uid: "another".to_owned() };
+        let removed = Change::Removed { object: policy(), uid: "another".to_owned() };
         assert_eq!(settling("worker", &recorded(), &removed), Settling::Realised);
     }
 

@@ -260,15 +260,19 @@ fn status(code: u16, reason: &str, message: &str) -> Value {
     })
 }
 
-/// A watch that is open. Dropping it ends it in good order.
+/// A watch or a log that is open. Dropping it ends it in good order.
 pub(crate) struct Events {
     sender: mpsc::UnboundedSender<io::Result<Frame<Bytes>>>,
 }
 
 impl Events {
     pub(crate) fn tell(&self, kind: &str, object: &Value) {
-        let line = format!("{}\n", json!({ "type": kind, "object": object }));
-        self.sender.send(Ok(Frame::data(line.into()))).ok();
+        self.write(format!("{}\n", json!({ "type": kind, "object": object })));
+    }
+
+    /// Writes what a log says.
+    pub(crate) fn write(&self, text: String) {
+        self.sender.send(Ok(Frame::data(text.into()))).ok();
     }
 
     /// Says what an API server says that no longer knows the version a watch began with.

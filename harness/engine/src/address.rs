@@ -1,10 +1,14 @@
 //! From the words of a case to what an agent can send.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use ztc_model::stimulus::{Peer, Send, Target};
+use ztc_model::suite::{Cell, Origin};
+use ztc_model::world::PodRef;
 use ztc_wire::{Host, Stimulus};
 
+use crate::board::Pair;
 use crate::fabric::AddressBook;
 
 const DNS_PORT: u16 = 53;
@@ -37,6 +41,22 @@ pub(crate) fn stimulus(send: &Send, book: &AddressBook) -> Result<Option<Stimulu
         },
         Send::Readiness(_) => return Ok(None),
     }))
+}
+
+/// Between whom a cell's connections go, where they are TCP and a pod serves them.
+pub(crate) fn pair(cell: &Cell, book: &AddressBook) -> Option<Pair> {
+    let (Origin::Pod(from), Send::Tcp(to) | Send::Http { to, .. }) = (&cell.from, &cell.send)
+    else {
+        return None;
+    };
+    let is_peer = |pod: &PodRef| cell.peers.contains(&pod.to_string());
+    let servers: BTreeSet<IpAddr> =
+        book.pods.iter().filter(|(pod, _)| is_peer(pod)).map(|(_, address)| *address).collect();
+    Some(Pair {
+        client: *book.pods.get(from)?,
+        servers,
+        port: matches!(to.peer, Peer::Pod(_)).then_some(to.port),
+    })
 }
 
 fn target(to: &Target, book: &AddressBook) -> Result<ztc_wire::Target, String> {

@@ -4,16 +4,17 @@
 //! keeps a bounded number of records and also tells watchers of new ones. That Cilium let a packet
 //! pass is not kept: it says so of every connection, and a nonce says more.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use ztc_model::evidence::Evidence;
+use ztc_model::evidence::{Evidence, FlowKey};
 use ztc_model::outcome::EnforcementPoint;
 use ztc_model::policy::Protocol;
+use ztc_model::ztunnel::HBONE_PORT;
 
 use crate::fabric::Witness;
 
@@ -27,6 +28,29 @@ pub(crate) enum Interest {
     Flow { protocol: Protocol, source: SocketAddr },
     /// Of any flow from this address to that address and port: kubelet's, whose port is unknown.
     Probe { source: IpAddr, destination: SocketAddr },
+}
+
+/// The two sides of connections that a proxy carries in tunnels of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pair {
+    /// The client.
+    pub(crate) client: IpAddr,
+    /// The pods that may serve it.
+    pub(crate) servers: BTreeSet<IpAddr>,
+    /// The port that they serve it on; any where a service hides it.
+    pub(crate) port: Option<u16>,
+}
+
+impl Pair {
+    fn covers(&self, evidence: &Evidence) -> bool {
+        let FlowKey { source, destination, .. } = evidence.flow;
+        // Cilium sees the port of the tunnel alone.
+        let is_meant = |port| port == destination.port() || destination.port() == HBONE_PORT;
+        evidence.is_of_a_tunnel()
+            && source.ip() == self.client
+            && self.servers.contains(&destination.ip())
+            && self.port.is_none_or(is_meant)
+    }
 }
 
 impl Interest {
@@ -97,6 +121,14 @@ impl Board {
         }
         pinned.watchers.insert(interest, sender.clone());
         Watch { shared: Arc::clone(&self.shared), interest, sender }
+    }
+
+    /// The denials of tunnels between the two that were pinned since a moment.
+    pub(crate) fn between(&self, pair: &Pair, since: Instant) -> Vec<Arc<Evidence>> {
+        let pinned = lock(&self.shared);
+        let recent = pinned.kept.partition_point(|(at, _)| *at < since);
+        let records = pinned.kept.range(recent..).map(|(_, evidence)| evidence);
+        records.filter(|it| it.did.is_denial() && pair.covers(it)).cloned().collect()
     }
 
     /// The interruptions of the stream so far, in words.
@@ -171,7 +203,7 @@ fn lock(pinned: &Mutex<Pinned>) -> MutexGuard<'_, Pinned> {
 mod tests {
     use std::time::Duration;
 
-    use ztc_model::evidence::{Did, Direction, FlowKey};
+    use ztc_model::evidence::{Did, Direction, Record};
     use ztc_model::hubble::{Flow, Line};
 
     use super::*;
@@ -258,7 +290,7 @@ mod tests {
             opening: true,
             did: Did::DenyByDefault { direction: Direction::Ingress },
             policies: Vec::new(),
-            record: Arc::new(line),
+            record: Record::Hubble(Arc::new(line)),
         })
     }
 }

@@ -1,10 +1,12 @@
 //! One cell of a case, from its stream before the policies to the end of its hold.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use ztc_model::evidence::Evidence;
 use ztc_model::suite::Cell;
 use ztc_model::verdict::Sample;
 
@@ -23,6 +25,8 @@ const IN_A_ROW: usize = 3;
 pub(crate) struct Watched {
     /// Every stimulus that counts, in the order of sending.
     pub(crate) samples: Vec<Sample>,
+    /// The denials of tunnels between the two sides meanwhile.
+    pub(crate) beyond: Vec<Arc<Evidence>>,
     /// Why the denial did not become true, if it did not.
     pub(crate) unsettled: Option<String>,
     /// From the acceptance to the last answer that still came.
@@ -43,7 +47,7 @@ pub(crate) async fn watch_denial(
     mut stage: watch::Receiver<Stage>,
     interruption: &Interruption,
 ) -> Watched {
-    let mut volley = Volley::new(aim);
+    let mut volley = Volley::new(aim.clone());
     let mut ticks = interval(pace.stream_every());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (accepted, at) = loop {
@@ -91,10 +95,14 @@ pub(crate) async fn watch_denial(
     let last = last_answer(&shots, &cell.peers);
     let time_to_enforce =
         last.and_then(|last| last.checked_duration_since(accepted)).or(Some(Duration::ZERO));
+    let shots = &shots[first.min(shots.len())..];
+    let since = shots.first().map(|shot| shot.fired);
+    let beyond = since.zip(aim.pair.as_ref()).map(|(since, pair)| aim.board.between(pair, since));
     Watched {
         unsettled,
         time_to_enforce,
-        ..Watched::of(&shots[first.min(shots.len())..], accepted)
+        beyond: beyond.unwrap_or_default(),
+        ..Watched::of(shots, accepted)
     }
 }
 

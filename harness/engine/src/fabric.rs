@@ -173,6 +173,8 @@ pub enum Change {
     },
     /// The object with this `metadata.uid` is gone.
     Removed {
+        /// The object.
+        object: ObjectRef,
         /// The uid.
         uid: String,
     },

@@ -97,6 +97,7 @@ impl KubeletProbe {
             time_to_enforce,
             // Kubelet does not say when it sent a probe.
             settled_after: Vec::new(),
+            beyond: Vec::new(),
             samples,
         }
     }

@@ -78,7 +78,7 @@ pub(crate) fn cell(
         settled_by_evidence: by_evidence,
         settled_by_time_out: by_time_out,
         settle_median_us: median(outcome.settled_after.clone()),
-        evidence: records(&facts.samples),
+        evidence: records(facts),
     }
 }
 
@@ -137,9 +137,10 @@ pub(crate) fn is_as_expected(sample: &Sample, peers: &BTreeSet<String>, denied: 
 
 /// The first record of each kind. A denial decides more than an allowance, and one that names a
 /// policy says more than its twin that does not.
-fn records(samples: &[Sample]) -> Vec<EvidenceReport> {
+fn records(facts: &Facts) -> Vec<EvidenceReport> {
     let mut seen = BTreeSet::new();
-    let mut all: Vec<&Arc<Evidence>> = samples.iter().flat_map(|sample| &sample.evidence).collect();
+    let samples = facts.samples.iter().flat_map(|sample| &sample.evidence);
+    let mut all: Vec<&Arc<Evidence>> = samples.chain(&facts.beyond).collect();
     all.sort_by_key(|evidence| (!evidence.did.is_denial(), evidence.policies.is_empty()));
     all.retain(|evidence| {
         let policies: Vec<String> = evidence.policies.iter().map(ToString::to_string).collect();
@@ -156,7 +157,7 @@ fn record(evidence: &Evidence) -> EvidenceReport {
         flow: evidence.flow,
         did: evidence.did.clone(),
         policies: evidence.policies.iter().map(ToString::to_string).collect(),
-        record: serde_json::to_value(&*evidence.record).expect("records have string keys only"),
+        record: serde_json::to_value(&evidence.record).expect("records have string keys only"),
     }
 }
 

@@ -19,7 +19,7 @@ use ztc_model::policy::Protocol;
 use ztc_wire::{DnsTransport, Leg, Observed, Stimulus};
 
 use crate::agent::{Agent, Flight, News};
-use crate::board::{Board, Interest, Watch};
+use crate::board::{Board, Interest, Pair, Watch};
 
 /// Who sends what, and where its records are looked for.
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ pub(crate) struct Aim {
     pub(crate) board: Arc<Board>,
     pub(crate) stimulus: Stimulus,
     pub(crate) deadline: Duration,
+    /// Between whom it goes, where a pod serves it.
+    pub(crate) pair: Option<Pair>,
 }
 
 impl Aim {

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::hubble;
 use crate::outcome::EnforcementPoint;
-use crate::policy::{PolicyRef, Protocol};
+use crate::policy::{PolicyKind, PolicyRef, Protocol};
+use crate::ztunnel;
 
 /// One record of an enforcement point.
 #[derive(Debug, Clone)]
@@ -28,7 +29,17 @@ pub struct Evidence {
     /// The policies that it names.
     pub policies: Vec<PolicyRef>,
     /// What it wrote.
-    pub record: Arc<hubble::Line>,
+    pub record: Record,
+}
+
+/// What an enforcement point wrote, as it wrote it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Record {
+    /// A flow of Hubble.
+    Hubble(Arc<hubble::Line>),
+    /// A line of ztunnel's access log.
+    Ztunnel(Arc<ztunnel::Line>),
 }
 
 impl Evidence {
@@ -60,8 +71,93 @@ impl Evidence {
             opening: opens(flow),
             did,
             policies: named,
-            record: Arc::clone(line),
+            record: Record::Hubble(Arc::clone(line)),
         })
+    }
+
+    /// Reads a line of the access log of the ztunnel on a node.
+    ///
+    /// The flow is from the address that the line names as its source. At the server that is a pooled
+    /// connection of the client's ztunnel, of which only the address is the client's, unless the client
+    /// speaks in plain (`docs/facts.md`).
+    pub fn from_ztunnel(line: &Arc<ztunnel::Line>, node: &str) -> Self {
+        let (did, policies) = tunnel_deed(line);
+        Self {
+            point: EnforcementPoint::Ztunnel,
+            node: node.to_owned(),
+            flow: FlowKey {
+                protocol: Protocol::Tcp,
+                source: line.source,
+                destination: line.reached_for(),
+            },
+            did,
+            // A connection is judged before its first byte.
+            opening: true,
+            policies,
+            record: Record::Ztunnel(Arc::clone(line)),
+        }
+    }
+}
+
+impl Evidence {
+    /// Whether the record is about a tunnel, which ztunnel keeps in a pool: which of the client's own
+    /// connections it carried, or would have, is not known.
+    pub fn is_of_a_tunnel(&self) -> bool {
+        match &self.record {
+            Record::Ztunnel(line) => {
+                line.direction == ztunnel::Side::Inbound && line.principal.is_some()
+            }
+            Record::Hubble(_) => self.flow.destination.port() == ztunnel::HBONE_PORT,
+        }
+    }
+}
+
+/// What ztunnel did, and the policies that it names (`src/proxy.rs` and `src/state.rs` of istio/ztunnel).
+fn tunnel_deed(line: &ztunnel::Line) -> (Did, Vec<PolicyRef>) {
+    /// What `STRICT` becomes: it does not say which policy asks for it (`ambient/authorization.go`).
+    const STRICT: &str = "istio_converted_static_strict";
+    /// What a policy with modes for ports becomes.
+    const CONVERTED: &str = "converted_peer_authentication_";
+
+    let direction = match line.direction {
+        ztunnel::Side::Inbound => Direction::Ingress,
+        ztunnel::Side::Outbound => Direction::Egress,
+    };
+    let Some(error) = &line.error else {
+        return (Did::Allow { direction }, Vec::new());
+    };
+    if let Some(why) = error.strip_prefix("connection closed due to policy rejection: ") {
+        let named = why.strip_prefix("explicitly denied by: ").and_then(|it| it.split_once('/'));
+        return match named {
+            Some((_, STRICT)) => (Did::RefusePlaintext, Vec::new()),
+            Some((namespace, name)) => {
+                let policy = |kind, name: &str| PolicyRef {
+                    kind,
+                    namespace: Some(namespace.to_owned()),
+                    name: name.to_owned(),
+                };
+                match name.strip_prefix(CONVERTED) {
+                    Some(name) => {
+                        (Did::RefusePlaintext, vec![policy(PolicyKind::PeerAuthentication, name)])
+                    }
+                    None => (
+                        Did::DenyByRule { direction },
+                        vec![policy(PolicyKind::AuthorizationPolicy, name)],
+                    ),
+                }
+            }
+            None if why == "allow policies exist, but none allowed" => {
+                (Did::DenyByDefault { direction }, Vec::new())
+            }
+            None => (Did::Fail { reason: error.clone() }, Vec::new()),
+        };
+    }
+    match error.strip_prefix("http status: ") {
+        // The only status with which a ztunnel or a waypoint denies a tunnel by policy.
+        Some(status) if status.starts_with("401") => {
+            (Did::RefuseTunnel { status: status.to_owned() }, Vec::new())
+        }
+        _ => (Did::Fail { reason: error.clone() }, Vec::new()),
     }
 }
 
@@ -160,6 +256,18 @@ pub enum Did {
         /// The name asked for.
         name: String,
     },
+    /// It closed a connection of a peer that speaks in plain, where only mutual TLS is accepted.
+    RefusePlaintext,
+    /// The proxy of the other side refused the tunnel to it, which is how that one denies.
+    RefuseTunnel {
+        /// Its answer.
+        status: String,
+    },
+    /// It could not carry the connection to its end.
+    Fail {
+        /// Its words.
+        reason: String,
+    },
     /// It dropped a packet for a reason that is no policy.
     DropOtherwise {
         /// Its words.
@@ -191,7 +299,11 @@ impl Did {
     pub const fn is_denial(&self) -> bool {
         matches!(
             self,
-            Self::DenyByRule { .. } | Self::DenyByDefault { .. } | Self::RefuseName { .. }
+            Self::DenyByRule { .. }
+                | Self::DenyByDefault { .. }
+                | Self::RefuseName { .. }
+                | Self::RefusePlaintext
+                | Self::RefuseTunnel { .. }
         )
     }
 }
@@ -205,6 +317,9 @@ impl fmt::Display for Did {
                 write!(f, "denied at {direction}: nothing allows it")
             }
             Self::RefuseName { name } => write!(f, "refused the query for {name}"),
+            Self::RefusePlaintext => f.write_str("refused a peer that speaks in plain"),
+            Self::RefuseTunnel { status } => write!(f, "was refused the tunnel: {status}"),
+            Self::Fail { reason } => write!(f, "failed: {reason}"),
             Self::DropOtherwise { reason } => write!(f, "dropped: {reason}"),
         }
     }

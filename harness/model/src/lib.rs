@@ -19,3 +19,4 @@ pub mod suite;
 pub mod verdict;
 pub mod world;
 pub mod yaml;
+pub mod ztunnel;

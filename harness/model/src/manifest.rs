@@ -104,6 +104,8 @@ fn manifest(document: &Document<'_>) -> Result<Manifest, Box<Diagnostic>> {
         PolicyKind::NetworkPolicy => policy::network(document, &reference),
         PolicyKind::CiliumNetworkPolicy => policy::namespaced(document, &reference),
         PolicyKind::CiliumClusterwideNetworkPolicy => policy::clusterwide(document, &reference),
+        PolicyKind::PeerAuthentication => policy::mesh::peers(document, &reference),
+        PolicyKind::AuthorizationPolicy => policy::mesh::authorization(document, &reference),
     }?;
     Ok(Manifest {
         reference: ObjectRef::from(&reference),
@@ -120,11 +122,11 @@ fn kind(document: &Document<'_>, header: &Header) -> Result<PolicyKind, Box<Diag
     match known {
         None => Err(document.diagnostic_at(
             kind,
-            format!("kind `{}` is not evaluated", kind.value),
-            Some(
-                "this version evaluates NetworkPolicy, CiliumNetworkPolicy, \
-                 CiliumClusterwideNetworkPolicy",
-            ),
+            format!("kind `{}` is not known", kind.value),
+            Some(&format!(
+                "this version knows {}",
+                PolicyKind::ALL.map(PolicyKind::name).join(", ")
+            )),
         )),
         Some(known) if known.api_version() != api_version.value => Err(document.diagnostic_at(
             api_version,

@@ -46,14 +46,20 @@ pub enum Form {
     DefaultDeny,
     /// The DNS proxy answered REFUSED.
     DnsRefused,
+    /// The peer spoke in plain where only mutual TLS is accepted. Its record does not say which policy asks
+    /// for it.
+    PlaintextRefused,
 }
 
 impl Form {
-    /// Who alone can deny in this form.
-    pub const fn point(self) -> EnforcementPoint {
+    /// Who can deny in this form.
+    pub const fn points(self) -> &'static [EnforcementPoint] {
         match self {
-            Self::ExplicitDeny | Self::DefaultDeny => EnforcementPoint::Cilium,
-            Self::DnsRefused => EnforcementPoint::DnsProxy,
+            Self::ExplicitDeny | Self::DefaultDeny => {
+                &[EnforcementPoint::Cilium, EnforcementPoint::Ztunnel, EnforcementPoint::Waypoint]
+            }
+            Self::DnsRefused => &[EnforcementPoint::DnsProxy],
+            Self::PlaintextRefused => &[EnforcementPoint::Ztunnel],
         }
     }
 }
@@ -64,6 +70,7 @@ impl fmt::Display for Form {
             Self::ExplicitDeny => "explicit-deny",
             Self::DefaultDeny => "default-deny",
             Self::DnsRefused => "dns-refused",
+            Self::PlaintextRefused => "plaintext-refused",
         })
     }
 }

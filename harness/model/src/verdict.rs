@@ -174,6 +174,9 @@ pub struct Facts {
     pub unsettled: Option<String>,
     /// Every stimulus sent after the policies were enforced, in the order of sending.
     pub samples: Vec<Sample>,
+    /// What was said meanwhile of tunnels between the two. A tunnel carries any number of connections, so it
+    /// is not known which of the samples a record is about.
+    pub beyond: Vec<Arc<Evidence>>,
     /// The stimulus after the removal of the denying policy alone.
     pub proof: Option<Seen>,
     /// The stimulus after the removal of everything.
@@ -319,6 +322,7 @@ fn attribute(denial: &Denial<'_>, facts: &Facts) -> Result<(), Verdict> {
         .samples
         .iter()
         .flat_map(|sample| &sample.evidence)
+        .chain(&facts.beyond)
         .filter(|evidence| evidence.did.is_denial())
         .collect();
     let Some(by) = denial.by else {
@@ -366,7 +370,12 @@ const fn form_of(did: &Did) -> Option<Form> {
         Did::DenyByRule { .. } => Some(Form::ExplicitDeny),
         Did::DenyByDefault { .. } => Some(Form::DefaultDeny),
         Did::RefuseName { .. } => Some(Form::DnsRefused),
-        Did::Allow { .. } | Did::DropOtherwise { .. } => None,
+        Did::RefusePlaintext => Some(Form::PlaintextRefused),
+        // Why a tunnel was refused is said by the proxy that refused it.
+        Did::RefuseTunnel { .. }
+        | Did::Allow { .. }
+        | Did::Fail { .. }
+        | Did::DropOtherwise { .. } => None,
     }
 }
 

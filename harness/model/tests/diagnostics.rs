@@ -182,7 +182,7 @@ fn no_field_is_ignored() {
 }
 
 #[test]
-fn a_kind_that_is_not_evaluated_is_named() {
+fn a_kind_that_is_not_known_is_named() {
     let text = POLICY.replace("CiliumClusterwideNetworkPolicy", "CiliumEgressGatewayPolicy");
     insta::assert_snapshot!(about_manifests(&text));
 }

@@ -1,13 +1,16 @@
 //! The model against records of a real cluster: Cilium 1.20.2 on Kubernetes 1.36.3.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
+use ztc_model::evidence::Evidence;
 use ztc_model::hubble::{self, Flow, FlowKind, FlowVerdict, Line, NamedPolicy, Record};
 use ztc_model::identity::{Identity, Reserved, endpoint_labels};
 use ztc_model::labels::{CIDR, Labels};
 use ztc_model::policy::Protocol;
+use ztc_model::ztunnel;
 
 const DROPPED: &str = include_str!("facts/hubble-dropped.jsonl");
 const FORWARDED: &str = include_str!("facts/hubble-forwarded.jsonl");
@@ -15,6 +18,7 @@ const POLICY_VERDICT: &str = include_str!("facts/hubble-policy-verdict.jsonl");
 const IMDS_DENY: &str = include_str!("facts/hubble-imds-deny.jsonl");
 const DNS: &str = include_str!("facts/hubble-dns.jsonl");
 const DNS_REFUSED: &str = include_str!("facts/hubble-dns-refused.jsonl");
+const ZTUNNEL: &str = include_str!("facts/ztunnel.jsonl");
 const IDENTITIES: &str = include_str!("facts/ciliumidentities.json");
 
 fn lines(file: &str) -> Vec<Line> {
@@ -182,4 +186,35 @@ fn labels_of_ranges_are_legal_keys() {
 fn reserved_identities_are_numbered_from_one() {
     let numbers: Vec<_> = Reserved::ALL.into_iter().map(Reserved::number).collect();
     assert_eq!(numbers, (1..=8).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_ztunnel_did_is_read_from_its_access_log() {
+    let told: Vec<String> = ZTUNNEL
+        .lines()
+        .filter_map(|line| ztunnel::read(line).unwrap_or_else(|error| panic!("{line}: {error}")))
+        .map(|line| {
+            let evidence = Evidence::from_ztunnel(&Arc::new(line), "worker");
+            let ztc_model::evidence::FlowKey { source, destination, .. } = evidence.flow;
+            let policies: Vec<String> = evidence.policies.iter().map(ToString::to_string).collect();
+            let tunnel = if evidence.is_of_a_tunnel() { ", a tunnel" } else { "" };
+            format!("{source} to {destination}{tunnel}: {} {}", evidence.did, policies.join(", "))
+        })
+        .collect();
+    insta::assert_snapshot!(told.join("\n"));
+}
+
+#[test]
+fn a_line_of_the_access_log_is_kept_as_it_was_written() {
+    for text in ZTUNNEL.lines() {
+        if let Some(line) = ztunnel::read(text).unwrap() {
+            let recorded: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_value(&line).unwrap(), recorded, "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_log_that_is_not_json_is_an_error() {
+    assert!(ztunnel::read("2026-11-24T00:00:00Z\tinfo\taccess\tconnection complete").is_err());
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use ztc_model::evidence::{Did, Direction, Evidence, FlowKey};
+use ztc_model::evidence::{Did, Direction, Evidence, FlowKey, Record};
 use ztc_model::hubble;
 use ztc_model::manifest::ObjectRef;
 use ztc_model::outcome::{EnforcementPoint, Expected, Form, Seen};
@@ -59,11 +59,11 @@ fn record(point: EnforcementPoint, did: Did, named: &[&str]) -> Arc<Evidence> {
         did,
         opening: true,
         policies: named.iter().map(|name| policy(name)).collect(),
-        record: Arc::new(hubble::Line {
+        record: Record::Hubble(Arc::new(hubble::Line {
             flow: hubble::Flow::default(),
             node_name: "node-a".to_owned(),
             time: String::new(),
-        }),
+        })),
     })
 }
 
@@ -80,6 +80,7 @@ fn proven() -> Facts {
         control: Some(through()),
         unsettled: None,
         samples: vec![sample(silence(), vec![by_rule]), sample(silence(), vec![])],
+        beyond: Vec::new(),
         proof: Some(through()),
         recovery: Some(through()),
     }
@@ -317,7 +318,7 @@ prop_compose! {
         recovery in prop::option::of(any_seen()),
     ) -> Facts {
         let samples = samples.into_iter().map(|(seen, evidence)| sample(seen, evidence)).collect();
-        Facts { broken, control, unsettled, samples, proof, recovery }
+        Facts { broken, control, unsettled, samples, beyond: Vec::new(), proof, recovery }
     }
 }
 

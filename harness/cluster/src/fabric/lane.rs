@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::api::Api;
+use kube::api::{Api, DynamicObject};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::sync::broadcast;
@@ -18,17 +18,20 @@ use ztc_engine::fabric::{
     Session, Settling, Witness,
 };
 use ztc_engine::wait::{Look, until};
-use ztc_model::manifest::{Manifest, ObjectRef};
-use ztc_model::policy::PolicyKind;
+use ztc_model::manifest::{Manifest, ObjectRef, manifests};
+use ztc_model::policy::{Policy, PolicyKind};
 use ztc_model::world::{Born, PodRef, World};
+use ztc_model::yaml::Source;
 use ztc_wire::FirstRun;
 
 use crate::admin;
 use crate::api::{self, ApiError};
 use crate::bundle::hex;
-use crate::cilium::{Agents, CiliumError, Observers};
+use crate::cilium::{Agents, CiliumError};
 use crate::exec;
+use crate::mesh::{self, Stored, Ztunnels};
 use crate::objects::{self, Setting};
+use crate::observers::Observers;
 use crate::outside::Hosts;
 use crate::pods::{self, Pods, concluded_probes};
 use crate::ready::Ready;
@@ -56,6 +59,8 @@ pub(super) struct RealLane {
     pub(super) hosts: Hosts,
     pub(super) agents: Agents,
     pub(super) observers: Observers,
+    /// Where there is a mesh.
+    pub(super) ztunnels: Option<Ztunnels>,
     pub(super) pods: Pods,
     /// By node.
     pub(super) internal: BTreeMap<String, IpAddr>,
@@ -76,16 +81,16 @@ impl RealLane {
             for object in api::ours(client, kind.api_version(), kind.name()).await? {
                 let uid = api::delete(client, &object).await?;
                 self.ready.ledger.removed(object.to_string());
-                changes.extend(uid.map(|uid| Change::Removed { uid }));
+                changes.extend(uid.map(|uid| Change::Removed { object, uid }));
             }
         }
         for change in changes {
             until("left-over policies to go", UP, POLL, || async {
-                match self.agents.settled(&change).await {
-                    Ok(Settling::Realised) => Ok(Look::Met(())),
-                    Ok(Settling::NotYet { status }) => Ok(Look::NotYet { status }),
-                    Err(error) => Ok(Look::NotYet { status: ztc_engine::chain(&error) }),
-                }
+                Ok(match self.look(&change).await {
+                    Ok(Settling::Realised) => Look::Met(()),
+                    Ok(Settling::NotYet { status }) => Look::NotYet { status },
+                    Err(error) => Look::NotYet { status: ztc_engine::chain(&error) },
+                })
             })
             .await?;
         }
@@ -133,11 +138,55 @@ impl RealLane {
         (!readiness.ready).then(|| format!("pod {pod} is not Ready: {message}"))
     }
 
+    /// One look: has whoever enforces it realised a change?
+    async fn look(&self, change: &Change) -> Result<Settling, ClusterError> {
+        match change {
+            Change::Added { object, .. } | Change::Removed { object, .. }
+                if is_of_the_mesh(object) =>
+            {
+                let lag = self.mesh_lag().await?;
+                Ok(lag.map_or(Settling::Realised, |status| Settling::NotYet { status }))
+            }
+            change => Ok(self.agents.settled(change).await?),
+        }
+    }
+
+    /// What the ztunnels lack of the policies that the API server has, or have too much.
+    async fn mesh_lag(&self) -> Result<Option<String>, ClusterError> {
+        let Some(ztunnels) = &self.ztunnels else {
+            return Ok(None);
+        };
+        let mut stored = Vec::new();
+        for kind in PolicyKind::ALL.into_iter().filter(|kind| kind.is_of_the_mesh()) {
+            for object in api::all(&self.ready.client, kind.api_version(), kind.name()).await? {
+                stored.extend(as_stored(kind, &object)?);
+            }
+        }
+        let of_the_mesh = self.world.pods.iter().filter(|pod| self.world.is_ambient(pod));
+        let pods = of_the_mesh
+            .filter(|pod| self.pods.get(&pod.reference()).is_some())
+            .map(|pod| (pod.reference(), pod.labels.clone()))
+            .collect();
+        let dumps = ztunnels.dumps().await?;
+        let mut late = dumps.iter().filter_map(|(node, dump)| {
+            mesh::lag(dump, &stored, &pods).map(|lag| format!("the ztunnel on {node} {lag}"))
+        });
+        Ok(late.next())
+    }
+
     /// Waits until every agent's datapath has the identity of every pod: a peer that is not known
     /// yet is `world`, and would be denied for a wrong reason.
     async fn known(&self) -> Result<(), ClusterError> {
         until("identities in every agent's ipcache", UP, POLL, || async {
             Ok(match self.unknown().await {
+                Ok(None) => Look::Met(()),
+                Ok(Some(status)) => Look::NotYet { status },
+                Err(error) => Look::NotYet { status: ztc_engine::chain(&error) },
+            })
+        })
+        .await?;
+        until("the mesh to know its workloads", UP, POLL, || async {
+            Ok(match self.mesh_lag().await {
                 Ok(None) => Look::Met(()),
                 Ok(Some(status)) => Look::NotYet { status },
                 Err(error) => Look::NotYet { status: ztc_engine::chain(&error) },
@@ -332,6 +381,31 @@ impl RealLane {
     }
 }
 
+fn is_of_the_mesh(object: &ObjectRef) -> bool {
+    PolicyKind::ALL.iter().any(|kind| kind.is_of_the_mesh() && kind.name() == object.kind)
+}
+
+/// A policy of the mesh as the API server has it.
+fn as_stored(kind: PolicyKind, object: &DynamicObject) -> Result<Option<Stored>, ClusterError> {
+    let name = object.metadata.name.clone().unwrap_or_default();
+    let manifest = serde_json::json!({
+        "apiVersion": kind.api_version(),
+        "kind": kind.name(),
+        "metadata": { "name": name, "namespace": object.metadata.namespace },
+        "spec": object.data.get("spec").cloned().unwrap_or_default(),
+    });
+    let told =
+        format!("{kind} {}/{name}", object.metadata.namespace.as_deref().unwrap_or_default());
+    let read = manifests(&Source::new(&told, manifest.to_string()))
+        .map_err(|source| ClusterError::Stored { policy: told, source })?;
+    let created = object.metadata.creation_timestamp.as_ref();
+    let created = created.map(|it| it.0.to_string()).unwrap_or_default();
+    Ok(read.into_iter().find_map(|it| match it.policy {
+        Policy::Mesh(policy) => Some(Stored { policy, created: created.clone() }),
+        _ => None,
+    }))
+}
+
 fn named(pod: &Value) -> PodRef {
     let text = |key: &str| pod["metadata"][key].as_str().unwrap_or_default().to_owned();
     PodRef { namespace: text("namespace"), name: text("name") }
@@ -386,7 +460,8 @@ impl Cluster for RealLane {
             // A policy that stays would deny to every case that comes.
             let uid = api::answered(AWAY, || api::delete(&self.ready.client, object)).await??;
             self.ready.ledger.removed(object.to_string());
-            Ok(uid.map_or(Change::Nothing, |uid| Change::Removed { uid }))
+            let object = object.clone();
+            Ok(uid.map_or(Change::Nothing, |uid| Change::Removed { object, uid }))
         })
         .await
         .map_err(|error| FabricError::Delete { object: object.clone(), source: error.into() })
@@ -394,7 +469,7 @@ impl Cluster for RealLane {
 
     async fn settled(&self, receipt: &Receipt) -> Result<Settling, FabricError> {
         let failed = |source: Cause| FabricError::Settled { source };
-        match self.agents.settled(&receipt.change).await {
+        match self.look(&receipt.change).await {
             Ok(Settling::Realised) => Ok(Settling::Realised),
             Ok(Settling::NotYet { status }) => {
                 // One that Cilium does not take is never realised.
@@ -410,7 +485,7 @@ impl Cluster for RealLane {
             }
             // An agent or an API server that restarts does not answer for a while: policies are not
             // known to be realised, and the ceiling says how long that may last.
-            Err(error @ (CiliumError::Exec(_) | CiliumError::None | CiliumError::Api(_))) => {
+            Err(error) if error.may_pass() => {
                 Ok(Settling::NotYet { status: ztc_engine::chain(&error) })
             }
             Err(error) => Err(failed(error.into())),

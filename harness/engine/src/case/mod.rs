@@ -219,15 +219,13 @@ impl<'a> Life<'a> {
     }
 
     async fn sender(&self, cell: &Cell, book: &AddressBook) -> Result<Sender, String> {
-        match (&cell.from, address::stimulus(&cell.send, book)?) {
-            (Origin::Pod(pod), _) if self.case.create.contains(pod) => Ok(Sender::Unborn),
-            (Origin::Pod(pod), Some(stimulus)) => Ok(Sender::Agent(Aim {
-                agent: self.lane.agent(pod, self.pace).await?,
-                board: Arc::clone(&self.lane.board),
-                stimulus,
-                deadline: self.pace.probe_deadline(),
-            })),
-            _ => self.kubelet_probe(cell, book).map(Sender::Kubelet),
+        match &cell.from {
+            Origin::Pod(pod) if self.case.create.contains(pod) => Ok(Sender::Unborn),
+            Origin::Pod(pod) => {
+                let agent = self.lane.agent(pod, self.pace).await?;
+                self.aim(cell, &agent, book).map(Sender::Agent)
+            }
+            Origin::Kubelet => self.kubelet_probe(cell, book).map(Sender::Kubelet),
         }
     }
 
@@ -368,16 +366,15 @@ impl<'a> Life<'a> {
         .map_err(|error| error.to_string())
     }
 
-    fn aim(&self, cell: &Cell, agent: &Arc<Agent>, book: &AddressBook) -> Result<Aim, Doubt> {
-        let stimulus = address::stimulus(&cell.send, book).map_err(Doubt::Precondition)?;
-        let stimulus = stimulus.ok_or_else(|| {
-            Doubt::Precondition(format!("an agent does not send `{}`", cell.send))
-        })?;
+    fn aim(&self, cell: &Cell, agent: &Arc<Agent>, book: &AddressBook) -> Result<Aim, String> {
+        let stimulus = address::stimulus(&cell.send, book)?;
+        let stimulus = stimulus.ok_or_else(|| format!("an agent does not send `{}`", cell.send))?;
         Ok(Aim {
             agent: Arc::clone(agent),
             board: Arc::clone(&self.lane.board),
             stimulus,
             deadline: self.pace.probe_deadline(),
+            pair: address::pair(cell, book),
         })
     }
 
@@ -512,10 +509,11 @@ impl Outcome {
 
     /// Whether something was seen, or is not on record, that the cell does not expect.
     fn went_wrong(&self, cell: &Cell) -> bool {
-        let Facts { samples, unsettled, .. } = &self.facts;
+        let Facts { samples, beyond, unsettled, .. } = &self.facts;
         let denied = cell.expected.is_denied();
         let attributed = matches!(&cell.expected, Expected::Denied { by: Some(_), .. });
-        let on_record = || samples.iter().flat_map(|it| &it.evidence).any(|it| it.did.is_denial());
+        let mut records = samples.iter().flat_map(|it| &it.evidence).chain(beyond);
+        let mut on_record = || records.any(|it| it.did.is_denial());
         unsettled.is_some()
             || !samples.iter().all(|it| is_as_expected(it, &cell.peers, denied))
             || (attributed && !samples.is_empty() && !on_record())
@@ -523,6 +521,7 @@ impl Outcome {
 
     fn take(&mut self, watched: Watched) {
         self.facts.samples.extend(watched.samples);
+        self.facts.beyond.extend(watched.beyond);
         self.facts.unsettled = self.facts.unsettled.take().or(watched.unsettled);
         self.time_to_enforce = self.time_to_enforce.or(watched.time_to_enforce);
         self.settled_after.extend(watched.settled_after);

@@ -54,7 +54,7 @@ impl Life<'_> {
         for (index, cell) in self.case.cells.iter().enumerate() {
             let Origin::Pod(pod) = &cell.from else { continue };
             let Some(nursery) = nurseries.get_mut(pod) else { continue };
-            let aim = self.aim(cell, &nursery.agent, &book)?;
+            let aim = self.aim(cell, &nursery.agent, &book).map_err(Doubt::Precondition)?;
             let mut volley = Volley::new(aim.clone());
             for flight in nursery.flights.remove(&index).unwrap_or_default() {
                 volley.follow(flight, nursery.born);
@@ -139,7 +139,7 @@ impl Life<'_> {
             Some(agent) => Arc::clone(agent),
             None => self.lane.agent(twin, self.pace).await?,
         };
-        let aim = self.aim(cell, &agent, book).map_err(|doubt| doubt.to_string())?;
+        let aim = self.aim(cell, &agent, book)?;
         Ok(Some(aim.until_through(&cell.peers, self.pace.pass_ceiling()).await))
     }
 }

@@ -1,6 +1,6 @@
-//! Network policies as Cilium evaluates them.
+//! Network policies as Cilium evaluates them, and those of the mesh as they are written.
 //!
-//! Three kinds are read: `NetworkPolicy` of Kubernetes, `CiliumNetworkPolicy` and
+//! Cilium evaluates three kinds: `NetworkPolicy` of Kubernetes, `CiliumNetworkPolicy` and
 //! `CiliumClusterwideNetworkPolicy`. Reading turns each into the same few rules or refuses it:
 //! a field that is not evaluated here is an error at its line, as a verdict computed without it
 //! would be wrong. The rules say which identity may talk to which on what port; they must not know
@@ -12,6 +12,7 @@
 mod cilium;
 mod decision;
 mod kubernetes;
+pub mod mesh;
 mod peers;
 mod ports;
 mod range;

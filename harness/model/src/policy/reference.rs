@@ -6,7 +6,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The kinds of policies that are evaluated.
+/// The kinds of policies that are known.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
@@ -17,12 +17,21 @@ pub enum PolicyKind {
     CiliumNetworkPolicy,
     /// `cilium.io/v2`, for the whole cluster.
     CiliumClusterwideNetworkPolicy,
+    /// `security.istio.io/v1`: who may speak in plain.
+    PeerAuthentication,
+    /// `security.istio.io/v1`: who may do what.
+    AuthorizationPolicy,
 }
 
 impl PolicyKind {
     /// All of them.
-    pub const ALL: [Self; 3] =
-        [Self::NetworkPolicy, Self::CiliumNetworkPolicy, Self::CiliumClusterwideNetworkPolicy];
+    pub const ALL: [Self; 5] = [
+        Self::NetworkPolicy,
+        Self::CiliumNetworkPolicy,
+        Self::CiliumClusterwideNetworkPolicy,
+        Self::PeerAuthentication,
+        Self::AuthorizationPolicy,
+    ];
 
     /// Its name in a manifest.
     pub fn name(self) -> &'static str {
@@ -30,6 +39,8 @@ impl PolicyKind {
             Self::NetworkPolicy => "NetworkPolicy",
             Self::CiliumNetworkPolicy => "CiliumNetworkPolicy",
             Self::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+            Self::PeerAuthentication => "PeerAuthentication",
+            Self::AuthorizationPolicy => "AuthorizationPolicy",
         }
     }
 
@@ -38,7 +49,13 @@ impl PolicyKind {
         match self {
             Self::NetworkPolicy => "networking.k8s.io/v1",
             Self::CiliumNetworkPolicy | Self::CiliumClusterwideNetworkPolicy => "cilium.io/v2",
+            Self::PeerAuthentication | Self::AuthorizationPolicy => "security.istio.io/v1",
         }
+    }
+
+    /// Whether the mesh enforces it, and not Cilium.
+    pub fn is_of_the_mesh(self) -> bool {
+        matches!(self, Self::PeerAuthentication | Self::AuthorizationPolicy)
     }
 
     /// Whether its objects live in a namespace.
@@ -87,8 +104,8 @@ impl From<PolicyRef> for String {
 /// A text that names no policy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` is no policy; write `NetworkPolicy/namespace/name`, \
-     `CiliumNetworkPolicy/namespace/name` or `CiliumClusterwideNetworkPolicy/name`"
+    "`{text}` is no policy; write `KIND/namespace/name`, such as `NetworkPolicy/zt-pay/default-deny`, \
+     or `CiliumClusterwideNetworkPolicy/name`"
 )]
 pub struct NotAPolicy {
     text: String,
@@ -134,6 +151,7 @@ mod tests {
         for text in [
             "NetworkPolicy/zt-pay/default-deny",
             "CiliumNetworkPolicy/zt-pay/dns",
+            "AuthorizationPolicy/zt-pay/allow-web",
             "CiliumClusterwideNetworkPolicy/block-metadata",
         ] {
             assert_eq!(text.parse::<PolicyRef>().unwrap().to_string(), text);

@@ -3,9 +3,10 @@
 use crate::labels::Labels;
 use crate::selector::Selector;
 
+use super::mesh::MeshPolicy;
 use super::{EndpointPolicy, PolicyRef};
 
-/// A policy of one of the kinds that are evaluated.
+/// A policy of one of the kinds that are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Policy {
     /// A `NetworkPolicy`.
@@ -14,6 +15,8 @@ pub enum Policy {
     Cilium(Specs),
     /// A `CiliumClusterwideNetworkPolicy`.
     Clusterwide(Specs),
+    /// A policy of the mesh, which Cilium does not know.
+    Mesh(MeshPolicy),
 }
 
 /// What a policy says: one spec or more, which add up.
@@ -37,18 +40,26 @@ pub struct Spec {
 impl Policy {
     /// Its name.
     pub fn reference(&self) -> PolicyRef {
-        self.specs().reference.clone()
+        match self {
+            Self::Network(it) | Self::Cilium(it) | Self::Clusterwide(it) => it.reference.clone(),
+            Self::Mesh(policy) => policy.reference().clone(),
+        }
     }
 
     /// Whether it is about the whole cluster, so that a case with it must run alone.
     pub fn is_clusterwide(&self) -> bool {
-        matches!(self, Self::Clusterwide(_))
+        match self {
+            Self::Clusterwide(_) => true,
+            Self::Mesh(policy) => policy.is_meshwide(),
+            Self::Network(_) | Self::Cilium(_) => false,
+        }
     }
 
-    /// What it says.
-    pub fn specs(&self) -> &Specs {
+    /// What it says to Cilium.
+    pub fn specs(&self) -> &[Spec] {
         match self {
-            Self::Network(specs) | Self::Cilium(specs) | Self::Clusterwide(specs) => specs,
+            Self::Network(it) | Self::Cilium(it) | Self::Clusterwide(it) => &it.specs,
+            Self::Mesh(_) => &[],
         }
     }
 
@@ -56,7 +67,6 @@ impl Policy {
     pub fn select(&self, subject: &Labels) -> Option<EndpointPolicy> {
         let mut selected = self
             .specs()
-            .specs
             .iter()
             .filter(|spec| spec.subject.matches(subject))
             .map(|spec| &spec.policy);

@@ -444,11 +444,14 @@ pub(super) fn form_fits_point(source: &Source, file: &ExpectationFile) -> Checke
             None => Ok(()),
         };
     };
-    let point: EnforcementPoint = form.value.point();
-    if point == by.value {
+    let points = form.value.points();
+    if points.contains(&by.value) {
         Ok(())
     } else {
-        let message = format!("{} does not deny as {}; {point} does", by.value, form.value);
+        let told: Vec<String> = points.iter().map(ToString::to_string).collect();
+        let does = if told.len() == 1 { "does" } else { "do" };
+        let message =
+            format!("{} does not deny as {}; {} {does}", by.value, form.value, told.join(", "));
         Err(source.diagnostic_at(form, message, None))
     }
 }

@@ -34,7 +34,7 @@ pods:
 ";
 
 /// The manifests of these tests. The fake network knows policies by their names only.
-const MANIFESTS: [(&str, &str); 4] = [
+const MANIFESTS: [(&str, &str); 5] = [
     (
         "default-deny.yaml",
         "
@@ -62,6 +62,15 @@ metadata: { name: deny-web, namespace: pay }
 spec:
   endpointSelector: {}
   ingressDeny: [{ fromEndpoints: [{ matchLabels: { k8s:app: web } }] }]
+",
+    ),
+    (
+        "deny-principal.yaml",
+        "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: deny-principal, namespace: pay }
+spec: { action: DENY, rules: [{ from: [{ source: { principals: [cluster.local/ns/shop/sa/web] } }] }] }
 ",
     ),
     (
@@ -102,7 +111,7 @@ pub(crate) fn cases(text: &str) -> Vec<Case> {
         .collect();
     let library = Library { worlds: BTreeMap::from([("two".to_owned(), two())]), manifests };
     let text = format!(
-        "suite: fake\nabout: What a test asks.\nworld: two\nneeds: [cilium, dns-proxy]\ncases:{text}"
+        "suite: fake\nabout: What a test asks.\nworld: two\nneeds: [cilium, dns-proxy, ztunnel]\ncases:{text}"
     );
     let suite = load(&Source::new("suite.yaml", text), &library);
     suite.unwrap_or_else(|error| panic!("{error}")).cases

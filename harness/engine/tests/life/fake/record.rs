@@ -1,14 +1,16 @@
-//! Records in Hubble's own words.
+//! Records in the words of those who write them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ztc_model::evidence::Evidence;
 use ztc_model::hubble::{
-    Addresses, Dns, Flow, FlowKind, FlowVerdict, L4, L7, L7Kind, Line, NamedPolicy, POLICY_DENIED,
+    self, Addresses, Dns, Flow, FlowKind, FlowVerdict, L4, L7, L7Kind, NamedPolicy, POLICY_DENIED,
     POLICY_DENY, Tcp, TrafficDirection,
 };
 use ztc_model::policy::PolicyRef;
+use ztc_model::ztunnel::{HBONE_PORT, Line, Side};
 
 use super::script::Record;
 
@@ -18,7 +20,24 @@ pub(crate) fn evidence(
     source: SocketAddr,
     destination: SocketAddr,
 ) -> Arc<Evidence> {
+    let tunnel = |line| Arc::new(Evidence::from_ztunnel(&Arc::new(line), "node-b"));
     let said = match record {
+        Record::TunnelRefused => {
+            return tunnel(Line {
+                direction: Side::Outbound,
+                error: Some("http status: 401 Unauthorized".to_owned()),
+                ..connection(source, destination)
+            });
+        }
+        Record::TunnelDenied(policy) => {
+            let why = "connection closed due to policy rejection: explicitly denied by";
+            return tunnel(Line {
+                direction: Side::Inbound,
+                error: Some(format!("{why}: {policy}")),
+                // The tunnel has a port of its own.
+                ..connection(SocketAddr::new(source.ip(), 40_404), destination)
+            });
+        }
         Record::DefaultDeny => Flow {
             drop_reason: Some(POLICY_DENIED),
             traffic_direction: Some(TrafficDirection::Ingress),
@@ -54,6 +73,20 @@ pub(crate) fn evidence(
         l4: Some(L4 { tcp: Some(ports), udp: None }),
         ..said
     };
-    let line = Line { flow, node_name: "node-b".to_owned(), time: String::new() };
+    let line = hubble::Line { flow, node_name: "node-b".to_owned(), time: String::new() };
     Arc::new(Evidence::from_hubble(&Arc::new(line)).expect("a record of a flow with ports"))
+}
+
+/// A connection of the mesh.
+fn connection(source: SocketAddr, destination: SocketAddr) -> Line {
+    Line {
+        time: String::new(),
+        direction: Side::Outbound,
+        source,
+        destination: SocketAddr::new(destination.ip(), HBONE_PORT),
+        target: Some(destination.to_string()),
+        principal: Some("spiffe://cluster.local/ns/shop/sa/web".to_owned()),
+        error: None,
+        other: BTreeMap::new(),
+    }
 }

@@ -76,6 +76,10 @@ pub(crate) enum Record {
     NameRefused,
     /// The DNS proxy: the name is let through.
     NameAllowed,
+    /// The client's ztunnel: the tunnel for this very connection was refused.
+    TunnelRefused,
+    /// The server's ztunnel, of a tunnel: a rule of this policy matches.
+    TunnelDenied(&'static str),
 }
 
 /// What an agent does wrong, and at which of its runs, counted from 1.

@@ -1,0 +1,145 @@
+//! Istio's ambient mesh: the ztunnel of each node, listened to and asked what it has realised.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+
+use futures_util::future::try_join_all;
+use futures_util::io::AsyncRead;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use kube::api::{Api, ListParams, LogParams};
+use serde::Deserialize;
+
+use crate::admin::{self, AdminError};
+use crate::api::ApiError;
+
+/// Where the mesh is installed.
+const NAMESPACE: &str = "istio-system";
+
+/// The label of its node proxies.
+pub(crate) const ZTUNNELS: &str = "app=ztunnel";
+
+/// Why the mesh could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum MeshError {
+    /// Its pods could not be listed.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// Its admin interface does not answer.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// There is no ztunnel on a node.
+    #[error(
+        "no ztunnel runs on {node}: no pod labelled {ZTUNNELS} in {NAMESPACE} is Running there"
+    )]
+    None {
+        /// The node.
+        node: String,
+    },
+    /// Its log could not be had.
+    #[error("cannot read the log of {pod}")]
+    Log {
+        /// Whose.
+        pod: String,
+        /// Why.
+        source: kube::Error,
+    },
+    /// A dump of its configuration is not as it is known to be.
+    #[error("cannot read what {pod} says of its configuration")]
+    Dump {
+        /// Whose.
+        pod: String,
+        /// What the decoder says.
+        source: serde_json::Error,
+    },
+}
+
+/// The ztunnels of a cluster.
+#[derive(Clone)]
+pub(crate) struct Ztunnels {
+    client: Client,
+}
+
+impl Ztunnels {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// By node, the pods that run now.
+    async fn pods(&self) -> Result<BTreeMap<String, String>, ApiError> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let parameters = ListParams::default().labels(ZTUNNELS).fields("status.phase=Running");
+        let listed = pods.list(&parameters).await.map_err(|source| ApiError::Read {
+            what: "the ztunnels".to_owned(),
+            source: source.into(),
+        })?;
+        let living = listed.items.into_iter().filter(|it| it.metadata.deletion_timestamp.is_none());
+        Ok(living.filter_map(|pod| Some((pod.spec?.node_name?, pod.metadata.name?))).collect())
+    }
+
+    /// The log of the ztunnel on a node from now on, until it ends or the connection breaks.
+    pub(crate) async fn log(
+        &self,
+        node: &str,
+    ) -> Result<Pin<Box<dyn AsyncRead + Send>>, MeshError> {
+        let pod = self.pods().await?.remove(node);
+        let pod = pod.ok_or_else(|| MeshError::None { node: node.to_owned() })?;
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let parameters = LogParams { follow: true, tail_lines: Some(0), ..LogParams::default() };
+        let log = pods.log_stream(&pod, &parameters).await;
+        Ok(Box::pin(log.map_err(|source| MeshError::Log { pod, source })?))
+    }
+
+    /// One look at every ztunnel, by node.
+    pub(crate) async fn dumps(&self) -> Result<BTreeMap<String, Dump>, MeshError> {
+        let pods = self.pods().await?;
+        let dumps = pods.into_iter().map(|(node, pod)| async move {
+            let bytes = admin::config_dump(&self.client, NAMESPACE, &pod).await?;
+            let dump = serde_json::from_slice(&bytes);
+            let dump = dump.map_err(|source| MeshError::Dump { pod, source })?;
+            Ok::<_, MeshError>((node, dump))
+        });
+        Ok(try_join_all(dumps).await?.into_iter().collect())
+    }
+}
+
+/// What a ztunnel says of its configuration (`/config_dump`, `src/admin.rs` of istio/ztunnel), as far as it is
+/// needed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct Dump {
+    /// The policies that it has.
+    #[serde(default)]
+    pub(crate) policies: Vec<DumpedPolicy>,
+    /// The workloads that it knows.
+    #[serde(default)]
+    pub(crate) workloads: Vec<DumpedWorkload>,
+}
+
+/// A policy of a ztunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct DumpedPolicy {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+/// A workload of a ztunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DumpedWorkload {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    /// `HBONE` where it is in the mesh.
+    #[serde(default)]
+    pub(crate) protocol: String,
+    /// The policies that select it, `namespace/name`. Those of its whole namespace and of the mesh are not
+    /// listed.
+    #[serde(default)]
+    pub(crate) authorization_policies: BTreeSet<String>,
+}
+
+mod wanted;
+
+pub(crate) use wanted::{Stored, lag};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! What recorded dumps of ztunnels say, held against policies.
+
+use std::collections::BTreeMap;
+
+use ztc_model::manifest::manifests;
+use ztc_model::policy::Policy;
+use ztc_model::world::PodRef;
+use ztc_model::yaml::Source;
+
+use super::*;
+
+/// What a ztunnel of 1.31 answered, cut to what is read here and to the workloads of one namespace.
+const DUMP: &str = r#"{
+  "policies": [
+    { "action": "Deny", "dryRun": false, "name": "istio_converted_static_strict", "namespace": "istio-system",
+      "rules": [[[{ "notPrincipals": [{ "Presence": [] }] }]]], "scope": "WorkloadSelector" },
+    { "action": "Allow", "dryRun": false, "name": "allow-teller", "namespace": "zt-bank",
+      "rules": [[[{ "principals": [{ "Exact": "cluster.local/ns/zt-bank/sa/teller" }] }]]], "scope": "WorkloadSelector" },
+    { "action": "Deny", "dryRun": false, "name": "deny-clerk", "namespace": "zt-bank", "rules": [], "scope": "Namespace" }
+  ],
+  "workloads": [
+    { "name": "ledger", "namespace": "zt-bank", "protocol": "HBONE", "serviceAccount": "ledger",
+      "authorizationPolicies": ["zt-bank/allow-teller", "istio-system/istio_converted_static_strict"] },
+    { "name": "teller", "namespace": "zt-bank", "protocol": "HBONE", "serviceAccount": "teller",
+      "authorizationPolicies": ["istio-system/istio_converted_static_strict"] },
+    { "name": "coredns", "namespace": "kube-system", "protocol": "TCP" }
+  ]
+}"#;
+
+const STRICT: &str = r"
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: { name: default, namespace: zt-bank }
+spec: { mtls: { mode: STRICT } }
+";
+const ALLOW: &str = r"
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: allow-teller, namespace: zt-bank }
+spec:
+  selector: { matchLabels: { app: ledger } }
+  rules: [{ from: [{ source: { principals: [cluster.local/ns/zt-bank/sa/teller] } }] }]
+";
+const DENY: &str = r"
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: deny-clerk, namespace: zt-bank }
+spec: { action: DENY, rules: [{ from: [{ source: { principals: [cluster.local/ns/zt-bank/sa/clerk] } }] }] }
+";
+
+fn dump() -> Dump {
+    serde_json::from_str(DUMP).unwrap()
+}
+
+/// These policies, one younger than the other.
+fn stored(texts: &[&str]) -> Vec<Stored> {
+    let read = |(age, text): (usize, &&str)| {
+        let manifests = manifests(&Source::new("policy.yaml", *text)).unwrap();
+        let Policy::Mesh(policy) = manifests[0].policy.clone() else { panic!("{manifests:?}") };
+        Stored { policy, created: format!("2026-11-24T00:00:{age:02}Z") }
+    };
+    texts.iter().enumerate().map(read).collect()
+}
+
+fn pods() -> BTreeMap<PodRef, BTreeMap<String, String>> {
+    let pod = |name: &str| {
+        let reference = PodRef { namespace: "zt-bank".to_owned(), name: name.to_owned() };
+        (reference, BTreeMap::from([("app".to_owned(), name.to_owned())]))
+    };
+    BTreeMap::from([pod("ledger"), pod("teller")])
+}
+
+fn lagging(texts: &[&str], change: impl FnOnce(&mut Dump)) -> Option<String> {
+    let mut dump = dump();
+    change(&mut dump);
+    lag(&dump, &stored(texts), &pods())
+}
+
+#[test]
+fn a_ztunnel_that_has_what_is_stored_lags_in_nothing() {
+    assert_eq!(lagging(&[STRICT, ALLOW, DENY], |_| {}), None);
+}
+
+#[test]
+fn a_policy_that_is_not_there_yet_is_lacked() {
+    let said =
+        lagging(&[STRICT, ALLOW, DENY], |dump| dump.policies.retain(|it| it.name != "deny-clerk"));
+    assert_eq!(said.as_deref(), Some("lacks policy zt-bank/deny-clerk"));
+}
+
+#[test]
+fn a_policy_that_was_deleted_is_there_still() {
+    let said = lagging(&[STRICT, ALLOW], |_| {});
+    assert_eq!(said.as_deref(), Some("still has policy zt-bank/deny-clerk"));
+}
+
+/// A ztunnel that has a policy and not yet the reference to it lets everything pass.
+#[test]
+fn a_policy_that_no_workload_refers_to_yet_is_not_applied() {
+    let said = lagging(&[STRICT, ALLOW, DENY], |dump| {
+        dump.workloads[0].authorization_policies.remove("zt-bank/allow-teller");
+    });
+    assert_eq!(said.as_deref(), Some("does not apply zt-bank/allow-teller to zt-bank/ledger"));
+}
+
+#[test]
+fn strict_is_realised_where_every_workload_refers_to_it() {
+    let said =
+        lagging(&[STRICT, ALLOW, DENY], |dump| dump.workloads[1].authorization_policies.clear());
+    assert_eq!(
+        said.as_deref(),
+        Some("does not apply istio-system/istio_converted_static_strict to zt-bank/teller")
+    );
+    let said = lagging(&[ALLOW, DENY], |_| {});
+    assert_eq!(
+        said.as_deref(),
+        Some("still applies istio-system/istio_converted_static_strict to zt-bank/ledger")
+    );
+}
+
+#[test]
+fn the_oldest_of_a_level_counts_and_the_closer_level_wins() {
+    let permissive = STRICT.replace("STRICT", "PERMISSIVE").replace("default", "younger");
+    assert_eq!(lagging(&[STRICT, &permissive, ALLOW, DENY], |_| {}), None);
+    assert!(lagging(&[&permissive, STRICT, ALLOW, DENY], |_| {}).is_some());
+    let meshwide = permissive.replace("zt-bank", "istio-system");
+    assert_eq!(lagging(&[&meshwide, STRICT, ALLOW, DENY], |_| {}), None);
+    let unset = STRICT.replace("STRICT", "UNSET");
+    let meshwide = STRICT.replace("zt-bank", "istio-system");
+    assert_eq!(lagging(&[&unset, &meshwide, ALLOW, DENY], |_| {}), None);
+}
+
+#[test]
+fn a_policy_of_a_waypoint_is_nothing_to_a_ztunnel() {
+    let bound = DENY
+        .replace("deny-clerk", "bound")
+        .replace("action: DENY", "targetRefs: [{ kind: Service, name: ledger }], action: DENY");
+    assert_eq!(lagging(&[STRICT, ALLOW, DENY, &bound], |_| {}), None);
+}
+
+#[test]
+fn a_workload_that_is_not_known_to_be_in_the_mesh_is_waited_for() {
+    let said =
+        lagging(&[STRICT, ALLOW, DENY], |dump| dump.workloads[0].protocol = "TCP".to_owned());
+    assert_eq!(said.as_deref(), Some("does not know that workload zt-bank/ledger is in the mesh"));
+    let said = lagging(&[STRICT, ALLOW, DENY], |dump| dump.workloads.clear());
+    assert_eq!(said.as_deref(), Some("does not know workload zt-bank/ledger"));
+}

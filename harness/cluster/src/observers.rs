@@ -1,0 +1,210 @@
+//! Everything that enforcement points say, from one stream a node and source, as one stream of evidence.
+//!
+//! Cilium's flows come from Hubble in each agent, ztunnel's connections from its log through the API server. A
+//! stream that breaks is opened again, and whatever may be missing is said: a gap is never silence.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncReadExt as _, DuplexStream};
+use tokio::sync::broadcast;
+use tokio::task::AbortHandle;
+use ztc_engine::fabric::Witness;
+use ztc_model::evidence::Evidence;
+use ztc_model::{hubble, ztunnel};
+use ztc_wire::LineSplitter;
+
+use crate::cilium::{Agents, CiliumError};
+use crate::mesh::{MeshError, Ztunnels};
+
+/// Between two attempts to listen again. A stream that breaks usually does so because its source
+/// restarts, which takes seconds.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// How many records wait for a slow reader before some are lost, and said to be.
+const BACKLOG: usize = 65_536;
+
+/// The streams of all nodes, as one.
+#[derive(Debug)]
+pub(crate) struct Observers {
+    sender: broadcast::Sender<Witness>,
+    listening: Vec<AbortHandle>,
+}
+
+impl Observers {
+    /// Listens on every node from now on; to ztunnels where the cluster has a mesh.
+    pub(crate) async fn start(agents: &Agents, ztunnels: Option<&Ztunnels>) -> Self {
+        let (sender, _) = broadcast::channel(BACKLOG);
+        let mut listening = Vec::new();
+        for node in agents.nodes().await {
+            let sources =
+                [Some(Source::Hubble(agents.clone())), ztunnels.cloned().map(Source::Ztunnel)];
+            for source in sources.into_iter().flatten() {
+                let listener = Listener { source, node: node.clone(), sender: sender.clone() };
+                listening.push(tokio::spawn(listener.listen()).abort_handle());
+            }
+        }
+        Self { sender, listening }
+    }
+
+    /// What is said from now on.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Witness> {
+        self.sender.subscribe()
+    }
+}
+
+impl Drop for Observers {
+    fn drop(&mut self) {
+        for task in &self.listening {
+            task.abort();
+        }
+    }
+}
+
+/// Who speaks.
+enum Source {
+    Hubble(Agents),
+    Ztunnel(Ztunnels),
+}
+
+/// Why a source cannot be listened to.
+#[derive(Debug, thiserror::Error)]
+enum SourceError {
+    #[error(transparent)]
+    Cilium(#[from] CiliumError),
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
+}
+
+impl Source {
+    fn told(&self) -> &'static str {
+        match self {
+            Self::Hubble(_) => "flows",
+            Self::Ztunnel(_) => "ztunnel's log",
+        }
+    }
+
+    async fn open(&self, node: &str) -> Result<Stream, SourceError> {
+        Ok(match self {
+            Self::Hubble(agents) => Stream::Exec(agents.flows(node).await?),
+            Self::Ztunnel(ztunnels) => Stream::Log(ztunnels.log(node).await?),
+        })
+    }
+
+    /// Whoever restarts comes back under another name.
+    async fn find_again(&self) -> Result<(), SourceError> {
+        match self {
+            Self::Hubble(agents) => Ok(agents.find_again().await?),
+            Self::Ztunnel(_) => Ok(()),
+        }
+    }
+}
+
+/// Bytes from a source.
+enum Stream {
+    Exec(DuplexStream),
+    Log(Pin<Box<dyn AsyncRead + Send>>),
+}
+
+impl Stream {
+    async fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Exec(stream) => stream.read(piece).await,
+            Self::Log(stream) => stream.read(piece).await,
+        }
+    }
+}
+
+/// Listens to one source on one node.
+struct Listener {
+    source: Source,
+    node: String,
+    sender: broadcast::Sender<Witness>,
+}
+
+impl Listener {
+    /// Listens on and on. Whenever the stream breaks, records may be missing, and that is said.
+    async fn listen(self) {
+        let mut again = tokio::time::interval(AGAIN);
+        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            again.tick().await;
+            let why = match self.stream().await {
+                Ok(()) => "the stream ended".to_owned(),
+                Err(error) => ztc_engine::chain(&error),
+            };
+            self.gap(&why);
+            if let Err(error) = self.source.find_again().await {
+                self.gap(&ztc_engine::chain(&error));
+            }
+        }
+    }
+
+    async fn stream(&self) -> Result<(), SourceError> {
+        let mut stream = self.source.open(&self.node).await?;
+        let (mut lines, mut piece) = (LineSplitter::default(), vec![0; 64 * 1024]);
+        loop {
+            match stream.read(&mut piece).await {
+                Ok(0) | Err(_) => return Ok(()),
+                Ok(length) => lines.push(&piece[..length]),
+            }
+            loop {
+                match lines.next_line() {
+                    Ok(Some(line)) => self.hear(&String::from_utf8_lossy(&line)),
+                    Ok(None) => break,
+                    Err(error) => {
+                        self.gap(&error.to_string());
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn hear(&self, line: &str) {
+        let read = match self.source {
+            Source::Hubble(_) => self.hear_flow(line),
+            Source::Ztunnel(_) => self.hear_connection(line),
+        };
+        if let Err(error) = read {
+            self.gap(&format!("cannot be read: {error}: {line}"));
+        }
+    }
+
+    fn hear_flow(&self, line: &str) -> Result<(), serde_json::Error> {
+        match hubble::read(line)? {
+            hubble::Record::Flow(flow) => {
+                if let Some(evidence) = Evidence::from_hubble(&Arc::from(flow)) {
+                    self.say(Witness::Spoke(Arc::new(evidence)));
+                }
+            }
+            hubble::Record::Lost(count) => self.gap(&format!("Hubble lost {count} records")),
+            hubble::Record::Other => {}
+        }
+        Ok(())
+    }
+
+    fn hear_connection(&self, line: &str) -> Result<(), serde_json::Error> {
+        if let Some(line) = ztunnel::read(line)? {
+            let evidence = Evidence::from_ztunnel(&Arc::new(line), &self.node);
+            self.say(Witness::Spoke(Arc::new(evidence)));
+        }
+        Ok(())
+    }
+
+    fn gap(&self, why: &str) {
+        let reason = format!("{} on {}: {why}", self.source.told(), self.node);
+        self.say(Witness::Gap { reason });
+    }
+
+    fn say(&self, witness: Witness) {
+        // Between two lanes nobody listens.
+        self.sender.send(witness).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests;

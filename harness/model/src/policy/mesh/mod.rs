@@ -1,0 +1,44 @@
+//! The policies of Istio's ambient mesh, as they are written.
+//!
+//! Read and refused field by field, as those of Cilium are. They are not evaluated here yet: a fabric that
+//! enforces them is asked for what it did.
+
+mod authorization;
+mod peers;
+
+pub use authorization::{
+    Action, AuthorizationPolicy, Condition, Operation, Rule, Source, TargetRef,
+};
+pub use peers::{Mode, PeerAuthentication};
+
+pub(crate) use authorization::authorization;
+pub(crate) use peers::peers;
+
+use super::PolicyRef;
+
+/// Istio's root namespace: a policy in it without a selector is about the whole mesh.
+pub const ROOT_NAMESPACE: &str = "istio-system";
+
+/// A policy of one of the kinds of the mesh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MeshPolicy {
+    /// Who may speak in plain.
+    Peers(PeerAuthentication),
+    /// Who may do what.
+    Authorization(AuthorizationPolicy),
+}
+
+impl MeshPolicy {
+    /// Its name.
+    pub fn reference(&self) -> &PolicyRef {
+        match self {
+            Self::Peers(policy) => &policy.reference,
+            Self::Authorization(policy) => &policy.reference,
+        }
+    }
+
+    /// Whether it is about workloads of all namespaces.
+    pub fn is_meshwide(&self) -> bool {
+        self.reference().namespace.as_deref() == Some(ROOT_NAMESPACE)
+    }
+}
