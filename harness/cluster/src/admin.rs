@@ -20,6 +20,9 @@ use crate::mesh::ZTUNNELS;
 /// The port of the admin interface, of ztunnel as of Envoy.
 const PORT: u16 = 15_000;
 
+/// Where a waypoint tells of its listeners.
+const LISTENERS: &str = "/config_dump?resource=dynamic_listeners";
+
 /// How long one answer may take.
 const CEILING: Duration = Duration::from_secs(15);
 
@@ -31,7 +34,7 @@ const QUESTIONS: [(&str, &str, &str); 2] = [
     (ZTUNNELS, "/config_dump", "istioctl ztunnel-config all -o json"),
     (
         "gateway.istio.io/managed=istio.io-mesh-controller",
-        "/config_dump?resource=dynamic_listeners",
+        LISTENERS,
         "istioctl x authz check; istioctl proxy-config listener -o json",
     ),
 ];
@@ -111,6 +114,15 @@ pub(crate) async fn config_dump(
     pod: &str,
 ) -> Result<Bytes, AdminError> {
     whole(client, namespace, pod, "/config_dump").await
+}
+
+/// What a waypoint says of its listeners, as JSON.
+pub(crate) async fn listeners(
+    client: &Client,
+    namespace: &str,
+    pod: &str,
+) -> Result<Bytes, AdminError> {
+    whole(client, namespace, pod, LISTENERS).await
 }
 
 async fn whole(

@@ -23,7 +23,7 @@ use crate::cilium::{Agents, CiliumError};
 use crate::exec;
 use crate::fabric::lane::RealLane;
 use crate::ledger::Ledger;
-use crate::mesh::{MeshError, Ztunnels};
+use crate::mesh::{MeshError, Waypoint, Ztunnels};
 use crate::objects::{self, Setting};
 use crate::observers::Observers;
 use crate::outside::{Hosts, Outside, OutsideError};
@@ -176,10 +176,13 @@ impl RealCluster {
             ledger.made(name);
         }
         let ztunnels = spec.mesh.as_ref().map(|_| Ztunnels::new(client.clone()));
-        let lane = RealLane {
+        let waypoints: Vec<Waypoint> =
+            world.waypoints.iter().map(|it| Waypoint::new(client.clone(), it)).collect();
+        let mut lane = RealLane {
             pods: Pods::watch(client, &world.world).await?,
-            observers: Observers::start(&self.agents, ztunnels.as_ref()).await,
+            observers: Observers::of_nobody(),
             ztunnels,
+            waypoints,
             agents: self.agents.clone(),
             internal: internal_addresses(client).await?,
             ready: Arc::clone(&self.ready),
@@ -189,6 +192,8 @@ impl RealCluster {
         };
         lane.sweep().await?;
         lane.populate().await?;
+        // Before, a waypoint need not be there to be listened to.
+        lane.observers = lane.observe().await;
         Ok(lane)
     }
 }

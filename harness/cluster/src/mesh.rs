@@ -1,6 +1,7 @@
 //! Istio's ambient mesh: the ztunnel of each node, listened to and asked what it has realised.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::pin::Pin;
 
 use futures_util::future::try_join_all;
@@ -9,6 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, ListParams, LogParams};
 use serde::Deserialize;
+use ztc_model::world;
 
 use crate::admin::{self, AdminError};
 use crate::api::ApiError;
@@ -35,6 +37,14 @@ pub enum MeshError {
     None {
         /// The node.
         node: String,
+    },
+    /// A waypoint has no pod, or several, of which only one could be listened to.
+    #[error("waypoint {waypoint} is served by {pods} pods, and has to be by one")]
+    Replicas {
+        /// Which.
+        waypoint: String,
+        /// How many run.
+        pods: usize,
     },
     /// Its log could not be had.
     #[error("cannot read the log of {pod}")]
@@ -85,9 +95,7 @@ impl Ztunnels {
         let pod = self.pods().await?.remove(node);
         let pod = pod.ok_or_else(|| MeshError::None { node: node.to_owned() })?;
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
-        let parameters = LogParams { follow: true, tail_lines: Some(0), ..LogParams::default() };
-        let log = pods.log_stream(&pod, &parameters).await;
-        Ok(Box::pin(log.map_err(|source| MeshError::Log { pod, source })?))
+        log(&pods, pod).await
     }
 
     /// One look at every ztunnel, by node.
@@ -103,6 +111,71 @@ impl Ztunnels {
     }
 }
 
+/// A waypoint of the world.
+#[derive(Clone)]
+pub(crate) struct Waypoint {
+    client: Client,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl fmt::Display for Waypoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl Waypoint {
+    pub(crate) fn new(client: Client, waypoint: &world::Waypoint) -> Self {
+        let world::Waypoint { namespace, name, .. } = waypoint;
+        Self { client, namespace: namespace.clone(), name: name.clone() }
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The pods that serve it now.
+    async fn running(&self) -> Result<Vec<String>, MeshError> {
+        let label = format!("gateway.networking.k8s.io/gateway-name={}", self.name);
+        let parameters = ListParams::default().labels(&label).fields("status.phase=Running");
+        let listed = self.pods().list(&parameters).await.map_err(|source| ApiError::Read {
+            what: format!("the pods of waypoint {self}"),
+            source: source.into(),
+        })?;
+        let living = listed.items.into_iter().filter(|it| it.metadata.deletion_timestamp.is_none());
+        Ok(living.filter_map(|pod| pod.metadata.name).collect())
+    }
+
+    /// The one pod that serves it.
+    async fn pod(&self) -> Result<String, MeshError> {
+        let running = self.running().await?;
+        match running.as_slice() {
+            [one] => Ok(one.clone()),
+            several => Err(MeshError::Replicas { waypoint: self.to_string(), pods: several.len() }),
+        }
+    }
+
+    /// Its log from now on, until it ends or the connection breaks.
+    pub(crate) async fn log(&self) -> Result<Pin<Box<dyn AsyncRead + Send>>, MeshError> {
+        log(&self.pods(), self.pod().await?).await
+    }
+
+    /// The policies that it enforces, `namespace/name`.
+    pub(crate) async fn policies(&self) -> Result<BTreeSet<String>, MeshError> {
+        let pod = self.pod().await?;
+        let bytes = admin::listeners(&self.client, &self.namespace, &pod).await?;
+        Ok(wanted::policies_of_listeners(&String::from_utf8_lossy(&bytes)))
+    }
+}
+
+/// The log of a pod from now on.
+async fn log(pods: &Api<Pod>, pod: String) -> Result<Pin<Box<dyn AsyncRead + Send>>, MeshError> {
+    let parameters = LogParams { follow: true, tail_lines: Some(0), ..LogParams::default() };
+    let log = pods.log_stream(&pod, &parameters).await;
+    Ok(Box::pin(log.map_err(|source| MeshError::Log { pod, source })?))
+}
+
 /// What a ztunnel says of its configuration (`/config_dump`, `src/admin.rs` of istio/ztunnel), as far as it is
 /// needed.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -113,6 +186,27 @@ pub(crate) struct Dump {
     /// The workloads that it knows.
     #[serde(default)]
     pub(crate) workloads: Vec<DumpedWorkload>,
+    /// The services that it knows.
+    #[serde(default)]
+    pub(crate) services: Vec<DumpedService>,
+}
+
+/// A service of a ztunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct DumpedService {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    /// The waypoint that it is behind.
+    #[serde(default)]
+    pub(crate) waypoint: Option<DumpedWaypoint>,
+}
+
+/// A waypoint of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct DumpedWaypoint {
+    /// `namespace/NAME.namespace.svc.cluster.local`.
+    #[serde(default)]
+    pub(crate) destination: String,
 }
 
 /// A policy of a ztunnel.
@@ -139,7 +233,7 @@ pub(crate) struct DumpedWorkload {
 
 mod wanted;
 
-pub(crate) use wanted::{Stored, lag};
+pub(crate) use wanted::{Enrolled, Stored, lag, waypoint_lag};
 
 #[cfg(test)]
 mod tests;

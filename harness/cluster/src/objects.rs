@@ -6,7 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use ztc_model::world::{Born, KubeService, NodeSlot, Pod, ServiceProtocol, Speaks, World};
+use ztc_model::world::{
+    Born, KubeService, NodeSlot, Pod, ServiceProtocol, Speaks, Waypoint, World,
+};
+use ztc_model::ztunnel::HBONE_PORT;
 use ztc_wire::{AGENT_ENV, AgentConfig, FirstRun, Zone};
 
 /// The label that tells who made an object.
@@ -86,7 +89,11 @@ pub(crate) fn before_pods(world: &World) -> Vec<Value> {
         for (key, value) in &namespace.labels {
             metadata["labels"][key] = value.as_str().into();
         }
-        metadata["labels"]["pod-security.kubernetes.io/enforce"] = "restricted".into();
+        // Istio's own waypoints need not be as restricted as our pods are (`files/waypoint.yaml` of istiod's
+        // chart: without `gateways.seccompProfile` they have no seccomp profile).
+        let has_waypoint = world.waypoints.iter().any(|it| it.namespace == namespace.name);
+        let profile = if has_waypoint { "baseline" } else { "restricted" };
+        metadata["labels"]["pod-security.kubernetes.io/enforce"] = profile.into();
         json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata })
     });
     let accounts: BTreeSet<(&str, &str)> = world
@@ -100,7 +107,8 @@ pub(crate) fn before_pods(world: &World) -> Vec<Value> {
         json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata })
     });
     let services = world.services.iter().map(|it| service(world, it));
-    namespaces.chain(accounts).chain(services).collect()
+    let waypoints = world.waypoints.iter().map(|it| waypoint(world, it));
+    namespaces.chain(accounts).chain(services).chain(waypoints).collect()
 }
 
 /// The pods that are made with the world.
@@ -109,23 +117,47 @@ pub(crate) fn pods(world: &World, setting: &Setting, zone: &Zone) -> Vec<Value> 
     pods.map(|it| pod(world, setting, zone, it, Vec::new())).collect()
 }
 
+/// A waypoint, of which istiod makes a deployment and a service.
+fn waypoint(world: &World, waypoint: &Waypoint) -> Value {
+    let mut metadata = Setting::metadata(world, Some(&waypoint.namespace), &waypoint.name);
+    metadata["labels"]["istio.io/waypoint-for"] = waypoint.serves.label().into();
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "Gateway",
+        "metadata": metadata,
+        "spec": {
+            "gatewayClassName": "istio-waypoint",
+            "listeners": [{ "name": "mesh", "port": HBONE_PORT, "protocol": "HBONE" }],
+        },
+    })
+}
+
 fn service(world: &World, service: &KubeService) -> Value {
     let ports = service.ports.iter().map(|port| {
         let protocol = match port.protocol {
             ServiceProtocol::Tcp => "TCP",
             ServiceProtocol::Udp => "UDP",
         };
-        json!({
+        let mut told = json!({
             "name": format!("{}-{}", protocol.to_lowercase(), port.port),
             "port": port.port,
             "targetPort": port.target_port.unwrap_or(port.port),
             "protocol": protocol,
-        })
+        });
+        if world.speaks_http(service, port) {
+            // Else a waypoint takes it for any TCP, and rules about requests do not apply.
+            told["appProtocol"] = "http".into();
+        }
+        told
     });
+    let mut metadata = Setting::metadata(world, Some(&service.namespace), &service.name);
+    for (key, value) in &service.labels {
+        metadata["labels"][key] = value.as_str().into();
+    }
     json!({
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": Setting::metadata(world, Some(&service.namespace), &service.name),
+        "metadata": metadata,
         "spec": { "selector": service.selector, "ports": ports.collect::<Vec<_>>() },
     })
 }

@@ -1,6 +1,7 @@
 //! Everything that enforcement points say, from one stream a node and source, as one stream of evidence.
 //!
-//! Cilium's flows come from Hubble in each agent, ztunnel's connections from its log through the API server. A
+//! Cilium's flows come from Hubble in each agent; the connections of ztunnels and the requests of waypoints from
+//! their logs through the API server. A
 //! stream that breaks is opened again, and whatever may be missing is said: a gap is never silence.
 
 use std::io;
@@ -14,11 +15,11 @@ use tokio::sync::broadcast;
 use tokio::task::AbortHandle;
 use ztc_engine::fabric::Witness;
 use ztc_model::evidence::Evidence;
-use ztc_model::{hubble, ztunnel};
+use ztc_model::{hubble, waypoint, ztunnel};
 use ztc_wire::LineSplitter;
 
 use crate::cilium::{Agents, CiliumError};
-use crate::mesh::{MeshError, Ztunnels};
+use crate::mesh::{MeshError, Waypoint, Ztunnels};
 
 /// Between two attempts to listen again. A stream that breaks usually does so because its source
 /// restarts, which takes seconds.
@@ -35,18 +36,32 @@ pub(crate) struct Observers {
 }
 
 impl Observers {
-    /// Listens on every node from now on; to ztunnels where the cluster has a mesh.
-    pub(crate) async fn start(agents: &Agents, ztunnels: Option<&Ztunnels>) -> Self {
+    /// Those of a lane that is not ready: nothing is ever said.
+    pub(crate) fn of_nobody() -> Self {
+        Self { sender: broadcast::Sender::new(1), listening: Vec::new() }
+    }
+
+    /// Listens on every node from now on; to ztunnels where the cluster has a mesh, and to these waypoints.
+    pub(crate) async fn start(
+        agents: &Agents,
+        ztunnels: Option<&Ztunnels>,
+        waypoints: Vec<Waypoint>,
+    ) -> Self {
         let (sender, _) = broadcast::channel(BACKLOG);
-        let mut listening = Vec::new();
+        let mut sources = Vec::new();
         for node in agents.nodes().await {
-            let sources =
-                [Some(Source::Hubble(agents.clone())), ztunnels.cloned().map(Source::Ztunnel)];
-            for source in sources.into_iter().flatten() {
-                let listener = Listener { source, node: node.clone(), sender: sender.clone() };
-                listening.push(tokio::spawn(listener.listen()).abort_handle());
-            }
+            sources.push((Source::Hubble(agents.clone()), node.clone()));
+            sources.extend(ztunnels.map(|it| (Source::Ztunnel(it.clone()), node)));
         }
+        sources.extend(waypoints.into_iter().map(|it| {
+            let name = it.to_string();
+            (Source::Waypoint(it), name)
+        }));
+        let listening = sources.into_iter().map(|(source, place)| {
+            let listener = Listener { source, place, sender: sender.clone() };
+            tokio::spawn(listener.listen()).abort_handle()
+        });
+        let listening = listening.collect();
         Self { sender, listening }
     }
 
@@ -68,6 +83,7 @@ impl Drop for Observers {
 enum Source {
     Hubble(Agents),
     Ztunnel(Ztunnels),
+    Waypoint(Waypoint),
 }
 
 /// Why a source cannot be listened to.
@@ -82,15 +98,17 @@ enum SourceError {
 impl Source {
     fn told(&self) -> &'static str {
         match self {
-            Self::Hubble(_) => "flows",
-            Self::Ztunnel(_) => "ztunnel's log",
+            Self::Hubble(_) => "flows on",
+            Self::Ztunnel(_) => "ztunnel's log on",
+            Self::Waypoint(_) => "the log of waypoint",
         }
     }
 
-    async fn open(&self, node: &str) -> Result<Stream, SourceError> {
+    async fn open(&self, place: &str) -> Result<Stream, SourceError> {
         Ok(match self {
-            Self::Hubble(agents) => Stream::Exec(agents.flows(node).await?),
-            Self::Ztunnel(ztunnels) => Stream::Log(ztunnels.log(node).await?),
+            Self::Hubble(agents) => Stream::Exec(agents.flows(place).await?),
+            Self::Ztunnel(ztunnels) => Stream::Log(ztunnels.log(place).await?),
+            Self::Waypoint(waypoint) => Stream::Log(waypoint.log().await?),
         })
     }
 
@@ -98,7 +116,7 @@ impl Source {
     async fn find_again(&self) -> Result<(), SourceError> {
         match self {
             Self::Hubble(agents) => Ok(agents.find_again().await?),
-            Self::Ztunnel(_) => Ok(()),
+            Self::Ztunnel(_) | Self::Waypoint(_) => Ok(()),
         }
     }
 }
@@ -118,10 +136,11 @@ impl Stream {
     }
 }
 
-/// Listens to one source on one node.
+/// Listens to one source.
 struct Listener {
     source: Source,
-    node: String,
+    /// The node, or the name of a waypoint.
+    place: String,
     sender: broadcast::Sender<Witness>,
 }
 
@@ -144,7 +163,7 @@ impl Listener {
     }
 
     async fn stream(&self) -> Result<(), SourceError> {
-        let mut stream = self.source.open(&self.node).await?;
+        let mut stream = self.source.open(&self.place).await?;
         let (mut lines, mut piece) = (LineSplitter::default(), vec![0; 64 * 1024]);
         loop {
             match stream.read(&mut piece).await {
@@ -168,6 +187,7 @@ impl Listener {
         let read = match self.source {
             Source::Hubble(_) => self.hear_flow(line),
             Source::Ztunnel(_) => self.hear_connection(line),
+            Source::Waypoint(_) => self.hear_request(line),
         };
         if let Err(error) = read {
             self.gap(&format!("cannot be read: {error}: {line}"));
@@ -189,14 +209,22 @@ impl Listener {
 
     fn hear_connection(&self, line: &str) -> Result<(), serde_json::Error> {
         if let Some(line) = ztunnel::read(line)? {
-            let evidence = Evidence::from_ztunnel(&Arc::new(line), &self.node);
+            let evidence = Evidence::from_ztunnel(&Arc::new(line), &self.place);
+            self.say(Witness::Spoke(Arc::new(evidence)));
+        }
+        Ok(())
+    }
+
+    fn hear_request(&self, line: &str) -> Result<(), serde_json::Error> {
+        if let Some(line) = waypoint::read(line)? {
+            let evidence = Evidence::from_waypoint(&Arc::new(line), &self.place);
             self.say(Witness::Spoke(Arc::new(evidence)));
         }
         Ok(())
     }
 
     fn gap(&self, why: &str) {
-        let reason = format!("{} on {}: {why}", self.source.told(), self.node);
+        let reason = format!("{} {}: {why}", self.source.told(), self.place);
         self.say(Witness::Gap { reason });
     }
 

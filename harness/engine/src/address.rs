@@ -8,7 +8,7 @@ use ztc_model::suite::{Cell, Origin};
 use ztc_model::world::PodRef;
 use ztc_wire::{Host, Stimulus};
 
-use crate::board::Pair;
+use crate::board::{Asked, Pair};
 use crate::fabric::AddressBook;
 
 const DNS_PORT: u16 = 53;
@@ -56,6 +56,17 @@ pub(crate) fn pair(cell: &Cell, book: &AddressBook) -> Option<Pair> {
         client: *book.pods.get(from)?,
         servers,
         port: matches!(to.peer, Peer::Pod(_)).then_some(to.port),
+        asked: match &cell.send {
+            Send::Http { method, path, .. } => Asked::Request {
+                method: method.clone(),
+                host: match &to.peer {
+                    Peer::Name(name) => name.clone(),
+                    peer => address(peer, book).ok()?.to_string(),
+                },
+                path: path.clone(),
+            },
+            _ => Asked::Port(to.port),
+        },
     })
 }
 

@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use ztc_model::evidence::{Evidence, FlowKey};
+use ztc_model::evidence::{Evidence, FlowKey, Record};
 use ztc_model::outcome::EnforcementPoint;
 use ztc_model::policy::Protocol;
+use ztc_model::waypoint;
 use ztc_model::ztunnel::HBONE_PORT;
 
 use crate::fabric::Witness;
@@ -39,6 +40,35 @@ pub(crate) struct Pair {
     pub(crate) servers: BTreeSet<IpAddr>,
     /// The port that they serve it on; any where a service hides it.
     pub(crate) port: Option<u16>,
+    /// What a waypoint knows it by.
+    pub(crate) asked: Asked,
+}
+
+/// What a waypoint writes down of what a client asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// A connection to this port.
+    Port(u16),
+    /// A request.
+    Request { method: String, host: String, path: String },
+}
+
+impl Asked {
+    fn is_in(&self, line: &waypoint::Line) -> bool {
+        match self {
+            Self::Port(port) => {
+                line.method.is_none() && line.downstream_local_address.port() == *port
+            }
+            Self::Request { method, host, path } => {
+                let authority = line.authority.as_deref().unwrap_or_default();
+                // The port is left out where it is the usual one.
+                let named = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+                line.method.as_ref() == Some(method)
+                    && line.path.as_ref() == Some(path)
+                    && named == host
+            }
+        }
+    }
 }
 
 impl Pair {
@@ -46,10 +76,14 @@ impl Pair {
         let FlowKey { source, destination, .. } = evidence.flow;
         // Cilium sees the port of the tunnel alone.
         let is_meant = |port| port == destination.port() || destination.port() == HBONE_PORT;
-        evidence.is_of_a_tunnel()
-            && source.ip() == self.client
-            && self.servers.contains(&destination.ip())
-            && self.port.is_none_or(is_meant)
+        let reaches = match &evidence.record {
+            // A waypoint sees the address of the service.
+            Record::Waypoint(line) => self.asked.is_in(line),
+            Record::Hubble(_) | Record::Ztunnel(_) => {
+                self.servers.contains(&destination.ip()) && self.port.is_none_or(is_meant)
+            }
+        };
+        evidence.is_of_a_tunnel() && source.ip() == self.client && reaches
     }
 }
 
@@ -123,12 +157,12 @@ impl Board {
         Watch { shared: Arc::clone(&self.shared), interest, sender }
     }
 
-    /// The denials of tunnels between the two that were pinned since a moment.
+    /// The records of tunnels between the two that were pinned since a moment.
     pub(crate) fn between(&self, pair: &Pair, since: Instant) -> Vec<Arc<Evidence>> {
         let pinned = lock(&self.shared);
         let recent = pinned.kept.partition_point(|(at, _)| *at < since);
         let records = pinned.kept.range(recent..).map(|(_, evidence)| evidence);
-        records.filter(|it| it.did.is_denial() && pair.covers(it)).cloned().collect()
+        records.filter(|it| pair.covers(it)).cloned().collect()
     }
 
     /// The interruptions of the stream so far, in words.
@@ -203,7 +237,7 @@ fn lock(pinned: &Mutex<Pinned>) -> MutexGuard<'_, Pinned> {
 mod tests {
     use std::time::Duration;
 
-    use ztc_model::evidence::{Did, Direction, Record};
+    use ztc_model::evidence::{Did, Direction};
     use ztc_model::hubble::{Flow, Line};
 
     use super::*;
@@ -270,6 +304,48 @@ mod tests {
         }
         tokio::task::yield_now().await;
         assert_eq!(board.gaps(), ["ended", "no such pod"]);
+    }
+
+    /// As a waypoint wrote it (`docs/facts.md`).
+    const REQUEST: &str = r#"{"authority":"vault.pay:8080","bytes_received":0,"bytes_sent":19,"connection_termination_details":null,"downstream_local_address":"10.96.205.13:8080","downstream_remote_address":"10.0.0.1:41196","method":"POST","path":"/gold","response_code":403,"response_code_details":"rbac_access_denied_matched_policy[none]","response_flags":"-","start_time":"2026-11-23T23:11:23.911Z"}"#;
+
+    fn asked(client: [u8; 4], method: &str, host: &str, path: &str) -> Pair {
+        Pair {
+            client: client.into(),
+            servers: BTreeSet::new(),
+            port: None,
+            asked: Asked::Request {
+                method: method.to_owned(),
+                host: host.to_owned(),
+                path: path.to_owned(),
+            },
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_found_by_its_client_method_host_and_path_alone() {
+        let (stream, records) = broadcast::channel(8);
+        let board = Board::new(records);
+        let begun = Instant::now();
+        let line = waypoint::read(REQUEST).unwrap().unwrap();
+        let evidence = Evidence::from_waypoint(&Arc::new(line), "pay/waypoint");
+        stream.send(Witness::Spoke(Arc::new(evidence))).unwrap();
+        tokio::task::yield_now().await;
+        let found = |pair: &Pair| board.between(pair, begun).len();
+        let client = [10, 0, 0, 1];
+        assert_eq!(found(&asked(client, "POST", "vault.pay", "/gold")), 1);
+        for other in [
+            asked([10, 0, 0, 2], "POST", "vault.pay", "/gold"),
+            asked(client, "GET", "vault.pay", "/gold"),
+            asked(client, "POST", "ledger.pay", "/gold"),
+            asked(client, "POST", "vault.pay", "/gol"),
+        ] {
+            assert_eq!(found(&other), 0, "{other:?}");
+        }
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(
+            board.between(&asked(client, "POST", "vault.pay", "/gold"), Instant::now()).is_empty()
+        );
     }
 
     fn source() -> SocketAddr {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use ztc_model::evidence::Evidence;
+use ztc_model::outcome::EnforcementPoint;
 use ztc_model::suite::Cell;
 use ztc_model::verdict::Sample;
 
@@ -14,6 +15,7 @@ use crate::interruption::Interruption;
 use crate::profile::Pace;
 use crate::stage::{Stage, realised};
 use crate::volley::{Aim, Shot, State, Volley};
+use crate::wait::{Look, until};
 
 /// How many denied stimuli in a row make a denial true. One is not enough: while a policy takes
 /// hold, successes and failures can alternate (`docs/facts.md`, a CIDR deny over an FQDN
@@ -25,7 +27,7 @@ const IN_A_ROW: usize = 3;
 pub(crate) struct Watched {
     /// Every stimulus that counts, in the order of sending.
     pub(crate) samples: Vec<Sample>,
-    /// The denials of tunnels between the two sides meanwhile.
+    /// What was said of tunnels between the two sides meanwhile.
     pub(crate) beyond: Vec<Arc<Evidence>>,
     /// Why the denial did not become true, if it did not.
     pub(crate) unsettled: Option<String>,
@@ -96,14 +98,8 @@ pub(crate) async fn watch_denial(
     let time_to_enforce =
         last.and_then(|last| last.checked_duration_since(accepted)).or(Some(Duration::ZERO));
     let shots = &shots[first.min(shots.len())..];
-    let since = shots.first().map(|shot| shot.fired);
-    let beyond = since.zip(aim.pair.as_ref()).map(|(since, pair)| aim.board.between(pair, since));
-    Watched {
-        unsettled,
-        time_to_enforce,
-        beyond: beyond.unwrap_or_default(),
-        ..Watched::of(shots, accepted)
-    }
+    let beyond = beyond(cell, &aim, shots, pace, interruption).await;
+    Watched { beyond, unsettled, time_to_enforce, ..Watched::of(shots, accepted) }
 }
 
 /// Watches a cell whose pod was born under the policies: whatever it sent counts.
@@ -131,15 +127,46 @@ pub(crate) async fn watch_passage(
     let passage = async {
         // What the ceiling ends on is sent again below and judged there, with its evidence.
         let _last = aim.until_through(&cell.peers, pace.pass_ceiling()).await;
-        let mut volley = Volley::new(aim);
+        let mut volley = Volley::new(aim.clone());
         fire_evenly(&mut volley, pace.allowed_samples, pace).await;
         settle_all(&volley, &cell.peers, pace.probe_deadline()).await;
-        Watched::of(&volley.finish().await, accepted)
+        let shots = volley.finish().await;
+        let beyond = beyond(cell, &aim, &shots, pace, interruption).await;
+        Watched { beyond, ..Watched::of(&shots, accepted) }
     };
     tokio::select! {
         watched = passage => watched,
         () = interruption.wait() => Watched::default(),
     }
+}
+
+/// What was said of tunnels between the two sides since the first of these shots. A waypoint writes its log once a
+/// second (`pkg/envoy/proxy.go` of Istio), so one that has to speak is given the time of a stimulus to do so.
+async fn beyond(
+    cell: &Cell,
+    aim: &Aim,
+    shots: &[Shot],
+    pace: &Pace,
+    interruption: &Interruption,
+) -> Vec<Arc<Evidence>> {
+    let (Some(first), Some(pair)) = (shots.first(), &aim.pair) else {
+        return Vec::new();
+    };
+    let look = || aim.board.between(pair, first.fired);
+    let Some(awaited @ EnforcementPoint::Waypoint) = cell.expected.point() else {
+        return look();
+    };
+    let spoken = until("a record", pace.probe_deadline(), pace.poll(), || async {
+        let spoke = look().iter().any(|it| it.point == awaited);
+        let status = || format!("{awaited} has not spoken");
+        Ok(if spoke { Look::Met(()) } else { Look::NotYet { status: status() } })
+    });
+    tokio::select! {
+        // Without one the verdict says what is missing.
+        _ = spoken => {}
+        () = interruption.wait() => {}
+    }
+    look()
 }
 
 /// Whether a denial has become true.

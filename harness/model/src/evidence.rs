@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 use crate::hubble;
 use crate::outcome::EnforcementPoint;
 use crate::policy::{PolicyKind, PolicyRef, Protocol};
-use crate::ztunnel;
+use crate::{waypoint, ztunnel};
 
 /// One record of an enforcement point.
 #[derive(Debug, Clone)]
 pub struct Evidence {
     /// Who spoke.
     pub point: EnforcementPoint,
-    /// On which node.
+    /// On which node; a waypoint by its own name.
     pub node: String,
     /// The flow in its original direction.
     pub flow: FlowKey,
@@ -40,6 +40,8 @@ pub enum Record {
     Hubble(Arc<hubble::Line>),
     /// A line of ztunnel's access log.
     Ztunnel(Arc<ztunnel::Line>),
+    /// A line of a waypoint's access log.
+    Waypoint(Arc<waypoint::Line>),
 }
 
 impl Evidence {
@@ -97,6 +99,26 @@ impl Evidence {
             record: Record::Ztunnel(Arc::clone(line)),
         }
     }
+
+    /// Reads a line of the access log of the waypoint of that name.
+    ///
+    /// The port of its client is that of a tunnel.
+    pub fn from_waypoint(line: &Arc<waypoint::Line>, name: &str) -> Self {
+        let (did, policies) = request_deed(line);
+        Self {
+            point: EnforcementPoint::Waypoint,
+            node: name.to_owned(),
+            flow: FlowKey {
+                protocol: Protocol::Tcp,
+                source: line.downstream_remote_address,
+                destination: line.downstream_local_address,
+            },
+            did,
+            opening: true,
+            policies,
+            record: Record::Waypoint(Arc::clone(line)),
+        }
+    }
 }
 
 impl Evidence {
@@ -108,8 +130,52 @@ impl Evidence {
                 line.direction == ztunnel::Side::Inbound && line.principal.is_some()
             }
             Record::Hubble(_) => self.flow.destination.port() == ztunnel::HBONE_PORT,
+            Record::Waypoint(_) => true,
         }
     }
+}
+
+/// What a waypoint did, and the policy that it names: the RBAC filters of Envoy write the name of the rule that
+/// matched (`docs/facts.md`).
+fn request_deed(line: &waypoint::Line) -> (Did, Vec<PolicyRef>) {
+    const DENIED: &str = "rbac_access_denied_matched_policy[";
+    const TOKEN: &str = "jwt_authn_access_denied{";
+
+    let direction = Direction::Ingress;
+    let details =
+        line.response_code_details.as_ref().or(line.connection_termination_details.as_ref());
+    let ended = line.connection_termination_details.as_deref().unwrap_or_default();
+    let text = if ended.starts_with(DENIED) { ended } else { details.map_or("", |it| it.as_str()) };
+    if let Some(matched) = text.strip_prefix(DENIED) {
+        return match named_rule(matched) {
+            Some(policy) => (Did::DenyByRule { direction }, vec![policy]),
+            None => (Did::DenyByDefault { direction }, Vec::new()),
+        };
+    }
+    if let Some(why) = text.strip_prefix(TOKEN) {
+        let why = why.trim_end_matches('}').replace('_', " ");
+        return (Did::RefuseToken { why }, Vec::new());
+    }
+    // A connection that is none of HTTP has neither a status nor details.
+    let is_carried = line.response_code == 0 && text.is_empty() && line.response_flags == "-";
+    if text == "via_upstream" || is_carried {
+        return (Did::Allow { direction }, Vec::new());
+    }
+    (
+        Did::Fail { reason: format!("{} {text}", line.response_flags).trim_end().to_owned() },
+        Vec::new(),
+    )
+}
+
+/// `ns[NAMESPACE]-policy[NAME]-rule[N]]`, as istiod calls the rules of a policy.
+fn named_rule(text: &str) -> Option<PolicyRef> {
+    let (namespace, rest) = text.strip_prefix("ns[")?.split_once("]-policy[")?;
+    let (name, _) = rest.split_once("]-rule[")?;
+    Some(PolicyRef {
+        kind: PolicyKind::AuthorizationPolicy,
+        namespace: Some(namespace.to_owned()),
+        name: name.to_owned(),
+    })
 }
 
 /// What ztunnel did, and the policies that it names (`src/proxy.rs` and `src/state.rs` of istio/ztunnel).
@@ -263,6 +329,11 @@ pub enum Did {
         /// Its answer.
         status: String,
     },
+    /// It refused a request because of its token.
+    RefuseToken {
+        /// Its words.
+        why: String,
+    },
     /// It could not carry the connection to its end.
     Fail {
         /// Its words.
@@ -304,6 +375,7 @@ impl Did {
                 | Self::RefuseName { .. }
                 | Self::RefusePlaintext
                 | Self::RefuseTunnel { .. }
+                | Self::RefuseToken { .. }
         )
     }
 }
@@ -319,6 +391,7 @@ impl fmt::Display for Did {
             Self::RefuseName { name } => write!(f, "refused the query for {name}"),
             Self::RefusePlaintext => f.write_str("refused a peer that speaks in plain"),
             Self::RefuseTunnel { status } => write!(f, "was refused the tunnel: {status}"),
+            Self::RefuseToken { why } => write!(f, "refused the token: {why}"),
             Self::Fail { reason } => write!(f, "failed: {reason}"),
             Self::DropOtherwise { reason } => write!(f, "dropped: {reason}"),
         }

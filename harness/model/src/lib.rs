@@ -17,6 +17,7 @@ pub mod selector;
 pub mod stimulus;
 pub mod suite;
 pub mod verdict;
+pub mod waypoint;
 pub mod world;
 pub mod yaml;
 pub mod ztunnel;

@@ -49,6 +49,8 @@ pub enum Form {
     /// The peer spoke in plain where only mutual TLS is accepted. Its record does not say which policy asks
     /// for it.
     PlaintextRefused,
+    /// The token of a request was not accepted.
+    TokenRefused,
 }
 
 impl Form {
@@ -60,6 +62,7 @@ impl Form {
             }
             Self::DnsRefused => &[EnforcementPoint::DnsProxy],
             Self::PlaintextRefused => &[EnforcementPoint::Ztunnel],
+            Self::TokenRefused => &[EnforcementPoint::Waypoint],
         }
     }
 }
@@ -71,6 +74,7 @@ impl fmt::Display for Form {
             Self::DefaultDeny => "default-deny",
             Self::DnsRefused => "dns-refused",
             Self::PlaintextRefused => "plaintext-refused",
+            Self::TokenRefused => "token-refused",
         })
     }
 }
@@ -96,6 +100,13 @@ pub enum Expected {
 }
 
 impl Expected {
+    /// The enforcement point that has to say something, where there is one.
+    pub const fn point(&self) -> Option<EnforcementPoint> {
+        match self {
+            Self::Allowed { via: point } | Self::Denied { by: point, .. } => *point,
+        }
+    }
+
     /// Whether the flow must not get through.
     pub const fn is_denied(&self) -> bool {
         matches!(self, Self::Denied { .. })

@@ -248,7 +248,8 @@ fn judge_allowed(
             }
         }
     }
-    let mut records = facts.samples.iter().flat_map(|sample| &sample.evidence);
+    let samples = facts.samples.iter().flat_map(|sample| &sample.evidence);
+    let mut records = samples.chain(&facts.beyond);
     match via {
         Some(via) if !records.any(|it| it.point == via && !it.did.is_denial()) => {
             let why = format!("no record of {via} says that it let this flow pass");
@@ -371,6 +372,7 @@ const fn form_of(did: &Did) -> Option<Form> {
         Did::DenyByDefault { .. } => Some(Form::DefaultDeny),
         Did::RefuseName { .. } => Some(Form::DnsRefused),
         Did::RefusePlaintext => Some(Form::PlaintextRefused),
+        Did::RefuseToken { .. } => Some(Form::TokenRefused),
         // Why a tunnel was refused is said by the proxy that refused it.
         Did::RefuseTunnel { .. }
         | Did::Allow { .. }

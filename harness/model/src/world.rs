@@ -27,6 +27,9 @@ pub struct World {
     /// The Kubernetes services.
     #[serde(default)]
     pub services: Vec<KubeService>,
+    /// The waypoints: proxies of the mesh that are there before any case.
+    #[serde(default)]
+    pub waypoints: Vec<Waypoint>,
     /// The hosts outside the nodes.
     #[serde(default)]
     pub outside: Vec<OutsideHost>,
@@ -147,6 +150,49 @@ pub enum Speaks {
     Dns,
 }
 
+/// The label by which a service, or a whole namespace, is put behind a waypoint of its namespace.
+pub const USE_WAYPOINT: &str = "istio.io/use-waypoint";
+
+/// A proxy of the mesh for the workloads of a namespace: a `Gateway` of the class `istio-waypoint`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Waypoint {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// What it is asked for.
+    #[serde(default)]
+    pub serves: WaypointFor,
+}
+
+/// The traffic that a waypoint is for (`istio.io/waypoint-for`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WaypointFor {
+    /// What is sent to services.
+    #[default]
+    Service,
+    /// What is sent to the addresses of workloads.
+    Workload,
+    /// Both.
+    All,
+    /// Nothing.
+    None,
+}
+
+impl WaypointFor {
+    /// The value of the label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Workload => "workload",
+            Self::All => "all",
+            Self::None => "none",
+        }
+    }
+}
+
 /// A Kubernetes service with a cluster address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -155,6 +201,9 @@ pub struct KubeService {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// The labels of the pods behind it.
     pub selector: BTreeMap<String, String>,
     /// Its ports.
@@ -286,6 +335,21 @@ impl World {
             pod.namespace == service.namespace
                 && service.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
         })
+    }
+
+    /// Whether the pods behind a port of a service speak HTTP there: proxies have to be told.
+    pub fn speaks_http(&self, service: &KubeService, port: &ServicePort) -> bool {
+        let target = port.target_port.unwrap_or(port.port);
+        let ports = self.backends(service).flat_map(|pod| &pod.serves);
+        ports.filter(|it| it.port == target).any(|it| it.speaks == Speaks::Http)
+    }
+
+    /// The name of the waypoint that a service is put behind, by its own label or its namespace's.
+    pub fn waypoint_of<'a>(&'a self, service: &'a KubeService) -> Option<&'a str> {
+        let namespace = self.namespace(&service.namespace);
+        let label = service.labels.get(USE_WAYPOINT);
+        let label = label.or_else(|| namespace.and_then(|it| it.labels.get(USE_WAYPOINT)));
+        label.map(String::as_str).filter(|name| *name != "none")
     }
 
     /// The names of the outside hosts; one that has no address here has no name.

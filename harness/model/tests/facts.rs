@@ -10,7 +10,7 @@ use ztc_model::hubble::{self, Flow, FlowKind, FlowVerdict, Line, NamedPolicy, Re
 use ztc_model::identity::{Identity, Reserved, endpoint_labels};
 use ztc_model::labels::{CIDR, Labels};
 use ztc_model::policy::Protocol;
-use ztc_model::ztunnel;
+use ztc_model::{waypoint, ztunnel};
 
 const DROPPED: &str = include_str!("facts/hubble-dropped.jsonl");
 const FORWARDED: &str = include_str!("facts/hubble-forwarded.jsonl");
@@ -19,6 +19,7 @@ const IMDS_DENY: &str = include_str!("facts/hubble-imds-deny.jsonl");
 const DNS: &str = include_str!("facts/hubble-dns.jsonl");
 const DNS_REFUSED: &str = include_str!("facts/hubble-dns-refused.jsonl");
 const ZTUNNEL: &str = include_str!("facts/ztunnel.jsonl");
+const WAYPOINT: &str = include_str!("facts/waypoint.jsonl");
 const IDENTITIES: &str = include_str!("facts/ciliumidentities.json");
 
 fn lines(file: &str) -> Vec<Line> {
@@ -217,4 +218,26 @@ fn a_line_of_the_access_log_is_kept_as_it_was_written() {
 #[test]
 fn a_log_that_is_not_json_is_an_error() {
     assert!(ztunnel::read("2026-11-24T00:00:00Z\tinfo\taccess\tconnection complete").is_err());
+}
+
+#[test]
+fn what_a_waypoint_did_is_read_from_its_access_log() {
+    let told: Vec<String> = WAYPOINT
+        .lines()
+        .filter_map(|line| waypoint::read(line).unwrap_or_else(|error| panic!("{line}: {error}")))
+        .map(|line| {
+            let evidence = Evidence::from_waypoint(&Arc::new(line), "app/waypoint");
+            let ztc_model::evidence::FlowKey { source, destination, .. } = evidence.flow;
+            let policies: Vec<String> = evidence.policies.iter().map(ToString::to_string).collect();
+            format!("{source} to {destination}: {} {}", evidence.did, policies.join(", "))
+        })
+        .collect();
+    insta::assert_snapshot!(told.join("\n"));
+}
+
+#[test]
+fn what_else_a_waypoint_writes_is_passed_over() {
+    let line = "2026-11-25T00:03:00.385323Z\tinfo\tEnvoy proxy is ready";
+    assert_eq!(waypoint::read(line).unwrap(), None);
+    assert!(waypoint::read(r#"{"response_code":200}"#).is_err());
 }

@@ -29,7 +29,7 @@ use crate::api::{self, ApiError};
 use crate::bundle::hex;
 use crate::cilium::{Agents, CiliumError};
 use crate::exec;
-use crate::mesh::{self, Stored, Ztunnels};
+use crate::mesh::{self, Enrolled, Stored, Waypoint, Ztunnels};
 use crate::objects::{self, Setting};
 use crate::observers::Observers;
 use crate::outside::Hosts;
@@ -61,6 +61,7 @@ pub(super) struct RealLane {
     pub(super) observers: Observers,
     /// Where there is a mesh.
     pub(super) ztunnels: Option<Ztunnels>,
+    pub(super) waypoints: Vec<Waypoint>,
     pub(super) pods: Pods,
     /// By node.
     pub(super) internal: BTreeMap<String, IpAddr>,
@@ -162,16 +163,42 @@ impl RealLane {
                 stored.extend(as_stored(kind, &object)?);
             }
         }
-        let of_the_mesh = self.world.pods.iter().filter(|pod| self.world.is_ambient(pod));
-        let pods = of_the_mesh
-            .filter(|pod| self.pods.get(&pod.reference()).is_some())
-            .map(|pod| (pod.reference(), pod.labels.clone()))
-            .collect();
+        let enrolled = self.enrolled();
         let dumps = ztunnels.dumps().await?;
-        let mut late = dumps.iter().filter_map(|(node, dump)| {
-            mesh::lag(dump, &stored, &pods).map(|lag| format!("the ztunnel on {node} {lag}"))
+        let late = dumps.iter().find_map(|(node, dump)| {
+            let lag = mesh::lag(dump, &stored, &enrolled)?;
+            Some(format!("the ztunnel on {node} {lag}"))
         });
-        Ok(late.next())
+        if late.is_some() {
+            return Ok(late);
+        }
+        for waypoint in &self.waypoints {
+            let enforces = waypoint.policies().await?;
+            if let Some(lag) = mesh::waypoint_lag(&waypoint.namespace, &enforces, &stored) {
+                return Ok(Some(format!("waypoint {waypoint} {lag}")));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Listens to everybody who enforces something in this world.
+    pub(super) async fn observe(&self) -> Observers {
+        Observers::start(&self.agents, self.ztunnels.as_ref(), self.waypoints.clone()).await
+    }
+
+    /// What of the world is in the mesh at the moment.
+    fn enrolled(&self) -> Enrolled {
+        let World { pods, services, .. } = &*self.world;
+        let pods = pods.iter().filter(|pod| self.world.is_ambient(pod));
+        let pods = pods.filter(|pod| self.pods.get(&pod.reference()).is_some());
+        let services = services.iter().map(|it| {
+            let waypoint = self.world.waypoint_of(it).map(str::to_owned);
+            (it.namespace.clone(), it.name.clone(), waypoint)
+        });
+        Enrolled {
+            pods: pods.map(|pod| (pod.reference(), pod.labels.clone())).collect(),
+            services: services.collect(),
+        }
     }
 
     /// Waits until every agent's datapath has the identity of every pod: a peer that is not known

@@ -62,18 +62,18 @@ fn stored(texts: &[&str]) -> Vec<Stored> {
     texts.iter().enumerate().map(read).collect()
 }
 
-fn pods() -> BTreeMap<PodRef, BTreeMap<String, String>> {
+fn enrolled() -> Enrolled {
     let pod = |name: &str| {
         let reference = PodRef { namespace: "zt-bank".to_owned(), name: name.to_owned() };
         (reference, BTreeMap::from([("app".to_owned(), name.to_owned())]))
     };
-    BTreeMap::from([pod("ledger"), pod("teller")])
+    Enrolled { pods: BTreeMap::from([pod("ledger"), pod("teller")]), services: Vec::new() }
 }
 
 fn lagging(texts: &[&str], change: impl FnOnce(&mut Dump)) -> Option<String> {
     let mut dump = dump();
     change(&mut dump);
-    lag(&dump, &stored(texts), &pods())
+    lag(&dump, &stored(texts), &enrolled())
 }
 
 #[test]
@@ -145,4 +145,70 @@ fn a_workload_that_is_not_known_to_be_in_the_mesh_is_waited_for() {
     assert_eq!(said.as_deref(), Some("does not know that workload zt-bank/ledger is in the mesh"));
     let said = lagging(&[STRICT, ALLOW, DENY], |dump| dump.workloads.clear());
     assert_eq!(said.as_deref(), Some("does not know workload zt-bank/ledger"));
+}
+
+#[test]
+fn a_mode_of_a_port_has_a_policy_of_its_own_in_place_of_the_static_one() {
+    let ported = r"
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: { name: open-9000, namespace: zt-bank }
+spec:
+  selector: { matchLabels: { app: ledger } }
+  portLevelMtls: { 9000: { mode: PERMISSIVE } }
+";
+    let open = "zt-bank/converted_peer_authentication_open-9000";
+    let refer = |dump: &mut Dump, to: &[&str]| {
+        let references = to.iter().map(ToString::to_string);
+        dump.workloads[0].authorization_policies = references.collect();
+    };
+    let allow = "zt-bank/allow-teller";
+    assert_eq!(lagging(&[STRICT, ported, ALLOW, DENY], |it| refer(it, &[allow, open])), None);
+    assert_eq!(
+        lagging(&[STRICT, ported, ALLOW, DENY], |_| {}).as_deref(),
+        Some("does not apply zt-bank/converted_peer_authentication_open-9000 to zt-bank/ledger")
+    );
+}
+
+#[test]
+fn a_service_is_behind_the_waypoint_that_it_is_put_behind() {
+    let service = |waypoint: Option<&str>| {
+        ("zt-bank".to_owned(), "ledger".to_owned(), waypoint.map(str::to_owned))
+    };
+    let look = |dump: &Dump, waypoint| {
+        let enrolled = Enrolled { services: vec![service(waypoint)], ..Enrolled::default() };
+        lag(dump, &stored(&[STRICT, ALLOW, DENY]), &enrolled)
+    };
+    let mut dump = dump();
+    assert_eq!(look(&dump, None).as_deref(), Some("does not know service zt-bank/ledger"));
+    dump.services.push(DumpedService {
+        namespace: "zt-bank".to_owned(),
+        name: "ledger".to_owned(),
+        waypoint: Some(DumpedWaypoint {
+            destination: "zt-bank/waypoint.zt-bank.svc.cluster.local".to_owned(),
+        }),
+    });
+    assert_eq!(look(&dump, Some("waypoint")), None);
+    assert_eq!(
+        look(&dump, None).as_deref(),
+        Some("still has service zt-bank/ledger behind a waypoint")
+    );
+    assert!(look(&dump, Some("other")).is_some());
+}
+
+#[test]
+fn the_rules_in_a_waypoints_listeners_are_its_policies() {
+    let listeners = r#"{ "policies": { "ns[zt-bank]-policy[get-only]-rule[0]": {}, "ns[zt-bank]-policy[get-only]-rule[1]": {} } }"#;
+    let enforces = wanted::policies_of_listeners(listeners);
+    assert_eq!(enforces, BTreeSet::from(["zt-bank/get-only".to_owned()]));
+    let bound = ALLOW.replace("allow-teller", "get-only").replace(
+        "selector: { matchLabels: { app: ledger } }",
+        "targetRefs: [{ kind: Service, name: ledger }]",
+    );
+    let look = |texts: &[&str], enforces: &BTreeSet<String>| {
+        waypoint_lag("zt-bank", enforces, &stored(texts))
+    };
+    assert_eq!(look(&[&bound, DENY], &enforces), None);
+    assert_eq!(look(&[DENY], &enforces).as_deref(), Some("still has policy zt-bank/get-only"));
+    assert_eq!(look(&[&bound], &BTreeSet::new()).as_deref(), Some("lacks policy zt-bank/get-only"));
 }

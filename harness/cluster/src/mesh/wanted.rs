@@ -30,15 +30,75 @@ pub(crate) struct Stored {
     pub(crate) created: String,
 }
 
+/// What of a world is in the mesh.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Enrolled {
+    /// Pods, with their labels.
+    pub(crate) pods: BTreeMap<PodRef, BTreeMap<String, String>>,
+    /// Services, as namespace and name, with the name of the waypoint that they are behind.
+    pub(crate) services: Vec<(String, String, Option<String>)>,
+}
+
 /// What a ztunnel lacks of the policies that are stored, or still has of those that are not, in words; nothing
-/// when it is as it must be. `pods` are those in the mesh, with their labels.
-pub(crate) fn lag(
-    dump: &Dump,
-    stored: &[Stored],
-    pods: &BTreeMap<PodRef, BTreeMap<String, String>>,
-) -> Option<String> {
+/// when it is as it must be.
+pub(crate) fn lag(dump: &Dump, stored: &[Stored], enrolled: &Enrolled) -> Option<String> {
+    let Enrolled { pods, services } = enrolled;
     policies_lag(dump, stored)
         .or_else(|| pods.iter().find_map(|(pod, labels)| workload_lag(dump, stored, pod, labels)))
+        .or_else(|| services.iter().find_map(|service| service_lag(dump, service)))
+}
+
+/// What a waypoint lacks or still has, given the policies that it enforces, `namespace/name`. Only policies with
+/// rules can be told.
+pub(crate) fn waypoint_lag(
+    namespace: &str,
+    enforces: &BTreeSet<String>,
+    stored: &[Stored],
+) -> Option<String> {
+    let bound = stored.iter().filter_map(|it| match &it.policy {
+        MeshPolicy::Authorization(policy)
+            if !policy.target_refs.is_empty()
+                && !policy.rules.is_empty()
+                && policy.reference.namespace.as_deref() == Some(namespace) =>
+        {
+            Some(named(policy))
+        }
+        _ => None,
+    });
+    let wanted: BTreeSet<String> = bound.collect();
+    let lacks = wanted.difference(enforces).next().map(|it| format!("lacks policy {it}"));
+    lacks.or_else(|| enforces.difference(&wanted).next().map(|it| format!("still has policy {it}")))
+}
+
+/// The policies whose rules are in the listeners of a waypoint: istiod calls a rule
+/// `ns[NAMESPACE]-policy[NAME]-rule[N]`.
+pub(crate) fn policies_of_listeners(listeners: &str) -> BTreeSet<String> {
+    let rules = listeners.split("\"ns[").skip(1);
+    let named = rules.filter_map(|rule| {
+        let (namespace, rest) = rule.split_once("]-policy[")?;
+        let (name, _) = rest.split_once("]-rule[")?;
+        Some(format!("{namespace}/{name}"))
+    });
+    named.collect()
+}
+
+fn service_lag(
+    dump: &Dump,
+    (namespace, name, waypoint): &(String, String, Option<String>),
+) -> Option<String> {
+    let service = dump.services.iter().find(|it| it.namespace == *namespace && it.name == *name);
+    let Some(service) = service else {
+        return Some(format!("does not know service {namespace}/{name}"));
+    };
+    let has = service.waypoint.as_ref().map(|it| it.destination.as_str());
+    let wanted =
+        waypoint.as_ref().map(|it| format!("{namespace}/{it}.{namespace}.svc.cluster.local"));
+    (has != wanted.as_deref()).then(|| match waypoint {
+        Some(waypoint) => {
+            format!("does not know that service {namespace}/{name} is behind waypoint {waypoint}")
+        }
+        None => format!("still has service {namespace}/{name} behind a waypoint"),
+    })
 }
 
 fn policies_lag(dump: &Dump, stored: &[Stored]) -> Option<String> {
@@ -73,17 +133,11 @@ fn workload_lag(
         reaches && !policy.selector.is_empty() && is_within(&policy.selector, labels)
     });
     let mut wanted: BTreeSet<String> = selecting.map(named).collect();
-    let peers = effective(stored, pod, labels);
-    if peers.strict {
-        wanted.insert(STRICT.to_owned());
-    }
-    wanted.extend(peers.by_port.clone());
+    wanted.extend(peer_references(stored, pod, labels));
     let refers = &workload.authorization_policies;
-    // Whether the static policy stands beside one with modes of ports depends on these modes.
-    let counts = |it: &&String| peers.by_port.is_none() || it.as_str() != STRICT;
-    let lacks = wanted.difference(refers).find(counts);
+    let lacks = wanted.difference(refers).next();
     let lacks = lacks.map(|it| format!("does not apply {it} to {pod}"));
-    let still = || refers.difference(&wanted).find(counts);
+    let still = || refers.difference(&wanted).next();
     lacks.or_else(|| still().map(|it| format!("still applies {it} to {pod}")))
 }
 
@@ -106,17 +160,14 @@ fn named(policy: &AuthorizationPolicy) -> String {
     format!("{namespace}/{}", policy.reference.name)
 }
 
-/// What the modes for a pod become.
-struct Effective {
-    /// Whether it refers to the static policy.
-    strict: bool,
-    /// The policy that its modes of ports become.
-    by_port: Option<String>,
-}
-
-/// The mode of the mesh, then of the namespace, then of the workload; the oldest of each level counts, and one
-/// that is not set changes nothing.
-fn effective(stored: &[Stored], pod: &PodRef, labels: &BTreeMap<String, String>) -> Effective {
+/// What the modes of a pod become, as references to policies (`convertedSelectorPeerAuthentications`): the mode of the
+/// mesh, then of the namespace, then of the workload; the oldest of each level counts, and one that is not set
+/// changes nothing.
+fn peer_references(
+    stored: &[Stored],
+    pod: &PodRef,
+    labels: &BTreeMap<String, String>,
+) -> Vec<String> {
     let oldest = |of: &dyn Fn(&PeerAuthentication) -> bool| {
         let those = stored.iter().filter_map(|it| match &it.policy {
             MeshPolicy::Peers(policy) if of(policy) => Some((&it.created, policy)),
@@ -134,12 +185,24 @@ fn effective(stored: &[Stored], pod: &PodRef, labels: &BTreeMap<String, String>)
     let workload = oldest(&|it| {
         !it.selector.is_empty() && is_in(it, &pod.namespace) && is_within(&it.selector, labels)
     });
-    let modes = [mesh, namespace, workload].into_iter().flatten().map(|it| it.mode);
-    let mode = modes.filter(|mode| *mode != Mode::Unset).last();
+    let set = |policy: Option<&PeerAuthentication>| {
+        policy.map(|it| it.mode).filter(|mode| *mode != Mode::Unset)
+    };
+    let above = set(namespace).or(set(mesh)) == Some(Mode::Strict);
+    let strict = set(workload).map_or(above, |mode| mode == Mode::Strict);
+    let has = |modes: &[Mode]| {
+        workload.is_some_and(|it| it.ports.values().any(|mode| modes.contains(mode)))
+    };
+    // A policy with a port that differs stands for the whole workload, the static one beside it would be too much.
+    let differs = match (set(workload), strict) {
+        (Some(_), true) => has(&[Mode::Permissive, Mode::Disable]),
+        (None, true) => has(&[Mode::Permissive]),
+        (_, false) => has(&[Mode::Strict]),
+    };
     let by_port = workload
-        .filter(|it| !it.ports.is_empty())
+        .filter(|_| differs)
         .map(|it| format!("{}/converted_peer_authentication_{}", pod.namespace, it.reference.name));
-    Effective { strict: mode == Some(Mode::Strict), by_port }
+    (strict && !differs).then(|| STRICT.to_owned()).into_iter().chain(by_port).collect()
 }
 
 fn is_within(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {

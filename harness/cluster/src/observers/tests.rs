@@ -34,7 +34,7 @@ async fn spoken(records: &mut Receiver<Witness>) -> Arc<Evidence> {
 /// The observers of one node, what they say, and the stream of its agent.
 async fn observed(server: &mut Server) -> (Observers, Receiver<Witness>, Remote) {
     let agents = found(server, &[("worker", "cilium-a")]).await;
-    let observers = Observers::start(&agents, None).await;
+    let observers = Observers::start(&agents, None, Vec::new()).await;
     let records = observers.subscribe();
     let remote = command_in(server, "cilium-a").await.run().await;
     (observers, records, remote)
@@ -154,7 +154,7 @@ async fn lines_of_ztunnels_log_are_evidence_and_a_log_that_breaks_is_a_gap() {
     let mut server = Server::start().await;
     let agents = found(&mut server, &[("worker", "cilium-a")]).await;
     let ztunnels = Ztunnels::new(server.client());
-    let observers = Observers::start(&agents, Some(&ztunnels)).await;
+    let observers = Observers::start(&agents, Some(&ztunnels), Vec::new()).await;
     let mut records = observers.subscribe();
     let log = open_log(&mut server).await;
     let (first, rest) = CONNECTIONS.split_at(700);

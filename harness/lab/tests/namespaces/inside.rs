@@ -341,6 +341,7 @@ fn world() -> World {
         serves: vec![serves(Speaks::Tcp, 9000)],
     };
     World {
+        waypoints: Vec::new(),
         world: "two-teams".to_owned(),
         about: "Two teams and a mesh.".to_owned(),
         namespaces: ["zt-shop", "zt-pay", "zt-mesh"].map(namespace).into(),
@@ -382,6 +383,7 @@ fn pod(name: &str, node: NodeSlot) -> Pod {
 fn service(namespace: &str, name: &str) -> KubeService {
     let port = |port, target_port, protocol| ServicePort { port, target_port, protocol };
     KubeService {
+        labels: BTreeMap::new(),
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         selector: BTreeMap::from([("app".to_owned(), name.to_owned())]),

@@ -47,6 +47,15 @@ pub(super) fn world(source: &Source, world: &World) -> Checked {
             ));
         }
     }
+    for waypoint in &world.waypoints {
+        if world.namespace(&waypoint.namespace).is_none() {
+            let message = format!(
+                "waypoint {} is in namespace `{}`, which the world does not list",
+                waypoint.name, waypoint.namespace
+            );
+            return Err(in_text(source, 1, &waypoint.namespace, message));
+        }
+    }
     for service in &world.services {
         if world.backends(service).next().is_none() {
             return Err(in_text(
