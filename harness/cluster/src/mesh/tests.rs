@@ -149,14 +149,14 @@ fn a_workload_that_is_not_known_to_be_in_the_mesh_is_waited_for() {
 
 #[test]
 fn a_mode_of_a_port_has_a_policy_of_its_own_in_place_of_the_static_one() {
-    let ported = r"
+    let ported = r#"
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: { name: open-9000, namespace: zt-bank }
 spec:
   selector: { matchLabels: { app: ledger } }
-  portLevelMtls: { 9000: { mode: PERMISSIVE } }
-";
+  portLevelMtls: { "9000": { mode: PERMISSIVE } }
+"#;
     let open = "zt-bank/converted_peer_authentication_open-9000";
     let refer = |dump: &mut Dump, to: &[&str]| {
         let references = to.iter().map(ToString::to_string);

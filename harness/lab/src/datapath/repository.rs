@@ -151,7 +151,7 @@ impl Repository {
         let ranges: BTreeSet<IpNet> = self
             .policies
             .values()
-            .flat_map(|policy| policy.specs())
+            .flat_map(Policy::specs)
             .flat_map(|spec| spec.policy.ingress.rules.iter().chain(&spec.policy.egress.rules))
             .flat_map(|rule| rule.peers.cidrs())
             .map(|range| range.trunc())

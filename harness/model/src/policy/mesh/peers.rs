@@ -60,7 +60,7 @@ struct Section {
     #[serde(default)]
     mtls: Option<Mtls>,
     #[serde(default)]
-    port_level_mtls: Option<Spanned<BTreeMap<u16, Mtls>>>,
+    port_level_mtls: Option<Spanned<BTreeMap<String, Mtls>>>,
 }
 
 #[derive(Deserialize)]
@@ -88,11 +88,20 @@ pub(crate) fn peers(
             Some("select the workloads by `selector.matchLabels`"),
         ));
     }
-    let ports = port_level_mtls.map(|it| it.value).unwrap_or_default();
+    let mut ports = BTreeMap::new();
+    if let Some(modes) = &port_level_mtls {
+        for (port, mtls) in &modes.value {
+            let number = port.parse().ok().filter(|number| *number > 0);
+            let number = number.ok_or_else(|| {
+                document.diagnostic_at(modes, format!("`{port}` is no port"), None)
+            })?;
+            ports.insert(number, mtls.mode);
+        }
+    }
     Ok(Policy::Mesh(MeshPolicy::Peers(PeerAuthentication {
         reference: reference.clone(),
         selector,
         mode: mtls.map_or(Mode::Unset, |it| it.mode),
-        ports: ports.into_iter().map(|(port, it)| (port, it.mode)).collect(),
+        ports,
     })))
 }
