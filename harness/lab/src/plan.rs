@@ -375,12 +375,14 @@ mod tests {
 
     fn world(outside: Vec<OutsideHost>) -> World {
         let ledger = KubeService {
+            labels: BTreeMap::new(),
             namespace: "zt-pay".to_owned(),
             name: "ledger".to_owned(),
             selector: BTreeMap::new(),
             ports: Vec::new(),
         };
         World {
+            waypoints: Vec::new(),
             world: "plan".to_owned(),
             about: "One service.".to_owned(),
             namespaces: Vec::new(),
