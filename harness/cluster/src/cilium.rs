@@ -1,6 +1,6 @@
 //! Cilium's agents: one pod a node, asked and listened to through exec.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,18 +129,21 @@ impl Agents {
         states.collect()
     }
 
-    /// One look: have all agents realised a change?
-    pub(crate) async fn settled(&self, change: &Change) -> Result<Settling, CiliumError> {
-        if *change == Change::Nothing {
+    /// One look: have all agents realised all of these changes?
+    pub(crate) async fn settled(&self, changes: &[&Change]) -> Result<Settling, CiliumError> {
+        if changes.iter().all(|change| **change == Change::Nothing) {
             return Ok(Settling::Realised);
         }
         let states = self.states().await?;
-        let mut late = Vec::new();
+        let mut late = BTreeSet::new();
         for (node, state) in &states {
-            if let Settling::NotYet { status } = settling(node, state, change) {
-                late.push(status);
+            for change in changes {
+                if let Settling::NotYet { status } = settling(node, state, change) {
+                    late.insert(status);
+                }
             }
         }
+        let late: Vec<String> = late.into_iter().collect();
         Ok(if late.is_empty() {
             Settling::Realised
         } else {

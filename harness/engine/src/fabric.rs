@@ -61,8 +61,8 @@ pub trait Cluster: fmt::Debug + Send + Sync {
     /// Deletes one object; one that does not exist is no error.
     async fn delete(&self, object: &ObjectRef) -> Result<Receipt, FabricError>;
 
-    /// One look: has every enforcement point realised what the receipt is for?
-    async fn settled(&self, receipt: &Receipt) -> Result<Settling, FabricError>;
+    /// One look: has every enforcement point realised what all of these receipts are for?
+    async fn settled(&self, receipts: &[Receipt]) -> Result<Settling, FabricError>;
 
     /// Opens a session with the agent in a pod. The agent outlives the session.
     async fn session(&self, pod: &PodRef) -> Result<Session, FabricError>;

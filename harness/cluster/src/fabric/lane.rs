@@ -79,16 +79,15 @@ impl RealLane {
                 changes.extend(uid.map(|uid| Change::Removed { uid }));
             }
         }
-        for change in changes {
-            until("left-over policies to go", UP, POLL, || async {
-                match self.agents.settled(&change).await {
-                    Ok(Settling::Realised) => Ok(Look::Met(())),
-                    Ok(Settling::NotYet { status }) => Ok(Look::NotYet { status }),
-                    Err(error) => Ok(Look::NotYet { status: ztc_engine::chain(&error) }),
-                }
-            })
-            .await?;
-        }
+        let changes: Vec<&Change> = changes.iter().collect();
+        until("left-over policies to go", UP, POLL, || async {
+            match self.agents.settled(&changes).await {
+                Ok(Settling::Realised) => Ok(Look::Met(())),
+                Ok(Settling::NotYet { status }) => Ok(Look::NotYet { status }),
+                Err(error) => Ok(Look::NotYet { status: ztc_engine::chain(&error) }),
+            }
+        })
+        .await?;
         Ok(())
     }
 
@@ -238,6 +237,18 @@ impl RealLane {
     ) -> Result<Receipt, ClusterError> {
         let change = change.await?;
         Ok(Receipt { accepted: Instant::now(), change })
+    }
+
+    /// The first policy that Cilium does not take: it is never realised.
+    async fn refused(&self, changes: &[&Change]) -> Result<Option<ClusterError>, ApiError> {
+        for change in changes {
+            if let Change::Added { object, .. } = change
+                && let Some(reason) = api::invalid(&self.ready.client, object).await?
+            {
+                return Ok(Some(ClusterError::Invalid { object: object.clone(), reason }));
+            }
+        }
+        Ok(None)
     }
 
     async fn endpoint_list(&self) -> Result<Vec<Endpoint>, ClusterError> {
@@ -392,22 +403,18 @@ impl Cluster for RealLane {
         .map_err(|error| FabricError::Delete { object: object.clone(), source: error.into() })
     }
 
-    async fn settled(&self, receipt: &Receipt) -> Result<Settling, FabricError> {
+    async fn settled(&self, receipts: &[Receipt]) -> Result<Settling, FabricError> {
         let failed = |source: Cause| FabricError::Settled { source };
-        match self.agents.settled(&receipt.change).await {
+        let changes: Vec<&Change> = receipts.iter().map(|receipt| &receipt.change).collect();
+        let (settling, refused) =
+            tokio::join!(self.agents.settled(&changes), self.refused(&changes));
+        match settling {
             Ok(Settling::Realised) => Ok(Settling::Realised),
-            Ok(Settling::NotYet { status }) => {
-                // One that Cilium does not take is never realised.
-                if let Change::Added { object, .. } = &receipt.change
-                    && let Some(reason) = api::invalid(&self.ready.client, object)
-                        .await
-                        .map_err(|error| failed(error.into()))?
-                {
-                    let object = object.clone();
-                    return Err(failed(ClusterError::Invalid { object, reason }.into()));
-                }
-                Ok(Settling::NotYet { status })
-            }
+            Ok(Settling::NotYet { status }) => match refused {
+                Ok(None) => Ok(Settling::NotYet { status }),
+                Ok(Some(refused)) => Err(failed(refused.into())),
+                Err(error) => Err(failed(error.into())),
+            },
             // An agent or an API server that restarts does not answer for a while: policies are not
             // known to be realised, and the ceiling says how long that may last.
             Err(error @ (CiliumError::Exec(_) | CiliumError::None | CiliumError::Api(_))) => {

@@ -33,6 +33,8 @@ struct State {
     /// Everything that was applied or deleted, in words.
     log: Vec<String>,
     deletions: usize,
+    /// How often somebody looked whether policies are realised.
+    looks: usize,
     born: BTreeMap<PodRef, Instant>,
     stopped: usize,
 }
@@ -56,6 +58,15 @@ impl Network {
         if self.script.lasting_from.is_none_or(|from| state.deletions < from) {
             state.applied.remove(object);
         }
+    }
+
+    pub(crate) fn look(&self) {
+        self.state().looks += 1;
+    }
+
+    /// How often somebody looked whether policies are realised.
+    pub(crate) fn looks(&self) -> usize {
+        self.state().looks
     }
 
     pub(crate) fn bear(&self, pod: &PodRef) {
