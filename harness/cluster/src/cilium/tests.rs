@@ -46,10 +46,13 @@ async fn command_in(server: &mut Server, name: &str) -> Asked {
     asked
 }
 
-async fn answer(asked: Asked, output: &str) {
+/// Answers the first script of a shell.
+async fn answer(asked: Asked, output: &str) -> Remote {
+    assert_eq!(asked.parameter("command"), Some("sh"));
     let mut remote = asked.run().await;
+    soon("a script", remote.hear()).await.unwrap();
     remote.write(format!("{output}\nztc-end:0\n").as_bytes()).await.unwrap();
-    remote.succeed().await;
+    remote
 }
 
 fn refuse(asked: Asked) {
