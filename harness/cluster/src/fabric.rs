@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use tokio::sync::Mutex;
 use ztc_engine::fabric::{Cluster, Fabric, FabricError, Lane};
 use ztc_engine::profile::ClusterSpec;
 use ztc_engine::wait::WaitError;
 use ztc_model::manifest::ObjectRef;
 use ztc_model::world::{NodeSlot, PodRef, World};
 
-use crate::api::{self, ApiError};
+use crate::api::{self, ApiError, OnBehalf};
 use crate::cilium::{Agents, CiliumError};
 use crate::exec;
 use crate::fabric::lane::RealLane;
@@ -44,8 +45,6 @@ enum ClusterError {
     Outside(#[from] OutsideError),
     #[error(transparent)]
     Wait(#[from] WaitError),
-    #[error("a real cluster has one lane, and {lane} was asked for")]
-    Lanes { lane: Lane },
     #[error("the cluster has {nodes} nodes, and a world needs 2")]
     Nodes { nodes: usize },
     #[error("Cilium does not take {object}: {reason}")]
@@ -60,6 +59,10 @@ enum ClusterError {
 pub struct RealCluster {
     ready: Arc<Ready>,
     agents: Agents,
+    /// Held by the lane that comes up: lanes share the hosts outside and the zone of cluster DNS.
+    arrivals: Mutex<()>,
+    /// Held by the lane that changes policies.
+    turns: Arc<Mutex<()>>,
     /// The API server was waited for in vain: no case waits for it again.
     lost: AtomicBool,
 }
@@ -71,7 +74,13 @@ impl RealCluster {
     /// When there is none.
     pub async fn new(ready: Ready) -> Result<Self, CiliumError> {
         let agents = Agents::find(ready.client.clone()).await?;
-        Ok(Self { ready: Arc::new(ready), agents, lost: AtomicBool::new(false) })
+        Ok(Self {
+            ready: Arc::new(ready),
+            agents,
+            arrivals: Mutex::default(),
+            turns: Arc::default(),
+            lost: AtomicBool::new(false),
+        })
     }
 
     /// What would make verdicts wrong or impossible, what blocks first.
@@ -109,7 +118,7 @@ impl fmt::Debug for RealCluster {
 #[async_trait]
 impl Fabric for RealCluster {
     async fn up(&self, world: Arc<World>, lane: Lane) -> Result<Arc<dyn Cluster>, FabricError> {
-        match self.furnish(world, lane).await {
+        match self.furnish(world).await {
             Ok(cluster) => Ok(Arc::new(cluster)),
             // Pods that were made are used or replaced by the next lane.
             Err(source) => {
@@ -132,11 +141,9 @@ impl RealCluster {
         Ok(())
     }
 
-    async fn furnish(&self, world: Arc<World>, lane: Lane) -> Result<RealLane, ClusterError> {
-        let Ready { client, outside, cluster, nodes, image, pull, ledger, .. } = &*self.ready;
-        if lane != Lane(0) {
-            return Err(ClusterError::Lanes { lane });
-        }
+    async fn furnish(&self, world: Arc<World>) -> Result<RealLane, ClusterError> {
+        let Ready { client, outside, cluster, nodes, image, pull, ledger, run, .. } = &*self.ready;
+        let _alone = self.arrivals.lock().await;
         self.awaited().await?;
         let [first, second, ..] = nodes.as_slice() else {
             return Err(ClusterError::Nodes { nodes: nodes.len() });
@@ -156,7 +163,11 @@ impl RealCluster {
             let name = api::make_ours(client, &object).await?;
             ledger.made(name);
         }
+        let (own, on_behalf) = OnBehalf::of_nobody(client.clone(), run);
         let lane = RealLane {
+            client: own,
+            on_behalf,
+            turns: Arc::clone(&self.turns),
             pods: Pods::watch(client, &world.world).await?,
             observers: self.agents.observe().await,
             agents: self.agents.clone(),

@@ -194,7 +194,7 @@ impl Ground {
         if !missing.is_empty() {
             return Some(format!("{name} has no outside host {}", missing.join(", ")));
         }
-        (case.is_clusterwide() && !self.place.allow_cluster_wide).then(|| {
+        (case.reaches_beyond(world) && !self.place.allow_cluster_wide).then(|| {
             "its policies reach the whole cluster; --allow-cluster-wide allows that".to_owned()
         })
     }

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::Client;
 use kube::api::Api;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tokio::sync::broadcast;
+use tokio::sync::{Mutex, broadcast};
 use ztc_engine::fabric::{
     AddressBook, Cause, Change, Cluster, Endpoint, FabricError, Inspection, Readiness, Receipt,
     Session, Settling, Witness,
@@ -20,11 +21,12 @@ use ztc_engine::fabric::{
 use ztc_engine::wait::{Look, until};
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::policy::PolicyKind;
+use ztc_model::suite::CaseId;
 use ztc_model::world::{Born, PodRef, World};
 use ztc_wire::FirstRun;
 
 use crate::admin;
-use crate::api::{self, ApiError};
+use crate::api::{self, ApiError, OnBehalf, Ours};
 use crate::bundle::hex;
 use crate::cilium::{Agents, CiliumError, Observers};
 use crate::exec;
@@ -51,6 +53,11 @@ const CONTENTS: &str = "ztc.dev/contents";
 /// The world of a case in a real cluster.
 pub(super) struct RealLane {
     pub(super) ready: Arc<Ready>,
+    /// Says for which case it asks.
+    pub(super) client: Client,
+    pub(super) on_behalf: OnBehalf,
+    /// Held by the lane that changes policies.
+    pub(super) turns: Arc<Mutex<()>>,
     pub(super) world: Arc<World>,
     pub(super) setting: Setting,
     pub(super) hosts: Hosts,
@@ -68,15 +75,19 @@ impl fmt::Debug for RealLane {
 }
 
 impl RealLane {
-    /// Removes the policies that a run before this one left, and waits until nothing enforces them.
+    /// Removes the policies that are here for nobody, those of runs before this one and those of this lane, and waits
+    /// until nothing enforces them. Those of other lanes stay.
     pub(super) async fn sweep(&self) -> Result<(), ClusterError> {
-        let client = &self.ready.client;
+        let Ready { run, ledger, .. } = &*self.ready;
         let mut changes = Vec::new();
         for kind in PolicyKind::ALL {
-            for object in api::ours(client, kind.api_version(), kind.name()).await? {
-                let uid = api::delete(client, &object).await?;
-                self.ready.ledger.removed(object.to_string());
-                changes.extend(uid.map(|uid| Change::Removed { uid }));
+            for meant in [Ours::OfWorld(&self.world.world), Ours::OfOtherRuns(run)] {
+                let found = api::ours(&self.client, kind.api_version(), kind.name(), meant).await?;
+                for object in found {
+                    let uid = api::delete(&self.client, &object).await?;
+                    ledger.removed(object.to_string());
+                    changes.extend(uid.map(|uid| Change::Removed { uid }));
+                }
             }
         }
         let changes: Vec<&Change> = changes.iter().collect();
@@ -112,7 +123,7 @@ impl RealLane {
                 self.remove_pod(reference).await?;
             }
             self.account(&reference.namespace).await?;
-            self.ready.ledger.made(api::make_ours(&self.ready.client, pod).await?);
+            self.ready.ledger.made(api::make_ours(&self.client, pod).await?);
         }
         until("the pods of the world", UP, POLL, || async {
             let late = wanted.iter().find_map(|(reference, _)| self.lateness(reference));
@@ -175,7 +186,7 @@ impl RealLane {
 
     /// Waits for the account that pods of a new namespace run as.
     async fn account(&self, namespace: &str) -> Result<(), ClusterError> {
-        let accounts: Api<ServiceAccount> = Api::namespaced(self.ready.client.clone(), namespace);
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         until("the default service account", POD, POLL, || async {
             match accounts.get_opt("default").await {
                 Ok(Some(_)) => Ok(Look::Met(())),
@@ -188,7 +199,7 @@ impl RealLane {
     }
 
     async fn remove_pod(&self, pod: &PodRef) -> Result<(), ClusterError> {
-        api::delete_pod(&self.ready.client, &pod.namespace, &pod.name).await?;
+        api::delete_pod(&self.client, &pod.namespace, &pod.name).await?;
         self.ready.ledger.removed(format!("Pod/{pod}"));
         until("the end of the pod", POD, POLL, || async {
             Ok(match self.pods.any(pod) {
@@ -210,7 +221,7 @@ impl RealLane {
 
     /// Removes what the pods needed, the last first, and waits until all of it is gone.
     async fn leave(&self) -> Result<(), ClusterError> {
-        let client = &self.ready.client;
+        let client = &self.client;
         let mut objects: Vec<ObjectRef> =
             objects::before_pods(&self.world).iter().filter_map(api::reference).collect();
         objects.reverse();
@@ -231,10 +242,12 @@ impl RealLane {
         Ok(())
     }
 
+    /// Changes what policies there are, when no other lane does: what is realised in which order is told apart then.
     async fn change(
         &self,
         change: impl Future<Output = Result<Change, ClusterError>> + Send,
     ) -> Result<Receipt, ClusterError> {
+        let _turn = self.turns.lock().await;
         let change = change.await?;
         Ok(Receipt { accepted: Instant::now(), change })
     }
@@ -243,7 +256,7 @@ impl RealLane {
     async fn refused(&self, changes: &[&Change]) -> Result<Option<ClusterError>, ApiError> {
         for change in changes {
             if let Change::Added { object, .. } = change
-                && let Some(reason) = api::invalid(&self.ready.client, object).await?
+                && let Some(reason) = api::invalid(&self.client, object).await?
             {
                 return Ok(Some(ClusterError::Invalid { object: object.clone(), reason }));
             }
@@ -289,7 +302,7 @@ impl RealLane {
             let request = http::Request::get(&path)
                 .body(Vec::new())
                 .map_err(|error| failed(kube::Error::HttpError(error)))?;
-            let metrics = self.ready.client.request_text(request).await.map_err(failed)?;
+            let metrics = self.client.request_text(request).await.map_err(failed)?;
             readiness.probes = Some(concluded_probes(&metrics, uid));
         }
         Ok(Some(readiness))
@@ -319,7 +332,7 @@ impl RealLane {
         let declared =
             self.world.pod(pod).ok_or_else(|| ClusterError::NoSuchPod { pod: pod.clone() })?;
         let object = objects::pod(&self.world, &self.setting, &self.hosts.zone, declared, first);
-        self.ready.ledger.made(api::make_ours(&self.ready.client, &object).await?);
+        self.ready.ledger.made(api::make_ours(&self.client, &object).await?);
         until("the agent of the pod", POD, POLL, || async {
             let found = self.pods.get(pod);
             Ok(match found {
@@ -339,7 +352,7 @@ impl RealLane {
         if self.pods.get(pod).is_none() {
             return Err(ClusterError::Absent { pod: pod.clone() });
         }
-        Ok(exec::session(&self.ready.client, &pod.namespace, &pod.name).await?)
+        Ok(exec::session(&self.client, &pod.namespace, &pod.name).await?)
     }
 }
 
@@ -363,6 +376,10 @@ fn is_as_wanted(found: &k8s_openapi::api::core::v1::Pod, wanted: &Value) -> bool
 
 #[async_trait]
 impl Cluster for RealLane {
+    fn on_behalf_of(&self, case: Option<&CaseId>) {
+        self.on_behalf.set(case);
+    }
+
     async fn addresses(&self) -> Result<AddressBook, FabricError> {
         Ok(self.address_book())
     }
@@ -378,9 +395,9 @@ impl Cluster for RealLane {
     }
 
     async fn apply(&self, manifest: &Manifest) -> Result<Receipt, FabricError> {
-        let Ready { client, run, .. } = &*self.ready;
+        let (run, world) = (&self.ready.run, &self.world.world);
         self.change(async {
-            let applied = api::apply(client, &manifest.object, run).await?;
+            let applied = api::apply(&self.client, &manifest.object, run, world).await?;
             self.ready.ledger.made(manifest.reference.to_string());
             let uid = applied.metadata.uid.unwrap_or_default();
             Ok(Change::Added { object: manifest.reference.clone(), uid })
@@ -395,7 +412,7 @@ impl Cluster for RealLane {
     async fn delete(&self, object: &ObjectRef) -> Result<Receipt, FabricError> {
         self.change(async {
             // A policy that stays would deny to every case that comes.
-            let uid = api::answered(AWAY, || api::delete(&self.ready.client, object)).await??;
+            let uid = api::answered(AWAY, || api::delete(&self.client, object)).await??;
             self.ready.ledger.removed(object.to_string());
             Ok(uid.map_or(Change::Nothing, |uid| Change::Removed { uid }))
         })
@@ -445,10 +462,10 @@ impl Cluster for RealLane {
     async fn inspect(&self, pods: &[PodRef]) -> Vec<Inspection> {
         let mut inspections = self.agents.inspect(pods).await;
         if self.ready.spec.mesh.is_some() {
-            inspections.extend(admin::inspect(&self.ready.client).await);
+            inspections.extend(admin::inspect(&self.client).await);
         }
         for kind in PolicyKind::ALL {
-            let listed = api::ours_whole(&self.ready.client, kind.api_version(), kind.name()).await;
+            let listed = api::ours_whole(&self.client, kind.api_version(), kind.name()).await;
             inspections.push(Inspection {
                 place: "API server".to_owned(),
                 command: format!("kubectl get {} --all-namespaces -o json", kind.name()),

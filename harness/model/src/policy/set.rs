@@ -40,7 +40,7 @@ impl Policy {
         self.specs().reference.clone()
     }
 
-    /// Whether it is about the whole cluster, so that a case with it must run alone.
+    /// Whether it is about the whole cluster.
     pub fn is_clusterwide(&self) -> bool {
         matches!(self, Self::Clusterwide(_))
     }

@@ -32,6 +32,8 @@ struct State {
     applied: BTreeMap<ObjectRef, Instant>,
     /// Everything that was applied or deleted, in words.
     log: Vec<String>,
+    /// The namespaces of what was applied, in that order.
+    namespaces: Vec<Option<String>>,
     deletions: usize,
     /// How often somebody looked whether policies are realised.
     looks: usize,
@@ -48,6 +50,7 @@ impl Network {
     pub(crate) fn apply(&self, object: &ObjectRef) {
         let mut state = self.state();
         state.log.push(format!("apply {}", object.name));
+        state.namespaces.push(object.namespace.clone());
         state.applied.insert(object.clone(), Instant::now());
     }
 
@@ -81,6 +84,11 @@ impl Network {
     /// Everything that was applied or deleted, in words.
     pub(crate) fn log(&self) -> Vec<String> {
         self.state().log.clone()
+    }
+
+    /// How many objects were applied in a namespace.
+    pub(crate) fn ever_in(&self, namespace: &str) -> usize {
+        self.state().namespaces.iter().filter(|it| it.as_deref() == Some(namespace)).count()
     }
 
     /// The address of a pod: its place in the world.
