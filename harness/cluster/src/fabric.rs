@@ -59,8 +59,8 @@ enum ClusterError {
 pub struct RealCluster {
     ready: Arc<Ready>,
     agents: Agents,
-    /// Held by the lane that comes up: lanes share the hosts outside and the zone of cluster DNS.
-    arrivals: Mutex<()>,
+    /// Held by the lane that looks after what lanes share: the hosts outside and the zone of cluster DNS.
+    hosting: Mutex<()>,
     /// Held by the lane that changes policies.
     turns: Arc<Mutex<()>>,
     /// The API server was waited for in vain: no case waits for it again.
@@ -77,7 +77,7 @@ impl RealCluster {
         Ok(Self {
             ready: Arc::new(ready),
             agents,
-            arrivals: Mutex::default(),
+            hosting: Mutex::default(),
             turns: Arc::default(),
             lost: AtomicBool::new(false),
         })
@@ -143,7 +143,6 @@ impl RealCluster {
 
     async fn furnish(&self, world: Arc<World>) -> Result<RealLane, ClusterError> {
         let Ready { client, outside, cluster, nodes, image, pull, ledger, run, .. } = &*self.ready;
-        let _alone = self.arrivals.lock().await;
         self.awaited().await?;
         let [first, second, ..] = nodes.as_slice() else {
             return Err(ClusterError::Nodes { nodes: nodes.len() });
@@ -152,6 +151,7 @@ impl RealCluster {
         let setting = Setting { image: image.clone(), pull: *pull, nodes: slots };
         let hosts = match outside {
             Hosting::Containers(docker) => {
+                let _alone = self.hosting.lock().await;
                 let outside = Outside { docker, client, cluster, nodes, image };
                 outside.bring_up(&world).await?
             }
