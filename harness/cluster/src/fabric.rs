@@ -118,7 +118,7 @@ impl fmt::Debug for RealCluster {
 #[async_trait]
 impl Fabric for RealCluster {
     async fn up(&self, world: Arc<World>, lane: Lane) -> Result<Arc<dyn Cluster>, FabricError> {
-        match self.furnish(world).await {
+        match self.furnish(world, lane).await {
             Ok(cluster) => Ok(Arc::new(cluster)),
             // Pods that were made are used or replaced by the next lane.
             Err(source) => {
@@ -141,7 +141,7 @@ impl RealCluster {
         Ok(())
     }
 
-    async fn furnish(&self, world: Arc<World>) -> Result<RealLane, ClusterError> {
+    async fn furnish(&self, world: Arc<World>, lane: Lane) -> Result<RealLane, ClusterError> {
         let Ready { client, outside, cluster, nodes, image, pull, ledger, run, .. } = &*self.ready;
         self.awaited().await?;
         let [first, second, ..] = nodes.as_slice() else {
@@ -168,6 +168,8 @@ impl RealCluster {
             client: own,
             on_behalf,
             turns: Arc::clone(&self.turns),
+            // Each endpoint of a copy would be regenerated with every clusterwide policy of the runs to come.
+            stays: self.ready.keeps_worlds && lane == Lane(0),
             pods: Pods::watch(client, &world.world).await?,
             observers: self.agents.observe().await,
             agents: self.agents.clone(),

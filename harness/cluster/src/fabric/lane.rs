@@ -58,6 +58,8 @@ pub(super) struct RealLane {
     pub(super) on_behalf: OnBehalf,
     /// Held by the lane that changes policies.
     pub(super) turns: Arc<Mutex<()>>,
+    /// Whether the world stays for the next run.
+    pub(super) stays: bool,
     pub(super) world: Arc<World>,
     pub(super) setting: Setting,
     pub(super) hosts: Hosts,
@@ -499,11 +501,11 @@ impl Cluster for RealLane {
         })
     }
 
-    /// On a cluster of ours the pods stay: the next run takes them if they are still what it wants.
-    /// On somebody else's nothing does.
+    /// On a cluster of ours the pods of the first lane stay: the next run takes them if they are still what it
+    /// wants. On somebody else's nothing does.
     async fn release(&self) -> Result<(), FabricError> {
         let released = async {
-            if self.ready.keeps_worlds {
+            if self.stays {
                 return self.sweep().await;
             }
             self.clear().await?;
