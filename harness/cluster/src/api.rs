@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch,
     PatchParams, Preconditions, TypeMeta,
 };
-use kube::Client;
 use kube::config::KubeconfigError;
 use serde_json::Value;
 use ztc_engine::wait::{Look, WaitError, until};
@@ -20,9 +20,9 @@ use ztc_model::manifest::ObjectRef;
 use crate::objects::{MANAGED_BY, RUN, WORLD};
 use crate::refusal::Refusal;
 
-pub(crate) use client::{OnBehalf, client, identified};
 #[cfg(test)]
 pub(crate) use client::identified_within;
+pub(crate) use client::{OnBehalf, client, identified};
 
 /// Our name as an owner of fields (server-side apply).
 pub(crate) const MANAGER: &str = "ztc";
@@ -310,7 +310,8 @@ pub(crate) async fn ours(
         // What has no such label is meant, too.
         Ours::OfOtherRuns(run) => format!("{RUN}!={run}"),
     };
-    let selected = ListParams::default().labels(&format!("{}={},{meant}", MANAGED_BY.0, MANAGED_BY.1));
+    let selected =
+        ListParams::default().labels(&format!("{}={},{meant}", MANAGED_BY.0, MANAGED_BY.1));
     let types = TypeMeta { api_version: api_version.to_owned(), kind: kind.to_owned() };
     let api = api(client, &types, None);
     let listed = api.list_metadata(&selected).await.map_err(|source| ApiError::Read {

@@ -151,9 +151,9 @@ impl Runner {
     async fn run_in(&self, slot: &mut Slot, case: &Case) -> CaseReport {
         let number = slot.lane.0;
         let begun = Instant::now();
-        let unable = |why| summary::unable(case, number, begun.elapsed(), &Doubt::Fabric(why));
+        let not_begun = |why| summary::unable(case, number, begun.elapsed(), &Doubt::Fabric(why));
         if let Err(why) = self.furnish(slot, &case.world).await {
-            return unable(why);
+            return not_begun(why);
         }
         let lane = slot.live.as_ref().expect("the lane was furnished above");
         // What is reported is the case as it is written; what happens is about the names of the lane.
@@ -161,7 +161,7 @@ impl Runner {
             None => Cow::Borrowed(case),
             Some(renaming) => match renaming.case(case) {
                 Ok(renamed) => Cow::Owned(renamed),
-                Err(why) => return unable(why.to_string()),
+                Err(why) => return not_begun(why.to_string()),
             },
         };
         let begun = Instant::now();

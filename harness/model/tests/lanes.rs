@@ -39,7 +39,7 @@ fn shop() -> World {
 }
 
 fn lane(number: usize) -> Renaming {
-    Renaming::of(&shop(), number).unwrap()
+    Renaming::of(&shop(), number).expect("the world can be copied")
 }
 
 fn manifest(object: &Value) -> Manifest {
@@ -55,7 +55,7 @@ fn cilium(spec: &Value) -> Manifest {
         "metadata": { "name": "one", "namespace": "zt-pay" },
         "spec": { "endpointSelector": {} },
     });
-    for (key, value) in spec.as_object().unwrap() {
+    for (key, value) in spec.as_object().expect("a spec is an object") {
         object["spec"][key] = value.clone();
     }
     manifest(&object)
@@ -95,8 +95,12 @@ spec: { podSelector: {}, policyTypes: [Ingress] }
 fn a_world_is_copied_with_its_own_namespaces_and_shares_what_is_outside() {
     let copy = lane(2).world(&shop());
     let pods: Vec<String> = copy.pods.iter().map(|pod| pod.reference().to_string()).collect();
-    let expected =
-        ["zt-shop-lane2/web", "zt-shop-lane2/late", "kube-system/watch-lane2", "zt-pay-lane2/ledger"];
+    let expected = [
+        "zt-shop-lane2/web",
+        "zt-shop-lane2/late",
+        "kube-system/watch-lane2",
+        "zt-pay-lane2/ledger",
+    ];
     assert_eq!(pods, expected);
     assert_eq!(copy.world, "shop-lane2");
     assert_eq!(copy.services[0].namespace, "zt-pay-lane2");
@@ -109,7 +113,8 @@ fn a_case_asks_the_same_of_the_copy() {
     let expect = "{ from: zt-shop/web, send: 'GET http://ledger.zt-pay/zt-pay', is: denied, by: cilium }, \
                   { from: zt-shop/web, send: 'dns A ledger.zt-pay.svc.cluster.local', is: allowed }";
     let renamed = lane(1).case(&case(DENY, expect)).unwrap();
-    let said: Vec<String> = renamed.cells.iter().map(|it| format!("{} {}", it.from, it.send)).collect();
+    let said: Vec<String> =
+        renamed.cells.iter().map(|it| format!("{} {}", it.from, it.send)).collect();
     let expected = [
         "zt-shop-lane1/web GET http://ledger.zt-pay-lane1:80/zt-pay",
         "zt-shop-lane1/web dns A ledger.zt-pay-lane1.svc.cluster.local",
@@ -125,7 +130,8 @@ fn a_case_asks_the_same_of_the_copy() {
 
 #[test]
 fn outside_hosts_and_addresses_are_the_same_in_every_lane() {
-    for text in ["tcp outside/api:9000", "tcp 169.254.169.254:80", "dns A api.zt.test @outside/api"] {
+    for text in ["tcp outside/api:9000", "tcp 169.254.169.254:80", "dns A api.zt.test @outside/api"]
+    {
         let send: Send = text.parse().unwrap();
         assert_eq!(lane(1).send(&send), send, "{text}");
     }
@@ -150,7 +156,8 @@ spec: { endpointSelector: {}, ingress: [{}] }
 }
 
 fn dns(rule: &Value) -> Manifest {
-    let ports = json!([{ "ports": [{ "port": "53", "protocol": "ANY" }], "rules": { "dns": [rule] } }]);
+    let ports =
+        json!([{ "ports": [{ "port": "53", "protocol": "ANY" }], "rules": { "dns": [rule] } }]);
     cilium(&json!({ "egress": [{ "toEntities": ["all"], "toPorts": ports }] }))
 }
 
@@ -214,8 +221,9 @@ fn pattern_label() -> impl Strategy<Value = String> {
 fn condition(key: &'static str) -> impl Strategy<Value = Value> {
     let values = vec(select(vec!["zt-shop", "zt-pay", "kube-system"]), 1..3);
     prop_oneof![
-        (select(vec!["In", "NotIn"]), values)
-            .prop_map(move |(operator, values)| json!({ "key": key, "operator": operator, "values": values })),
+        (select(vec!["In", "NotIn"]), values).prop_map(
+            move |(operator, values)| json!({ "key": key, "operator": operator, "values": values })
+        ),
         select(vec!["Exists", "DoesNotExist"])
             .prop_map(move |operator| json!({ "key": key, "operator": operator })),
     ]
@@ -235,18 +243,20 @@ fn selector(keys: &'static [&'static str]) -> impl Strategy<Value = Value> {
         (select(keys), select(vec!["zt-shop", "zt-pay", "kube-system"]))
             .prop_map(|(key, namespace)| json!({ key: namespace })),
     ];
-    (labels, vec(select(keys).prop_flat_map(condition), 0..2))
-        .prop_map(|(labels, expressions)| json!({ "matchLabels": labels, "matchExpressions": expressions }))
+    (labels, vec(select(keys).prop_flat_map(condition), 0..2)).prop_map(
+        |(labels, expressions)| json!({ "matchLabels": labels, "matchExpressions": expressions }),
+    )
 }
 
 /// Policies of the ledger's namespace about who may come in.
 fn policy() -> impl Strategy<Value = Manifest> {
     let cilium = vec(selector(&IDENTITY_KEYS), 1..3)
         .prop_map(|peers| cilium(&json!({ "ingress": [{ "fromEndpoints": peers }] })));
-    let peer = (selector(&["kubernetes.io/metadata.name"]), any::<bool>()).prop_map(|(selector, any)| {
-        let pods = if any { json!({}) } else { json!({ "matchLabels": { "app": "web" } }) };
-        json!({ "namespaceSelector": selector, "podSelector": pods })
-    });
+    let peer =
+        (selector(&["kubernetes.io/metadata.name"]), any::<bool>()).prop_map(|(selector, any)| {
+            let pods = if any { json!({}) } else { json!({ "matchLabels": { "app": "web" } }) };
+            json!({ "namespaceSelector": selector, "podSelector": pods })
+        });
     let network = vec(peer, 1..3).prop_map(|peers| {
         network(&json!({ "podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{ "from": peers }] }))
     });
@@ -256,7 +266,7 @@ fn policy() -> impl Strategy<Value = Manifest> {
 /// Whether each pod of a world may reach each of the others, in the order of the world.
 fn decisions(policy: &Manifest, world: &World) -> Vec<Vec<bool>> {
     let labels = |pod: &ztc_model::world::Pod| {
-        let namespace = world.namespace(&pod.namespace).unwrap();
+        let namespace = world.namespace(&pod.namespace).expect("it is listed");
         // The copy of a pod in a given namespace has the same labels: only its name differs.
         endpoint_labels(&pod.namespace, &namespace.labels, &pod.service_account, &pod.labels)
     };

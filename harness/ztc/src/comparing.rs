@@ -201,9 +201,10 @@ impl SideBySide<'_> {
                 .command(profile, name)
                 .spawn()
                 .map_err(|source| CompareError::Start { profile: profile.clone(), source })?;
-            let status = hand_on_until_ended(&mut requests, &mut process, &mut interrupted)
-                .await
-                .map_err(|source| CompareError::Wait { profile: profile.clone(), source })?;
+            let status =
+                hand_on_until_ended(&mut requests, &mut process, &mut interrupted)
+                    .await
+                    .map_err(|source| CompareError::Wait { profile: profile.clone(), source })?;
             if !self.results.join(name).join(jsonl::FILE).is_file() {
                 let usage = status.code() == Some(i32::from(ExitStatus::Usage as u8));
                 return Err(CompareError::NotBegun { profile: profile.clone(), usage });

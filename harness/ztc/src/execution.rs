@@ -94,7 +94,7 @@ impl Execution {
         let left = ledger.clone();
         let give_up = move |request| {
             let left = left.map(|it| it.left_behind(!is_lent)).unwrap_or_default();
-            end_at_once(request, &left)
+            end_at_once(request, &left);
         };
         let (interrupted, listening) =
             listen(sink.clone(), give_up).map_err(BeginError::Signals)?;
@@ -236,6 +236,11 @@ async fn heed(
 }
 
 /// Ends the process in the middle of everything. What is written of the run may be cut.
+#[expect(
+    clippy::exit,
+    clippy::disallowed_methods,
+    reason = "whoever asks twice does not want to wait for what waits for a cluster; a lock goes with the process"
+)]
 fn end_at_once(request: Signal, left: &[String]) {
     terminal::trouble("asked to stop a second time: ended at once, without cleaning up");
     for line in left {

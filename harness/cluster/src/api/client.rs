@@ -15,7 +15,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tower::util::MapRequestLayer;
 use tower::{BoxError, Service, service_fn};
 use ztc_model::suite::CaseId;
@@ -142,11 +142,14 @@ where
     fn call(&mut self, request: Request<Q>) -> Self::Future {
         let ceiling = self.ceiling;
         // Events come when there are some.
-        let is_watch = request.uri().query().is_some_and(|it| it.split('&').any(|it| it == "watch=true"));
+        let is_watch =
+            request.uri().query().is_some_and(|it| it.split('&').any(|it| it == "watch=true"));
         let answer = timeout(ceiling, self.service.call(request));
         let bounded = async move {
-            let answer = answer.await.unwrap_or_else(|_elapsed| Err(NoAnswer { ceiling }.into()))?;
-            let pause = (!is_watch).then(|| Pause { ceiling, end: Box::pin(sleep(ceiling)) });
+            let answer =
+                answer.await.unwrap_or_else(|_elapsed| Err(NoAnswer { ceiling }.into()))?;
+            let pause = (!is_watch)
+                .then(|| Pause { ceiling, end: Box::pin(sleep_until(Instant::now() + ceiling)) });
             Ok(answer.map(|body| Flowing { body: Box::pin(body), pause }))
         };
         bounded.boxed()

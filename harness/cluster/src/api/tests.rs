@@ -49,8 +49,10 @@ fn stored(uid: &str) -> Value {
 async fn applied<T>(play: impl AsyncFnOnce(&mut Server) -> T) -> (Result<String, ApiError>, T) {
     let mut server = Server::start().await;
     let (client, manifest) = (server.client(), manifest());
-    let (result, seen) =
-        tokio::join!(soon("the answer", apply(&client, &manifest, "a-run", "shop")), play(&mut server));
+    let (result, seen) = tokio::join!(
+        soon("the answer", apply(&client, &manifest, "a-run", "shop")),
+        play(&mut server)
+    );
     (result.map(|it| it.metadata.uid.unwrap_or_default()), seen)
 }
 
@@ -122,7 +124,8 @@ async fn requests_for_a_case_name_it_until_it_is_over() {
     let mut server = Server::start().await;
     let (client, on_behalf) = OnBehalf::of_nobody(server.client(), "a-run");
     let case = ztc_model::suite::CaseId::new("l1-cluster", "dns-is-denied");
-    for (case, said) in [(None, "(a-run)"), (Some(&case), "(a-run; l1-cluster::dns-is-denied)"), (None, "(a-run)")]
+    for (case, said) in
+        [(None, "(a-run)"), (Some(&case), "(a-run; l1-cluster::dns-is-denied)"), (None, "(a-run)")]
     {
         on_behalf.set(case);
         let manifest = manifest();
@@ -168,9 +171,8 @@ async fn a_watch_may_pause_for_longer_than_an_answer() {
     let ceiling = Duration::from_millis(100);
     let pods: Api<Pod> = Api::namespaced(server.client_within(ceiling), "zt-pay");
     let parameters = kube::api::WatchParams::default();
-    let (events, answer) = tokio::join!(pods.watch(&parameters, "10"), async {
-        server.next().await.watch()
-    });
+    let (events, answer) =
+        tokio::join!(pods.watch(&parameters, "10"), async { server.next().await.watch() });
     let mut events = std::pin::pin!(events.unwrap());
     let early = tokio::time::timeout(3 * ceiling, events.next()).await;
     assert!(early.is_err(), "{early:?}");

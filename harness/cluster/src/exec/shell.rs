@@ -134,11 +134,12 @@ mod tests {
         });
         first.unwrap();
         remote.reset();
-        let (second, _remote) = tokio::join!(soon("the answer", shell.run(&client, "two")), async {
-            let mut remote = server.next().await.run().await;
-            answer(&mut remote, "2").await;
-            remote
-        });
+        let (second, _remote) =
+            tokio::join!(soon("the answer", shell.run(&client, "two")), async {
+                let mut remote = server.next().await.run().await;
+                answer(&mut remote, "2").await;
+                remote
+            });
         assert_eq!(second.unwrap(), "2\n");
     }
 
@@ -167,11 +168,12 @@ mod tests {
         });
         assert!(matches!(late, Err(ExecError::Ceiling { .. })), "{late:?}");
         remote.abandoned().await;
-        let (second, _remote) = tokio::join!(soon("the answer", shell.run(&client, "two")), async {
-            let mut remote = server.next().await.run().await;
-            answer(&mut remote, "2").await;
-            remote
-        });
+        let (second, _remote) =
+            tokio::join!(soon("the answer", shell.run(&client, "two")), async {
+                let mut remote = server.next().await.run().await;
+                answer(&mut remote, "2").await;
+                remote
+            });
         assert_eq!(second.unwrap(), "2\n");
     }
 

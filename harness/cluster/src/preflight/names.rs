@@ -103,14 +103,19 @@ mod tests {
 
     #[test]
     fn a_query_has_the_labels_of_its_name() {
-        assert!(query("ab.c").ends_with(r"\x02\x61\x62\x01\x63\x00\x00\x01\x00\x01"), "{}", query("ab.c"));
+        assert!(
+            query("ab.c").ends_with(r"\x02\x61\x62\x01\x63\x00\x00\x01\x00\x01"),
+            "{}",
+            query("ab.c")
+        );
     }
 
     #[test]
     fn a_pod_is_ready_by_its_condition_alone() {
         let pod = |status: &str| {
             let conditions = serde_json::json!([{ "type": "Ready", "status": status }]);
-            let pod = serde_json::json!({ "status": { "phase": "Running", "conditions": conditions } });
+            let pod =
+                serde_json::json!({ "status": { "phase": "Running", "conditions": conditions } });
             serde_json::from_value::<Pod>(pod).unwrap()
         };
         assert!(is_ready(&pod("True")) && !is_ready(&pod("False")) && !is_ready(&Pod::default()));

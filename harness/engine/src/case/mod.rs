@@ -388,12 +388,13 @@ impl<'a> Life<'a> {
         senders: &[Sender],
         gone: &Receipt,
     ) -> Result<(), Doubt> {
-        let mut left = self.pass_again(cells, senders).await;
-        if !left.is_empty() {
-            self.settle(std::slice::from_ref(gone)).await.map_err(Doubt::NoProof)?;
-            left = self.pass_again(&left, senders).await;
+        let left = self.pass_again(cells, senders).await;
+        if left.is_empty() {
+            return Ok(());
         }
-        Ok(drop(left))
+        self.settle(std::slice::from_ref(gone)).await.map_err(Doubt::NoProof)?;
+        self.pass_again(&left, senders).await;
+        Ok(())
     }
 
     /// Tries cells until they pass; those that did not.

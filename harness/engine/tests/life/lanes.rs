@@ -40,7 +40,8 @@ async fn one_lane_runs_one_case_at_a_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_case_in_another_lane_asks_about_its_names_and_is_reported_as_it_is_written() {
-    let bench = Bench::with(vec![Script::default()], Lanes { count: 2, each: LaneKind::Namespaces });
+    let bench =
+        Bench::with(vec![Script::default()], Lanes { count: 2, each: LaneKind::Namespaces });
     let cases = cases(NAMESPACED);
     let reports = join_all(cases.iter().map(|case| bench.runner.run(case))).await;
     for report in reports.into_iter().flatten() {

@@ -164,8 +164,7 @@ impl Renaming {
         let object = object::renamed(self, manifest)?;
         // JSON is YAML, and the reader is the only one who knows what a manifest means.
         let read = manifests(&Source::new(&manifest.file, object.to_string()));
-        let unreadable =
-            |message: String| Unsound::Unreadable { policy: policy.clone(), message };
+        let unreadable = |message: String| Unsound::Unreadable { policy: policy.clone(), message };
         let mut read = read.map_err(|error| unreadable(error.message.clone()))?;
         let renamed = read.pop().ok_or_else(|| unreadable("nothing is left of it".to_owned()))?;
         Ok(Manifest { line: manifest.line, ..renamed })
@@ -186,7 +185,7 @@ impl Renaming {
                 Expected::Denied { by, form, policy } => {
                     Expected::Denied { by: *by, form: *form, policy: self.object_ref(policy) }
                 }
-                expected => expected.clone(),
+                expected @ Expected::Allowed { .. } => expected.clone(),
             },
             peers: cell.peers.iter().map(peer).collect(),
             twin: cell.twin.as_ref().map(|it| self.pod(it)),
@@ -247,7 +246,11 @@ impl Renaming {
     pub fn name(&self, name: &str) -> String {
         let labels = name.split('.').map(|label| self.namespace(&label.to_ascii_lowercase()));
         let renamed: Vec<String> = labels.collect();
-        if renamed.join(".").eq_ignore_ascii_case(name) { name.to_owned() } else { renamed.join(".") }
+        if renamed.join(".").eq_ignore_ascii_case(name) {
+            name.to_owned()
+        } else {
+            renamed.join(".")
+        }
     }
 
     /// A pattern of DNS names; nothing where one of its labels would match a namespace and not its copy, or the other

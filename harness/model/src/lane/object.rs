@@ -55,7 +55,11 @@ impl Walk<'_> {
         Err(Unsound::Field { policy, field: field.to_owned() })
     }
 
-    fn fields(&self, value: &mut Value, mut field: impl FnMut(&str, &mut Value) -> Walked) -> Walked {
+    fn fields(
+        &self,
+        value: &mut Value,
+        mut field: impl FnMut(&str, &mut Value) -> Walked,
+    ) -> Walked {
         match value {
             Value::Object(fields) => fields.iter_mut().try_for_each(|(key, it)| field(key, it)),
             Value::Null => Ok(()),
@@ -168,8 +172,10 @@ impl Walk<'_> {
     }
 
     fn expression(&self, fields: &mut Map<String, Value>, about: About) -> Walked {
-        let names =
-            fields.get("key").and_then(Value::as_str).is_some_and(|it| is_a_namespaces_name(it, about));
+        let names = fields
+            .get("key")
+            .and_then(Value::as_str)
+            .is_some_and(|it| is_a_namespaces_name(it, about));
         match fields.get_mut("values") {
             Some(values) if names => self.each(values, |value| self.namespace(value)),
             _ => Ok(()),
