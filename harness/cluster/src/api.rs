@@ -1,46 +1,34 @@
 //! The API server: objects applied, deleted and looked at.
 
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+mod client;
+
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use http::Response;
 use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch,
     PatchParams, Preconditions, TypeMeta,
 };
-use kube::client::ClientBuilder;
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
-use kube::{Client, Config};
+use kube::config::KubeconfigError;
 use serde_json::Value;
-use tokio::time::timeout;
-use tower::BoxError;
-use tower::util::MapFutureLayer;
 use ztc_engine::wait::{Look, WaitError, until};
 use ztc_model::manifest::ObjectRef;
 
-use crate::objects::{MANAGED_BY, RUN};
+use crate::objects::{MANAGED_BY, RUN, WORLD};
 use crate::refusal::Refusal;
+
+#[cfg(test)]
+pub(crate) use client::identified_within;
+pub(crate) use client::{OnBehalf, client, identified};
 
 /// Our name as an owner of fields (server-side apply).
 pub(crate) const MANAGER: &str = "ztc";
 
-/// How long an answer may take until it begins. A server that is busy says when to come again, and kube does so up to 15
-/// times with pauses of minutes; one that hangs says nothing at all.
-const ANSWER: Duration = Duration::from_secs(20);
-
 /// Between two attempts to reach a server that does not answer.
 const AGAIN: Duration = Duration::from_millis(250);
-
-/// A server that hangs, or puts us off again and again.
-#[derive(Debug, thiserror::Error)]
-#[error("the API server gave no answer within {} ms", ceiling.as_millis())]
-struct NoAnswer {
-    ceiling: Duration,
-}
 
 /// Why the API server did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -155,51 +143,7 @@ pub(crate) async fn version(client: &Client) -> Result<String, ApiError> {
     Ok(version.git_version.trim_start_matches('v').to_owned())
 }
 
-/// A client of one cluster.
-pub(crate) async fn client(kubeconfig: &Path, run: &str) -> Result<Client, ApiError> {
-    let failed = |source| ApiError::Kubeconfig { path: kubeconfig.to_owned(), source };
-    let file = Kubeconfig::read_from(kubeconfig).map_err(failed)?;
-    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-        .await
-        .map_err(failed)?;
-    identified(config, run)
-        .map_err(|source| ApiError::Client { path: kubeconfig.to_owned(), source: source.into() })
-}
-
-/// A client that says who it is: whoever reads the audit log of the cluster sees which run it was. No answer is waited for
-/// without a ceiling; one that has begun, as a watch or a session does, may go on for ever.
-pub(crate) fn identified(config: Config, run: &str) -> kube::Result<Client> {
-    identified_within(ANSWER, config, run)
-}
-
-pub(crate) fn identified_within(
-    ceiling: Duration,
-    mut config: Config,
-    run: &str,
-) -> kube::Result<Client> {
-    // A proxy of the environment is for the world outside, and kind's clusters are not there.
-    let host = config.cluster_url.host().map(|it| it.trim_matches(['[', ']']).to_owned());
-    let address = host.and_then(|it| it.parse::<IpAddr>().ok());
-    if address.is_some_and(|it| it.is_loopback()) {
-        config.proxy_url = None;
-    }
-    let agent = format!("ztc/{} ({run})", env!("CARGO_PKG_VERSION"));
-    if let Ok(value) = agent.parse() {
-        config.headers.push((http::header::USER_AGENT, value));
-    }
-    let bounded = MapFutureLayer::new(move |answer| within(ceiling, answer));
-    Ok(ClientBuilder::try_from(config)?.with_layer(&bounded).build())
-}
-
-async fn within<B>(
-    ceiling: Duration,
-    answer: BoxFuture<'static, Result<Response<B>, BoxError>>,
-) -> Result<Response<B>, BoxError> {
-    let answer = timeout(ceiling, answer).await;
-    answer.unwrap_or_else(|_elapsed| Err(NoAnswer { ceiling }.into()))
-}
-
-/// Applies an object of a case or of a world, with the labels of the run; returns it as it is
+/// Applies an object of a case, with the labels of the run and of the world that it is for; returns it as it is
 /// stored.
 ///
 /// The bytes of `spec` are the manifest's own. A field that somebody else owns is a conflict, and is
@@ -208,11 +152,13 @@ pub(crate) async fn apply(
     client: &Client,
     object: &Value,
     run: &str,
+    world: &str,
 ) -> Result<DynamicObject, ApiError> {
     let mut object = object.clone();
     let labels = &mut object["metadata"]["labels"];
     labels[MANAGED_BY.0] = MANAGED_BY.1.into();
     labels[RUN] = run.into();
+    labels[WORLD] = world.into();
     patch(client, &object, &PatchParams::apply(MANAGER)).await
 }
 
@@ -343,14 +289,31 @@ pub(crate) async fn delete_pod(
     }
 }
 
-/// The objects of a kind that carry our label, in all namespaces.
+/// Which objects of ours are meant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ours<'a> {
+    /// What was applied for a world.
+    OfWorld(&'a str),
+    /// What another run than this one applied.
+    OfOtherRuns(&'a str),
+}
+
+/// The objects of a kind that carry our label and are meant, in all namespaces.
 pub(crate) async fn ours(
     client: &Client,
     api_version: &str,
     kind: &str,
+    meant: Ours<'_>,
 ) -> Result<Vec<ObjectRef>, ApiError> {
+    let meant = match meant {
+        Ours::OfWorld(world) => format!("{WORLD}={world}"),
+        // What has no such label is meant, too.
+        Ours::OfOtherRuns(run) => format!("{RUN}!={run}"),
+    };
+    let selected =
+        ListParams::default().labels(&format!("{}={},{meant}", MANAGED_BY.0, MANAGED_BY.1));
     let types = TypeMeta { api_version: api_version.to_owned(), kind: kind.to_owned() };
-    let listed = match api(client, &types, None).list_metadata(&labelled()).await {
+    let listed = match api(client, &types, None).list_metadata(&selected).await {
         Ok(listed) => listed,
         // A cluster without a mesh does not know the mesh's kinds.
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),

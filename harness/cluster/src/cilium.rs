@@ -1,6 +1,6 @@
 //! Cilium's agents: one pod a node, asked and listened to through exec.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::future::{join_all, try_join_all};
@@ -12,7 +12,7 @@ use ztc_engine::fabric::{Change, Inspection, Settling};
 use ztc_model::world::PodRef;
 
 use crate::api::ApiError;
-use crate::exec::{Container, ExecError};
+use crate::exec::{Container, ExecError, Shell};
 use crate::realised::{AgentState, ListedEndpoint, OutputError, Repository, settling};
 
 /// Where Cilium is installed.
@@ -55,18 +55,20 @@ pub enum CiliumError {
 pub(crate) struct Agents {
     client: Client,
     /// By node. Read anew when one does not answer: an agent that restarts has another name.
-    by_node: Arc<tokio::sync::RwLock<BTreeMap<String, Container>>>,
+    by_node: Arc<tokio::sync::RwLock<BTreeMap<String, Arc<Shell>>>>,
 }
 
 impl Agents {
     /// The agents that run now.
     pub(crate) async fn find(client: Client) -> Result<Self, CiliumError> {
-        let found = list(&client).await?;
-        Ok(Self { client, by_node: Arc::new(tokio::sync::RwLock::new(found)) })
+        let agents = Self { client, by_node: Arc::default() };
+        agents.find_again().await?;
+        Ok(agents)
     }
 
     async fn all(&self) -> BTreeMap<String, Container> {
-        self.by_node.read().await.clone()
+        let agents = self.by_node.read().await;
+        agents.iter().map(|(node, shell)| (node.clone(), shell.container().clone())).collect()
     }
 
     /// Looks for the agents again: one that restarts comes back under another name.
@@ -74,13 +76,18 @@ impl Agents {
         let found = list(&self.client).await?;
         // A node whose agent is away keeps the old one, which does not answer: without it, a change
         // would be called realised that is not known to be.
-        self.by_node.write().await.extend(found);
+        let mut agents = self.by_node.write().await;
+        for (node, container) in found {
+            if agents.get(&node).is_none_or(|it| *it.container() != container) {
+                agents.insert(node, Arc::new(Shell::new(container)));
+            }
+        }
         Ok(())
     }
 
-    /// Runs a script in every agent; what each wrote, by node.
+    /// Runs a script that changes nothing in every agent; what each wrote, by node.
     pub(crate) async fn run(&self, script: &str) -> Result<BTreeMap<String, String>, CiliumError> {
-        let agents = self.all().await;
+        let agents = self.by_node.read().await.clone();
         let outputs = try_join_all(agents.iter().map(|(node, agent)| async move {
             agent.run(&self.client, script).await.map(|output| (node.clone(), output))
         }));
@@ -117,18 +124,21 @@ impl Agents {
         states.collect()
     }
 
-    /// One look: have all agents realised a change?
-    pub(crate) async fn settled(&self, change: &Change) -> Result<Settling, CiliumError> {
-        if *change == Change::Nothing {
+    /// One look: have all agents realised all of these changes?
+    pub(crate) async fn settled(&self, changes: &[&Change]) -> Result<Settling, CiliumError> {
+        if changes.iter().all(|change| **change == Change::Nothing) {
             return Ok(Settling::Realised);
         }
         let states = self.states().await?;
-        let mut late = Vec::new();
+        let mut late = BTreeSet::new();
         for (node, state) in &states {
-            if let Settling::NotYet { status } = settling(node, state, change) {
-                late.push(status);
+            for change in changes {
+                if let Settling::NotYet { status } = settling(node, state, change) {
+                    late.insert(status);
+                }
             }
         }
+        let late: Vec<String> = late.into_iter().collect();
         Ok(if late.is_empty() {
             Settling::Realised
         } else {

@@ -6,6 +6,8 @@
 //! one pipe that nobody drains stops them all; and what is read to its end carries a mark of that end,
 //! because a stream can be cut without an error (kubernetes/kubernetes#124571).
 
+mod shell;
+
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ use ztc_engine::fabric::Session;
 
 use crate::objects::{CONTAINER, SOCKET};
 use crate::refusal::Refusal;
+
+pub(crate) use shell::Shell;
 
 /// What one read of a stream takes at most, bytes. The default of 1 KiB would be a bottleneck.
 const BUFFER: usize = 256 * 1024;
@@ -83,7 +87,7 @@ fn status_clause(status: Option<&String>) -> String {
 }
 
 /// A container.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Container {
     pub(crate) namespace: String,
     pub(crate) pod: String,
@@ -146,11 +150,21 @@ impl Container {
         let output = Output::of(&mut process);
         let (bytes, status) = output.read_to_end().await;
         process.abort();
-        let text = String::from_utf8_lossy(&bytes);
+        self.concluded(script, &bytes, status.and_then(|it| it.message))
+    }
+
+    /// What a script wrote before its mark, if it ended well.
+    fn concluded(
+        &self,
+        script: &str,
+        bytes: &[u8],
+        status: Option<String>,
+    ) -> Result<String, ExecError> {
+        let text = String::from_utf8_lossy(bytes);
         let (said, code) = conclusion(&text).ok_or_else(|| ExecError::Cut {
             command: script.to_owned(),
             pod: self.told(),
-            status: status.and_then(|it| it.message),
+            status,
         })?;
         if code == "0" {
             return Ok(said.to_owned());

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use tokio::sync::Mutex;
 use ztc_engine::fabric::{Cluster, Fabric, FabricError, Lane};
 use ztc_engine::profile::ClusterSpec;
 use ztc_engine::wait::WaitError;
@@ -18,7 +19,7 @@ use ztc_model::manifest::ObjectRef;
 use ztc_model::world::{NodeSlot, PodRef, World};
 use ztc_model::yaml::Diagnostic;
 
-use crate::api::{self, ApiError};
+use crate::api::{self, ApiError, OnBehalf};
 use crate::cilium::{Agents, CiliumError};
 use crate::exec;
 use crate::fabric::lane::RealLane;
@@ -51,8 +52,6 @@ enum ClusterError {
     Outside(#[from] OutsideError),
     #[error(transparent)]
     Wait(#[from] WaitError),
-    #[error("a real cluster has one lane, and {lane} was asked for")]
-    Lanes { lane: Lane },
     #[error("the cluster has {nodes} nodes, and a world needs 2")]
     Nodes { nodes: usize },
     #[error("Cilium does not take {object}: {reason}")]
@@ -79,6 +78,10 @@ impl ClusterError {
 pub struct RealCluster {
     ready: Arc<Ready>,
     agents: Agents,
+    /// Held by the lane that looks after what lanes share: the hosts outside and the zone of cluster DNS.
+    hosting: Mutex<()>,
+    /// Held by the lane that changes policies.
+    turns: Arc<Mutex<()>>,
     /// The API server was waited for in vain: no case waits for it again.
     lost: AtomicBool,
 }
@@ -90,7 +93,13 @@ impl RealCluster {
     /// When there is none.
     pub async fn new(ready: Ready) -> Result<Self, CiliumError> {
         let agents = Agents::find(ready.client.clone()).await?;
-        Ok(Self { ready: Arc::new(ready), agents, lost: AtomicBool::new(false) })
+        Ok(Self {
+            ready: Arc::new(ready),
+            agents,
+            hosting: Mutex::default(),
+            turns: Arc::default(),
+            lost: AtomicBool::new(false),
+        })
     }
 
     /// What would make verdicts wrong or impossible, what blocks first.
@@ -152,10 +161,8 @@ impl RealCluster {
     }
 
     async fn furnish(&self, world: Arc<World>, lane: Lane) -> Result<RealLane, ClusterError> {
-        let Ready { client, spec, outside, cluster, nodes, image, pull, ledger, .. } = &*self.ready;
-        if lane != Lane(0) {
-            return Err(ClusterError::Lanes { lane });
-        }
+        let Ready { client, spec, outside, cluster, nodes, image, pull, ledger, run, .. } =
+            &*self.ready;
         self.awaited().await?;
         let [first, second, ..] = nodes.as_slice() else {
             return Err(ClusterError::Nodes { nodes: nodes.len() });
@@ -164,6 +171,7 @@ impl RealCluster {
         let setting = Setting { image: image.clone(), pull: *pull, nodes: slots };
         let hosts = match outside {
             Hosting::Containers(docker) => {
+                let _alone = self.hosting.lock().await;
                 let outside = Outside { docker, client, cluster, nodes, image };
                 outside.bring_up(&world).await?
             }
@@ -178,7 +186,13 @@ impl RealCluster {
         let ztunnels = spec.mesh.as_ref().map(|_| Ztunnels::new(client.clone()));
         let waypoints: Vec<Waypoint> =
             world.waypoints.iter().map(|it| Waypoint::new(client.clone(), it)).collect();
+        let (own, on_behalf) = OnBehalf::of_nobody(client.clone(), run);
         let mut lane = RealLane {
+            client: own,
+            on_behalf,
+            turns: Arc::clone(&self.turns),
+            // Each endpoint of a copy would be regenerated with every clusterwide policy of the runs to come.
+            stays: self.ready.keeps_worlds && lane == Lane(0),
             pods: Pods::watch(client, &world.world).await?,
             observers: Observers::of_nobody(),
             ztunnels,

@@ -3,6 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ztc_model::policy::PolicyKind;
+
+use crate::objects::MANAGED_BY;
+
 /// A list of everything that was made, and of whether it is gone.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger(Arc<Mutex<BTreeMap<String, Entry>>>);
@@ -38,6 +42,37 @@ impl Ledger {
         self.entries().iter().filter(there).map(|(object, _)| object.clone()).collect()
     }
 
+    /// What a run leaves behind that ends without cleaning up, and how to remove it, line by line. A world that
+    /// stays for the next run anyway is not told of.
+    pub fn left_behind(&self, keeps_worlds: bool) -> Vec<String> {
+        let is_policy = |object: &String| {
+            let kind = object.split('/').next().unwrap_or_default();
+            PolicyKind::ALL.iter().any(|it| it.name() == kind)
+        };
+        let mut left = self.left();
+        left.retain(|object| !keeps_worlds || is_policy(object));
+        if left.is_empty() {
+            return Vec::new();
+        }
+        let mut lines: Vec<String> =
+            left.iter().map(|object| format!("left behind: {object}")).collect();
+        if left.iter().any(is_policy) {
+            let kinds = PolicyKind::ALL.map(|it| it.name().to_lowercase()).join(",");
+            lines.push(format!(
+                "the next run on the cluster removes policies; to do it now: kubectl delete {kinds} --all-namespaces -l {}={}",
+                MANAGED_BY.0, MANAGED_BY.1
+            ));
+        }
+        if !left.iter().all(is_policy) {
+            lines.push(format!(
+                "to remove what else was made: kubectl delete pods,services,serviceaccounts --all-namespaces -l {0}={1}; \
+                 kubectl delete namespaces -l {0}={1}",
+                MANAGED_BY.0, MANAGED_BY.1
+            ));
+        }
+        lines
+    }
+
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         // The map is whole whenever the lock is free.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -63,6 +98,24 @@ mod tests {
                 "removed a left-over: Policy/old",
             ]
         );
+    }
+
+    #[test]
+    fn a_run_that_ends_at_once_tells_what_it_leaves_and_how_to_remove_it() {
+        let ledger = Ledger::default();
+        assert_eq!(ledger.left_behind(false), Vec::<String>::new());
+        for object in ["Pod/a/one", "NetworkPolicy/a/deny", "CiliumNetworkPolicy/a/gone"] {
+            ledger.made(object);
+        }
+        ledger.removed("CiliumNetworkPolicy/a/gone");
+        let kept = ledger.left_behind(true);
+        assert_eq!(kept[0], "left behind: NetworkPolicy/a/deny");
+        assert!(kept.len() == 2 && kept[1].contains("kubectl delete networkpolicy,"), "{kept:?}");
+        let lent = ledger.left_behind(false);
+        assert_eq!(lent[..2], ["left behind: NetworkPolicy/a/deny", "left behind: Pod/a/one"]);
+        assert!(lent[3].contains("kubectl delete namespaces -l"), "{lent:?}");
+        ledger.removed("NetworkPolicy/a/deny");
+        assert_eq!(ledger.left_behind(true), Vec::<String>::new(), "the world stays anyway");
     }
 
     #[test]

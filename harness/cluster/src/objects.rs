@@ -30,10 +30,6 @@ pub(crate) const SOCKET: &str = "/run/ztc/agent.sock";
 /// Any user but root will do.
 const USER: i64 = 65_532;
 
-/// Namespaces that every cluster has; a world uses them and never makes or deletes them.
-const GIVEN_NAMESPACES: [&str; 5] =
-    ["default", "kube-system", "kube-public", "kube-node-lease", "istio-system"];
-
 /// What all objects of a world have in common.
 ///
 /// The run is not part of it: a world outlives it, and labels of namespaces and pods are labels of
@@ -74,15 +70,9 @@ pub(crate) enum Pull {
     IfNotPresent,
 }
 
-/// The namespaces that a world makes.
-pub(crate) fn own_namespaces(world: &World) -> impl Iterator<Item = &str> {
-    let names = world.namespaces.iter().map(|it| it.name.as_str());
-    names.filter(|name| !GIVEN_NAMESPACES.contains(name))
-}
-
 /// Everything of a world that has to exist before its pods, in the order in which it is applied.
 pub(crate) fn before_pods(world: &World) -> Vec<Value> {
-    let own: BTreeSet<&str> = own_namespaces(world).collect();
+    let own: BTreeSet<&str> = world.own_namespaces().collect();
     let namespaces = world.namespaces.iter().filter(|it| own.contains(it.name.as_str()));
     let namespaces = namespaces.map(|namespace| {
         let mut metadata = Setting::metadata(world, None, &namespace.name);
@@ -297,6 +287,6 @@ services:
     fn a_namespace_that_every_cluster_has_is_not_made() {
         let objects = before_pods(&world());
         assert!(objects.iter().all(|it| it["metadata"]["name"] != "kube-system"));
-        assert_eq!(own_namespaces(&world()).collect::<Vec<_>>(), ["zt-pay"]);
+        assert_eq!(world().own_namespaces().collect::<Vec<_>>(), ["zt-pay"]);
     }
 }

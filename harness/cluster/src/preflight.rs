@@ -2,10 +2,12 @@
 //!
 //! Gathering does I/O; judging is pure, over what was gathered. Each finding says what would go wrong, and what to do.
 
+mod names;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Client;
 use kube::api::{Api, ListParams};
@@ -67,6 +69,10 @@ pub(crate) struct Seen {
     pub(crate) definitions: Vec<String>,
     /// What Istio's CNI agents are configured with; nothing where there is no mesh.
     pub(crate) istio_cni: BTreeMap<String, String>,
+    /// How many pods of cluster DNS are Ready.
+    pub(crate) dns_servers: usize,
+    /// By node, what asking its name server came to.
+    pub(crate) name_servers: BTreeMap<String, String>,
 }
 
 impl Seen {
@@ -89,6 +95,13 @@ impl Seen {
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), ISTIO);
         let istio_cni =
             maps.get_opt(ISTIO_CNI).await.map_err(failed("Istio's CNI configuration"))?;
+        let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+        let dns = pods
+            .list(&ListParams::default().labels(names::CLUSTER_DNS))
+            .await
+            .map_err(failed("the pods of cluster DNS"))?;
+        let known = nodes.first().map_or("localhost", String::as_str);
+        let name_servers = agents.run(&names::script(known)).await?;
         let states = agents.states().await?;
         let audited = states.iter().flat_map(|(node, state)| {
             let audited = state.endpoints.iter().filter(|it| it.audit);
@@ -103,6 +116,8 @@ impl Seen {
             audited: audited.collect(),
             hubble,
             istio_cni: istio_cni.and_then(|it| it.data).unwrap_or_default(),
+            dns_servers: dns.items.iter().filter(|it| names::is_ready(it)).count(),
+            name_servers,
             definitions: definitions.items.into_iter().filter_map(|it| it.metadata.name).collect(),
         })
     }
@@ -121,6 +136,7 @@ pub(crate) fn findings(seen: &Seen, spec: &ClusterSpec) -> Vec<Finding> {
         definitions(seen, has_mesh),
         enforcement(seen),
         evidence(seen),
+        names::findings(seen.dns_servers, &seen.name_servers),
         if has_mesh { ambient(seen) } else { Vec::new() },
     ]
     .concat();
@@ -331,6 +347,8 @@ mod tests {
             audited: Vec::new(),
             hubble: BTreeMap::from([("one".to_owned(), "Healthcheck (via unix): Ok".to_owned())]),
             definitions: names.map(str::to_owned).collect(),
+            dns_servers: 2,
+            name_servers: [("one".to_owned(), "172.18.0.1 1".to_owned())].into(),
             istio_cni: [("AMBIENT_DNS_CAPTURE".to_owned(), "true".to_owned())].into(),
         }
     }

@@ -126,7 +126,7 @@ pub(crate) async fn watch_passage(
     };
     let passage = async {
         // What the ceiling ends on is sent again below and judged there, with its evidence.
-        let _last = aim.until_through(&cell.peers, pace.pass_ceiling()).await;
+        let _last = aim.until_through(&cell.peers, pace.stream_every(), pace.pass_ceiling()).await;
         let mut volley = Volley::new(aim.clone());
         fire_evenly(&mut volley, pace.allowed_samples, pace).await;
         settle_all(&volley, &cell.peers, pace.probe_deadline()).await;

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
 use ztc_model::evidence::Evidence;
 use ztc_model::manifest::{Manifest, ObjectRef};
+use ztc_model::suite::CaseId;
 use ztc_model::world::{PodRef, World};
 use ztc_wire::FirstRun;
 
@@ -46,6 +47,10 @@ impl fmt::Display for Lane {
 /// One copy of a world on a fabric.
 #[async_trait]
 pub trait Cluster: fmt::Debug + Send + Sync {
+    /// Says for which case requests are made from now on; none between cases. It is for fabrics whose
+    /// requests others can see, as in an audit log.
+    fn on_behalf_of(&self, _case: Option<&CaseId>) {}
+
     /// Where everything of the world is.
     async fn addresses(&self) -> Result<AddressBook, FabricError>;
 
@@ -61,8 +66,8 @@ pub trait Cluster: fmt::Debug + Send + Sync {
     /// Deletes one object; one that does not exist is no error.
     async fn delete(&self, object: &ObjectRef) -> Result<Receipt, FabricError>;
 
-    /// One look: has every enforcement point realised what the receipt is for?
-    async fn settled(&self, receipt: &Receipt) -> Result<Settling, FabricError>;
+    /// One look: has every enforcement point realised what all of these receipts are for?
+    async fn settled(&self, receipts: &[Receipt]) -> Result<Settling, FabricError>;
 
     /// Opens a session with the agent in a pod. The agent outlives the session.
     async fn session(&self, pod: &PodRef) -> Result<Session, FabricError>;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
+use ztc_model::lane::Renaming;
 use ztc_model::world::{PodRef, World};
 use ztc_wire::RunId;
 
@@ -15,7 +16,12 @@ use crate::profile::Pace;
 /// A lane that cases can run in.
 #[derive(Debug)]
 pub(crate) struct LiveLane {
+    /// The name of the world that it has, as cases write it.
+    pub(crate) written: String,
+    /// The world as it is here.
     pub(crate) world: Arc<World>,
+    /// What things are called here; nothing where they are called as they are written.
+    pub(crate) renaming: Option<Renaming>,
     pub(crate) cluster: Arc<dyn Cluster>,
     pub(crate) board: Arc<Board>,
     agents: Mutex<BTreeMap<PodRef, Arc<Agent>>>,
@@ -23,9 +29,15 @@ pub(crate) struct LiveLane {
 }
 
 impl LiveLane {
-    pub(crate) fn new(world: Arc<World>, cluster: Arc<dyn Cluster>) -> Self {
+    pub(crate) fn new(
+        written: String,
+        world: Arc<World>,
+        renaming: Option<Renaming>,
+        cluster: Arc<dyn Cluster>,
+    ) -> Self {
         let board = Arc::new(Board::new(cluster.evidence()));
-        Self { world, cluster, board, agents: Mutex::default(), first_run: first_run() }
+        let (agents, first_run) = (Mutex::default(), first_run());
+        Self { written, world, renaming, cluster, board, agents, first_run }
     }
 
     /// The agent in a pod, attached and greeted. One that was lost, or that left a run without an

@@ -1,11 +1,13 @@
 //! The runner: lanes that take the next case as they become free.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, mpsc, watch};
 use tokio::time::Instant;
+use ztc_model::lane::{self, Renaming};
 use ztc_model::suite::Case;
 use ztc_model::verdict::{Doubt, Verdict, judge};
 use ztc_model::world::World;
@@ -29,7 +31,7 @@ pub struct Runner {
     /// One permit a lane; the lanes that are free wait in `idle`.
     permits: Semaphore,
     idle: Mutex<Vec<Slot>>,
-    /// Cases that reach beyond their namespaces write, all others read.
+    /// Cases that do not keep to their lane write, all others read.
     reach: RwLock<()>,
     interrupted: watch::Receiver<bool>,
 }
@@ -38,6 +40,13 @@ pub struct Runner {
 struct Slot {
     lane: Lane,
     live: Option<LiveLane>,
+}
+
+impl Slot {
+    /// Whether a world is in it.
+    fn has(&self, world: &str) -> bool {
+        self.live.as_ref().is_some_and(|it| it.written == world)
+    }
 }
 
 /// Where events go, with the clock of the run.
@@ -96,11 +105,12 @@ impl Runner {
     pub async fn run(&self, case: &Case) -> Option<CaseReport> {
         let _permit = self.permits.acquire().await.ok()?;
         // A lane does not come up, either, while another case denies things to the whole cluster.
-        let _exclusion = self.exclusion(case).await;
+        let exclusion = self.exclusion(case).await;
         if *self.interrupted.borrow() {
             return None;
         }
-        let mut slot = self.take_slot(&case.world);
+        let alone = matches!(exclusion, Exclusion::Alone(_));
+        let mut slot = self.take_slot(&case.world, alone);
         let report = self.run_in(&mut slot, case).await;
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(slot);
         self.events.emit(EventKind::CaseFinished(Box::new(report.clone())));
@@ -123,13 +133,15 @@ impl Runner {
         if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
     }
 
-    /// A free lane, if possible one that has the world already.
-    fn take_slot(&self, world: &str) -> Slot {
+    /// A free lane, if possible one that has the world already. A case that runs alone gets the first: it is
+    /// applied as it is written, and all lanes are free then.
+    fn take_slot(&self, world: &str, alone: bool) -> Slot {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_world = |slot: &Slot| slot.live.as_ref().is_some_and(|it| it.world.world == world);
+        let first = |slot: &Slot| alone && slot.lane == Lane(0);
         let position = idle
             .iter()
-            .position(has_world)
+            .position(first)
+            .or_else(|| idle.iter().position(|slot| slot.has(world)))
             .or_else(|| idle.iter().rposition(|slot| slot.live.is_none()))
             .or(idle.len().checked_sub(1))
             .expect("a permit stands for an idle lane");
@@ -139,34 +151,42 @@ impl Runner {
     async fn run_in(&self, slot: &mut Slot, case: &Case) -> CaseReport {
         let number = slot.lane.0;
         let begun = Instant::now();
+        let not_begun = |why| summary::unable(case, number, begun.elapsed(), &Doubt::Fabric(why));
         if let Err(why) = self.furnish(slot, &case.world).await {
-            return summary::unable(case, number, begun.elapsed(), &Doubt::Fabric(why));
+            return not_begun(why);
         }
         let lane = slot.live.as_ref().expect("the lane was furnished above");
+        // What is reported is the case as it is written; what happens is about the names of the lane.
+        let here = match &lane.renaming {
+            None => Cow::Borrowed(case),
+            Some(renaming) => match renaming.case(case) {
+                Ok(renamed) => Cow::Owned(renamed),
+                Err(why) => return not_begun(why.to_string()),
+            },
+        };
         let begun = Instant::now();
         self.events.emit(EventKind::CaseStarted { case: case.id.clone(), lane: number });
         let enter = |phase| {
             self.events.emit(EventKind::CasePhase { case: case.id.clone(), phase });
         };
-        let mut life = Life::new(case, lane, &self.profile.pace, &enter);
+        lane.cluster.on_behalf_of(Some(&case.id));
+        let mut life = Life::new(&here, lane, &self.profile.pace, &enter);
         life.live(&Interruption::new(self.interrupted.clone())).await;
         let ceiling = self.profile.pace.clean_up_ceiling();
         let cleaned = match tokio::time::timeout(ceiling, life.clean_up()).await {
             Ok(cleaned) => cleaned,
             Err(_elapsed) => Err(format!("cleaning up took over {} s", ceiling.as_secs())),
         };
+        lane.cluster.on_behalf_of(None);
         let gaps = lane.board.gaps();
         let cells: Vec<_> = case
             .cells
             .iter()
+            .zip(&here.cells)
             .zip(&life.outcomes)
-            .map(|(cell, outcome)| {
-                summary::cell(
-                    cell,
-                    outcome,
-                    judge(&cell.expected, &cell.peers, &outcome.facts),
-                    &gaps,
-                )
+            .map(|((cell, asked), outcome)| {
+                let verdict = judge(&asked.expected, &asked.peers, &outcome.facts);
+                summary::cell(cell, &asked.peers, outcome, verdict, &gaps)
             })
             .collect();
         let usable = life.recovered() && !life.could_not_begin();
@@ -191,26 +211,48 @@ impl Runner {
     async fn exclusion(&self, case: &Case) -> Exclusion<'_> {
         match self.profile.lanes.each {
             LaneKind::Cluster => Exclusion::Apart,
-            LaneKind::Namespaces if case.is_clusterwide() => {
-                Exclusion::Alone(self.reach.write().await)
+            LaneKind::Namespaces if self.keeps_to_its_lane(case) => {
+                Exclusion::Among(self.reach.read().await)
             }
-            LaneKind::Namespaces => Exclusion::Among(self.reach.read().await),
+            LaneKind::Namespaces => Exclusion::Alone(self.reach.write().await),
+        }
+    }
+
+    fn keeps_to_its_lane(&self, case: &Case) -> bool {
+        let world = self.worlds.get(&case.world);
+        world.is_some_and(|world| lane::keeps_to_its_lane(case, world).is_ok())
+    }
+
+    /// What things of a world are called in a lane; nothing where they are called as they are written.
+    fn renaming(&self, lane: Lane, world: &World) -> Result<Option<Renaming>, String> {
+        match (self.profile.lanes.each, lane) {
+            (LaneKind::Cluster, _) | (_, Lane(0)) => Ok(None),
+            (LaneKind::Namespaces, Lane(number)) => {
+                Renaming::of(world, number).map(Some).map_err(|why| why.to_string())
+            }
         }
     }
 
     /// Brings the lane up with the world in it, unless it has it already and whole.
     async fn furnish(&self, slot: &mut Slot, world: &str) -> Result<(), String> {
-        if let Some(live) = slot.live.as_ref().filter(|live| live.world.world == world) {
+        if let Some(live) = slot.live.as_ref().filter(|_| slot.has(world)) {
             let Some(what) = live.cluster.broken() else { return Ok(()) };
             let message = format!("{} is made anew: {what}", slot.lane);
             self.events.emit(EventKind::Warning { message });
         }
         self.scrap(slot).await;
-        let world = self.worlds.get(world).ok_or_else(|| format!("there is no world `{world}`"))?;
+        let written =
+            self.worlds.get(world).ok_or_else(|| format!("there is no world `{world}`"))?;
+        let renaming = self.renaming(slot.lane, written)?;
+        let world = match &renaming {
+            None => Arc::clone(written),
+            Some(renaming) => Arc::new(renaming.world(written)),
+        };
         let begun = Instant::now();
         let cluster =
-            self.fabric.up(Arc::clone(world), slot.lane).await.map_err(|error| chain(&error))?;
-        slot.live = Some(LiveLane::new(Arc::clone(world), cluster));
+            self.fabric.up(Arc::clone(&world), slot.lane).await.map_err(|error| chain(&error))?;
+        let live = LiveLane::new(written.world.clone(), Arc::clone(&world), renaming, cluster);
+        slot.live = Some(live);
         self.events.emit(EventKind::LaneUp {
             lane: slot.lane.0,
             world: world.world.clone(),

@@ -48,19 +48,22 @@ pub(crate) fn unable(it: &Case, lane: usize, took: Duration, doubt: &Doubt) -> C
         ..Outcome::default()
     };
     let verdict = Verdict::Inconclusive(doubt.clone());
-    let cells = it.cells.iter().map(|it| cell(it, &outcome, verdict.clone(), &[])).collect();
+    let report = |it: &Cell| cell(it, &it.peers, &outcome, verdict.clone(), &[]);
+    let cells = it.cells.iter().map(report).collect();
     case(it, lane, took, None, cells, verdict, None)
 }
 
+/// The report of a cell as it is written; `peers` are those that may have answered, as they are called in the lane.
 pub(crate) fn cell(
     cell: &Cell,
+    peers: &BTreeSet<String>,
     outcome: &Outcome,
     verdict: Verdict,
     gaps: &[String],
 ) -> CellReport {
     let facts = &outcome.facts;
     let denied = cell.expected.is_denied();
-    let (by_evidence, by_time_out) = settled(&facts.samples, &cell.peers);
+    let (by_evidence, by_time_out) = settled(&facts.samples, peers);
     CellReport {
         from: cell.from.to_string(),
         send: cell.send.to_string(),
@@ -70,7 +73,7 @@ pub(crate) fn cell(
             Expected::Allowed { .. } => None,
         },
         verdict: with_gaps(verdict, denied, gaps),
-        seen: decisive(facts, &cell.peers, denied),
+        seen: decisive(facts, peers, denied),
         control: facts.control.as_ref().map(ToString::to_string),
         proof: facts.proof.as_ref().map(ToString::to_string),
         time_to_enforce_ms: outcome.time_to_enforce.map(millis),

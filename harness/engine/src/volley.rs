@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use ztc_model::evidence::Evidence;
 use ztc_model::outcome::{Reading, Seen};
 use ztc_model::policy::Protocol;
@@ -46,20 +46,37 @@ impl Aim {
         }
     }
 
-    /// Sends until the stimulus gets through, at most until the ceiling; the last that was seen.
-    pub(crate) async fn until_through(&self, peers: &BTreeSet<String>, ceiling: Duration) -> Seen {
+    /// Sends a fresh stimulus every so often until one gets through, at most until the ceiling; the one that did,
+    /// else the last that was seen to its end.
+    ///
+    /// None waits for the one before it: a packet that was dropped just before its policy went would otherwise
+    /// be waited for until it is sent again, or for good.
+    pub(crate) async fn until_through(
+        &self,
+        peers: &BTreeSet<String>,
+        every: Duration,
+        ceiling: Duration,
+    ) -> Seen {
         let end = Instant::now() + ceiling;
+        let mut volley = Volley::new(self.clone());
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let seen = self.once().await;
-            let done = matches!(
-                Reading::of(&seen, peers),
-                Reading::Through { .. } | Reading::Unsent { .. }
-            );
-            if done || Instant::now() >= end {
+            tokio::select! {
+                _ = ticks.tick(), if Instant::now() < end => volley.fire(),
+                () = volley.changed() => {}
+                () = sleep_until(end), if Instant::now() < end => {}
+            }
+            let (done, last) = volley.look(|shots| {
+                let seen = || shots.iter().rev().filter_map(|shot| shot.seen.as_ref());
+                let done = seen().find(|seen| ends_the_wait(seen, peers));
+                (done.cloned(), seen().next().cloned())
+            });
+            let late = last.filter(|_| Instant::now() >= end);
+            if let Some(seen) = done.or(late) {
+                volley.finish().await;
                 return seen;
             }
-            // A refusal comes at once; without a pause this would be a flood.
-            tokio::time::sleep_until(Instant::now() + Duration::from_millis(5)).await;
         }
     }
 
@@ -72,6 +89,11 @@ impl Aim {
             (Leg::Send, _) => Protocol::Tcp,
         }
     }
+}
+
+/// Whether waiting on would show nothing else: it got through, or the client cannot send.
+fn ends_the_wait(seen: &Seen, peers: &BTreeSet<String>) -> bool {
+    matches!(Reading::of(seen, peers), Reading::Through { .. } | Reading::Unsent { .. })
 }
 
 /// A run that never got to a socket, or whose agent is gone.

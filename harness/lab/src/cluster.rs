@@ -167,14 +167,20 @@ impl LabCluster {
         })
     }
 
-    async fn look(&self, receipt: &Receipt) -> Result<Settling, ClusterError> {
+    async fn look(&self, receipts: &[Receipt]) -> Result<Settling, ClusterError> {
         let running = self.running().await?;
-        let Change::Revisions(revisions) = &receipt.change else { return Ok(Settling::Realised) };
+        let wanted_on = |node: &str| {
+            let wanted = receipts.iter().filter_map(|receipt| match &receipt.change {
+                Change::Revisions(revisions) => revisions.get(node).copied(),
+                _ => None,
+            });
+            wanted.max()
+        };
         let states = self.switch.datapath().endpoints();
         let late: Vec<String> = states
             .iter()
             .filter_map(|endpoint| {
-                let wanted = *revisions.get(running.node_name(endpoint.node))?;
+                let wanted = wanted_on(running.node_name(endpoint.node))?;
                 let EndpointState { reference, realised, .. } = endpoint;
                 (*realised < wanted)
                     .then(|| format!("{reference} is at revision {realised} of {wanted}"))
@@ -253,8 +259,8 @@ impl Cluster for LabCluster {
         .map_err(|error| FabricError::Delete { object: object.clone(), source: error.into() })
     }
 
-    async fn settled(&self, receipt: &Receipt) -> Result<Settling, FabricError> {
-        self.look(receipt).await.map_err(|error| FabricError::Settled { source: error.into() })
+    async fn settled(&self, receipts: &[Receipt]) -> Result<Settling, FabricError> {
+        self.look(receipts).await.map_err(|error| FabricError::Settled { source: error.into() })
     }
 
     async fn session(&self, pod: &PodRef) -> Result<Session, FabricError> {

@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod hubble;
 pub mod identity;
 pub mod labels;
+pub mod lane;
 pub mod manifest;
 pub mod outcome;
 pub mod policy;

@@ -306,7 +306,17 @@ impl TryFrom<String> for PodRef {
     }
 }
 
+/// Namespaces that every cluster has; a world uses them and never makes or deletes them.
+const GIVEN_NAMESPACES: [&str; 5] =
+    ["default", "kube-system", "kube-public", "kube-node-lease", "istio-system"];
+
 impl World {
+    /// The namespaces that it makes.
+    pub fn own_namespaces(&self) -> impl Iterator<Item = &str> {
+        let names = self.namespaces.iter().map(|it| it.name.as_str());
+        names.filter(|name| !GIVEN_NAMESPACES.contains(name))
+    }
+
     /// The pod of that name.
     pub fn pod(&self, reference: &PodRef) -> Option<&Pod> {
         self.pods

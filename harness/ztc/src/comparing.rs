@@ -12,12 +12,12 @@ use std::str::FromStr;
 use rustix::process::{Pid, Signal};
 use thiserror::Error;
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{self, SignalKind};
 use ztc_engine::event::{Event, ExitStatus};
 use ztc_report::jsonl::{self, ReadError};
 use ztc_report::{Comparison, FileError, NoRun, Side, comparison};
 
 use crate::ground::Place;
+use crate::requests::Requests;
 use crate::terminal;
 
 /// The option of `ztc run` that fixes the name of the run.
@@ -201,10 +201,10 @@ impl SideBySide<'_> {
                 .command(profile, name)
                 .spawn()
                 .map_err(|source| CompareError::Start { profile: profile.clone(), source })?;
-            let status = requests
-                .hand_on_until_ended(&mut process, &mut interrupted)
-                .await
-                .map_err(|source| CompareError::Wait { profile: profile.clone(), source })?;
+            let status =
+                hand_on_until_ended(&mut requests, &mut process, &mut interrupted)
+                    .await
+                    .map_err(|source| CompareError::Wait { profile: profile.clone(), source })?;
             if !self.results.join(name).join(jsonl::FILE).is_file() {
                 let usage = status.code() == Some(i32::from(ExitStatus::Usage as u8));
                 return Err(CompareError::NotBegun { profile: profile.clone(), usage });
@@ -246,37 +246,21 @@ impl SideBySide<'_> {
     }
 }
 
-/// Whoever asks this process to stop.
-struct Requests {
-    interrupts: unix::Signal,
-    terminations: unix::Signal,
-}
-
-impl Requests {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupts: unix::signal(SignalKind::interrupt())?,
-            terminations: unix::signal(SignalKind::terminate())?,
-        })
-    }
-
-    /// Waits for the end of a side, which is asked whatever this process is asked.
-    async fn hand_on_until_ended(
-        &mut self,
-        process: &mut Child,
-        asked: &mut bool,
-    ) -> io::Result<ProcessStatus> {
-        loop {
-            let request = tokio::select! {
-                status = process.wait() => return status,
-                _ = self.interrupts.recv() => Signal::INT,
-                _ = self.terminations.recv() => Signal::TERM,
-            };
-            *asked = true;
-            if let Some(pid) = process.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
-                // One that cannot be signalled has ended, and the next turn sees that.
-                rustix::process::kill_process(pid, request).ok();
-            }
+/// Waits for the end of a side, which is asked whatever this process is asked.
+async fn hand_on_until_ended(
+    requests: &mut Requests,
+    process: &mut Child,
+    asked: &mut bool,
+) -> io::Result<ProcessStatus> {
+    loop {
+        let request = tokio::select! {
+            status = process.wait() => return status,
+            request = requests.next() => request,
+        };
+        *asked = true;
+        if let Some(pid) = process.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+            // One that cannot be signalled has ended, and the next turn sees that.
+            rustix::process::kill_process(pid, request).ok();
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use rustix::process::Signal;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use ztc_cluster::Ledger;
@@ -18,6 +19,7 @@ use ztc_report::{Console, ReportErrors, Reporters, RunDir, RunDirError};
 use ztc_wire::AGENT_ENV;
 
 use crate::ground::ReadyGround;
+use crate::requests::Requests;
 use crate::selection::Selected;
 use crate::terminal;
 
@@ -86,10 +88,16 @@ impl Execution {
         ground: ReadyGround,
         console: impl FnOnce(&Path) -> Option<Console>,
     ) -> Result<Self, BeginError> {
-        let ReadyGround { fabric, versions, faults, ledger } = ground;
+        let ReadyGround { fabric, versions, faults, ledger, is_lent } = ground;
         let folder = make_folder(&plan)?;
         let (sink, events) = EventSink::new();
-        let (interrupted, listening) = listen(sink.clone()).map_err(BeginError::Signals)?;
+        let left = ledger.clone();
+        let give_up = move |request| {
+            let left = left.map(|it| it.left_behind(!is_lent)).unwrap_or_default();
+            end_at_once(request, &left);
+        };
+        let (interrupted, listening) =
+            listen(sink.clone(), give_up).map_err(BeginError::Signals)?;
         let reporting = report(events, Reporters::new(&folder), console(folder.path()));
         sink.emit(EventKind::RunStarted(RunStarted {
             schema: SCHEMA,
@@ -114,6 +122,7 @@ impl Execution {
         let runner =
             Runner::new(fabric, plan.profile, plan.worlds, sink.clone(), interrupted.clone());
         let summary = Mutex::new(summary);
+        let ledger = ledger.filter(|_| is_lent);
         Ok(Self { runner, sink, folder, summary, interrupted, listening, ledger, reporting })
     }
 
@@ -201,23 +210,44 @@ pub fn agent_command() -> AgentCommand {
     })
 }
 
-/// Turns true at the first interrupt or termination.
-fn listen(sink: EventSink) -> io::Result<(watch::Receiver<bool>, tokio::task::JoinHandle<()>)> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+/// Listens for whoever asks this process to stop.
+fn listen(
+    sink: EventSink,
+    give_up: impl FnOnce(Signal) + Send + 'static,
+) -> io::Result<(watch::Receiver<bool>, tokio::task::JoinHandle<()>)> {
     let (sender, interrupted) = watch::channel(false);
-    let listening = tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        sink.emit(EventKind::Interrupted);
-        sender.send_replace(true);
-        // The channel stays open, so that nobody takes its end for an interrupt.
-        sender.closed().await;
-    });
+    let listening = tokio::spawn(heed(Requests::new()?, sink, sender, give_up));
     Ok((interrupted, listening))
+}
+
+/// The first request interrupts the run, which then cleans up and reports. Whoever asks again does not want to wait
+/// for that.
+async fn heed(
+    mut requests: Requests,
+    sink: EventSink,
+    interrupted: watch::Sender<bool>,
+    give_up: impl FnOnce(Signal),
+) {
+    requests.next().await;
+    sink.emit(EventKind::Interrupted);
+    interrupted.send_replace(true);
+    // The channel stays open meanwhile, so that nobody takes its end for an interrupt.
+    give_up(requests.next().await);
+}
+
+/// Ends the process in the middle of everything. What is written of the run may be cut.
+#[expect(
+    clippy::exit,
+    clippy::disallowed_methods,
+    reason = "whoever asks twice does not want to wait for what waits for a cluster; a lock goes with the process"
+)]
+fn end_at_once(request: Signal, left: &[String]) {
+    terminal::trouble("asked to stop a second time: ended at once, without cleaning up");
+    for line in left {
+        terminal::trouble(line);
+    }
+    // The shell's convention for a process that a signal has ended.
+    std::process::exit(128 + request.as_raw());
 }
 
 /// Feeds the reporters on a thread of their own: they write files, the lanes must not wait.
@@ -235,4 +265,29 @@ fn report(
         }
         reporters.finish()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_second_request_is_not_waited_out() {
+        let (sink, mut events) = EventSink::new();
+        let (sender, interrupted) = watch::channel(false);
+        let (ask, requests) = Requests::by_hand();
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let heeding =
+            tokio::spawn(heed(requests, sink, sender, move |request| tell.send(request).unwrap()));
+        ask.send(Signal::INT).unwrap();
+        let first = events.recv().await.unwrap().kind;
+        assert!(matches!(first, EventKind::Interrupted), "{first:?}");
+        let mut interrupted = interrupted;
+        assert!(*interrupted.wait_for(|it| *it).await.unwrap());
+        assert!(told.try_recv().is_err(), "the run cleans up");
+        ask.send(Signal::TERM).unwrap();
+        assert_eq!(told.recv().await, Some(Signal::TERM));
+        heeding.await.unwrap();
+        assert!(events.recv().await.is_none(), "it is interrupted once");
+    }
 }

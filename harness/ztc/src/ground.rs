@@ -157,8 +157,10 @@ pub struct ReadyGround {
     pub versions: BTreeMap<String, String>,
     /// How it is broken on purpose; normally not at all.
     pub faults: Option<String>,
-    /// What is made in a cluster that somebody lent us.
+    /// What is made in a real cluster.
     pub ledger: Option<Ledger>,
+    /// Whether somebody lent us the cluster: nothing may stay in it.
+    pub is_lent: bool,
 }
 
 impl Ground {
@@ -194,7 +196,7 @@ impl Ground {
         if !missing.is_empty() {
             return Some(format!("{name} has no outside host {}", missing.join(", ")));
         }
-        (case.is_clusterwide() && !self.place.allow_cluster_wide).then(|| {
+        (case.reaches_beyond(world) && !self.place.allow_cluster_wide).then(|| {
             "its policies reach the whole cluster; --allow-cluster-wide allows that".to_owned()
         })
     }
@@ -220,14 +222,20 @@ impl Ground {
             let lab = Lab::new(agent_command())?;
             let faults = lab.faults();
             let versions = BTreeMap::new();
-            return Ok(ReadyGround { fabric: Arc::new(lab), versions, faults, ledger: None });
+            return Ok(ReadyGround {
+                fabric: Arc::new(lab),
+                versions,
+                faults,
+                ledger: None,
+                is_lent: false,
+            });
         }
         let fabric = self.real(run).await?;
         require_fit(&fabric.findings().await?)?;
-        let is_lent = self.profile.fabric == FabricKind::Attach;
         Ok(ReadyGround {
             versions: fabric.versions(),
-            ledger: is_lent.then(|| fabric.ledger()),
+            ledger: Some(fabric.ledger()),
+            is_lent: self.profile.fabric == FabricKind::Attach,
             fabric: Arc::new(fabric),
             faults: None,
         })

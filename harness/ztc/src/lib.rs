@@ -11,6 +11,7 @@ pub mod conformance;
 pub mod execution;
 pub mod ground;
 pub mod project;
+mod requests;
 pub mod schemas;
 pub mod selection;
 mod terminal;

@@ -1,6 +1,8 @@
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use serde_json::json;
+use ztc_model::policy::PolicyKind;
 
 use super::*;
 use crate::standin::{BOUND, Server, soon};
@@ -47,8 +49,10 @@ fn stored(uid: &str) -> Value {
 async fn applied<T>(play: impl AsyncFnOnce(&mut Server) -> T) -> (Result<String, ApiError>, T) {
     let mut server = Server::start().await;
     let (client, manifest) = (server.client(), manifest());
-    let (result, seen) =
-        tokio::join!(soon("the answer", apply(&client, &manifest, "a-run")), play(&mut server));
+    let (result, seen) = tokio::join!(
+        soon("the answer", apply(&client, &manifest, "a-run", "shop")),
+        play(&mut server)
+    );
     (result.map(|it| it.metadata.uid.unwrap_or_default()), seen)
 }
 
@@ -81,6 +85,7 @@ async fn what_is_applied_is_the_manifest_with_our_labels() {
         "team": "payments",
         MANAGED_BY.0: MANAGED_BY.1,
         RUN: "a-run",
+        WORLD: "shop",
     });
     assert_eq!(sent, expected);
     assert_eq!(result.unwrap(), "one");
@@ -91,14 +96,14 @@ async fn a_manifest_without_labels_gets_ours_alone() {
     let mut server = Server::start().await;
     let (client, mut manifest) = (server.client(), manifest());
     manifest["metadata"]["labels"] = Value::Null;
-    let (result, sent) = tokio::join!(apply(&client, &manifest, "a-run"), async {
+    let (result, sent) = tokio::join!(apply(&client, &manifest, "a-run", "shop"), async {
         let asked = server.next().await;
         let sent = asked.json();
         asked.answer(&stored("one"));
         sent
     });
     result.unwrap();
-    let labels = json!({ MANAGED_BY.0: MANAGED_BY.1, RUN: "a-run" });
+    let labels = json!({ MANAGED_BY.0: MANAGED_BY.1, RUN: "a-run", WORLD: "shop" });
     assert_eq!(sent["metadata"]["labels"], labels);
 }
 
@@ -112,6 +117,87 @@ async fn every_request_says_who_asks() {
     })
     .await;
     assert_eq!(agent, concat!("ztc/", env!("CARGO_PKG_VERSION"), " (a-run)"));
+}
+
+#[tokio::test]
+async fn requests_for_a_case_name_it_until_it_is_over() {
+    let mut server = Server::start().await;
+    let (client, on_behalf) = OnBehalf::of_nobody(server.client(), "a-run");
+    let case = ztc_model::suite::CaseId::new("l1-cluster", "dns-is-denied");
+    for (case, said) in
+        [(None, "(a-run)"), (Some(&case), "(a-run; l1-cluster::dns-is-denied)"), (None, "(a-run)")]
+    {
+        on_behalf.set(case);
+        let manifest = manifest();
+        let (result, agent) = tokio::join!(apply(&client, &manifest, "a-run", "shop"), async {
+            let asked = server.next().await;
+            let agent = asked.headers()[http::header::USER_AGENT].to_str().unwrap().to_owned();
+            asked.answer(&stored("one"));
+            agent
+        });
+        result.unwrap();
+        assert_eq!(agent, format!("ztc/{} {said}", env!("CARGO_PKG_VERSION")));
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_the_server_is_the_same_to_a_client_for_cases() {
+    let mut server = Server::start().await;
+    let (client, _) = OnBehalf::of_nobody(server.client(), "a-run");
+    let manifest = manifest();
+    let (result, ()) = tokio::join!(apply(&client, &manifest, "a-run", "shop"), async {
+        server.next().await.refuse(409, "Conflict", "somebody else's");
+    });
+    assert!(matches!(result, Err(ApiError::Conflict { .. })), "{result:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_stops_in_its_middle_is_given_up() {
+    let mut server = Server::start().await;
+    let client = server.client_within(Duration::from_millis(300));
+    let object = super::reference(&manifest()).unwrap();
+    let (result, _stalled) = tokio::join!(soon("the end", exists(&client, &object)), async {
+        let answer = server.next().await.watch();
+        answer.tell("half of", &json!({}));
+        answer
+    });
+    let error = ztc_engine::chain(&result.unwrap_err());
+    assert!(error.contains("stopped in its middle for 300 ms"), "{error}");
+}
+
+#[tokio::test]
+async fn a_watch_may_pause_for_longer_than_an_answer() {
+    let mut server = Server::start().await;
+    let ceiling = Duration::from_millis(100);
+    let pods: Api<Pod> = Api::namespaced(server.client_within(ceiling), "zt-pay");
+    let parameters = kube::api::WatchParams::default();
+    let (events, answer) =
+        tokio::join!(pods.watch(&parameters, "10"), async { server.next().await.watch() });
+    let mut events = std::pin::pin!(events.unwrap());
+    let early = tokio::time::timeout(3 * ceiling, events.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    answer.tell("ADDED", &json!({ "metadata": { "name": "ledger", "resourceVersion": "11" } }));
+    assert!(soon("the event", events.next()).await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn what_other_lanes_applied_is_not_among_what_is_swept() {
+    let mut server = Server::start().await;
+    let client = server.client();
+    for (meant, selector) in [
+        (Ours::OfWorld("shop-lane1"), "ztc.dev%2Fworld%3Dshop-lane1"),
+        (Ours::OfOtherRuns("a-run"), "ztc.dev%2Frun%21%3Da-run"),
+    ] {
+        let kind = PolicyKind::CiliumNetworkPolicy;
+        let (found, ()) =
+            tokio::join!(ours(&client, kind.api_version(), kind.name(), meant), async {
+                let asked = server.next().await;
+                let asked_for = asked.parameter("labelSelector").unwrap();
+                assert!(asked_for.ends_with(selector), "{asked_for}");
+                asked.answer(&json!({ "metadata": {}, "items": [] }));
+            });
+        assert_eq!(found.unwrap(), []);
+    }
 }
 
 #[tokio::test]
@@ -158,7 +244,7 @@ async fn a_server_that_does_not_answer_is_given_up() {
     let mut server = Server::start().await;
     let client = server.client_within(Duration::from_millis(500));
     let manifest = manifest();
-    let (result, _asked) = tokio::join!(apply(&client, &manifest, "a-run"), server.next());
+    let (result, _asked) = tokio::join!(apply(&client, &manifest, "a-run", "shop"), server.next());
     let error = ztc_engine::chain(&result.unwrap_err());
     assert!(error.ends_with("the API server gave no answer within 500 ms"), "{error}");
 }
@@ -168,7 +254,7 @@ async fn a_server_that_puts_us_off_for_long_is_given_up() {
     let mut server = Server::start().await;
     let client = server.client_within(Duration::from_millis(500));
     let manifest = manifest();
-    let (result, ()) = tokio::join!(apply(&client, &manifest, "a-run"), async {
+    let (result, ()) = tokio::join!(apply(&client, &manifest, "a-run", "shop"), async {
         server.next().await.refuse_for(3600, 429, "TooManyRequests");
     });
     let error = ztc_engine::chain(&result.unwrap_err());

@@ -1,7 +1,7 @@
 //! Agents that are asked, that restart, and that are not there.
 
 use super::*;
-use crate::standin::{Asked, Server, soon};
+use crate::standin::{Asked, Remote, Server, soon};
 
 /// A pod of an agent, as a list has it.
 fn agent(node: &str, pod: &str) -> serde_json::Value {
@@ -39,10 +39,13 @@ pub(crate) async fn command_in(server: &mut Server, name: &str) -> Asked {
     asked
 }
 
-pub(crate) async fn answer(asked: Asked, output: &str) {
+/// Answers the first script of a shell.
+async fn answer(asked: Asked, output: &str) -> Remote {
+    assert_eq!(asked.parameter("command"), Some("sh"));
     let mut remote = asked.run().await;
+    soon("a script", remote.hear()).await.unwrap();
     remote.write(format!("{output}\nztc-end:0\n").as_bytes()).await.unwrap();
-    remote.succeed().await;
+    remote
 }
 
 pub(crate) fn refuse(asked: Asked) {

@@ -9,23 +9,26 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::Client;
 use kube::api::{Api, DynamicObject};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tokio::sync::broadcast;
+use tokio::sync::{Mutex, broadcast};
 use ztc_engine::fabric::{
     AddressBook, Cause, Change, Cluster, Endpoint, FabricError, Inspection, Readiness, Receipt,
     Session, Settling, Witness,
 };
 use ztc_engine::wait::{Look, until};
 use ztc_model::manifest::{Manifest, ObjectRef, manifests};
+use ztc_model::policy::mesh::ROOT_NAMESPACE;
 use ztc_model::policy::{Policy, PolicyKind};
+use ztc_model::suite::CaseId;
 use ztc_model::world::{Born, PodRef, World};
 use ztc_model::yaml::Source;
 use ztc_wire::FirstRun;
 
 use crate::admin;
-use crate::api::{self, ApiError};
+use crate::api::{self, ApiError, OnBehalf, Ours};
 use crate::bundle::hex;
 use crate::cilium::{Agents, CiliumError};
 use crate::exec;
@@ -54,6 +57,13 @@ const CONTENTS: &str = "ztc.dev/contents";
 /// The world of a case in a real cluster.
 pub(super) struct RealLane {
     pub(super) ready: Arc<Ready>,
+    /// Says for which case it asks.
+    pub(super) client: Client,
+    pub(super) on_behalf: OnBehalf,
+    /// Held by the lane that changes policies.
+    pub(super) turns: Arc<Mutex<()>>,
+    /// Whether the world stays for the next run.
+    pub(super) stays: bool,
     pub(super) world: Arc<World>,
     pub(super) setting: Setting,
     pub(super) hosts: Hosts,
@@ -74,27 +84,30 @@ impl fmt::Debug for RealLane {
 }
 
 impl RealLane {
-    /// Removes the policies that a run before this one left, and waits until nothing enforces them.
+    /// Removes the policies that are here for nobody, those of runs before this one and those of this lane, and waits
+    /// until nothing enforces them. Those of other lanes stay.
     pub(super) async fn sweep(&self) -> Result<(), ClusterError> {
-        let client = &self.ready.client;
+        let Ready { run, ledger, .. } = &*self.ready;
         let mut changes = Vec::new();
         for kind in PolicyKind::ALL {
-            for object in api::ours(client, kind.api_version(), kind.name()).await? {
-                let uid = api::delete(client, &object).await?;
-                self.ready.ledger.removed(object.to_string());
-                changes.extend(uid.map(|uid| Change::Removed { object, uid }));
+            for meant in [Ours::OfWorld(&self.world.world), Ours::OfOtherRuns(run)] {
+                let found = api::ours(&self.client, kind.api_version(), kind.name(), meant).await?;
+                for object in found {
+                    let uid = api::delete(&self.client, &object).await?;
+                    ledger.removed(object.to_string());
+                    changes.extend(uid.map(|uid| Change::Removed { object, uid }));
+                }
             }
         }
-        for change in changes {
-            until("left-over policies to go", UP, POLL, || async {
-                Ok(match self.look(&change).await {
-                    Ok(Settling::Realised) => Look::Met(()),
-                    Ok(Settling::NotYet { status }) => Look::NotYet { status },
-                    Err(error) => Look::NotYet { status: ztc_engine::chain(&error) },
-                })
+        let changes: Vec<&Change> = changes.iter().collect();
+        until("left-over policies to go", UP, POLL, || async {
+            Ok(match self.look(&changes).await {
+                Ok(Settling::Realised) => Look::Met(()),
+                Ok(Settling::NotYet { status }) => Look::NotYet { status },
+                Err(error) => Look::NotYet { status: ztc_engine::chain(&error) },
             })
-            .await?;
-        }
+        })
+        .await?;
         Ok(())
     }
 
@@ -119,7 +132,7 @@ impl RealLane {
                 self.remove_pod(reference).await?;
             }
             self.account(&reference.namespace).await?;
-            self.ready.ledger.made(api::make_ours(&self.ready.client, pod).await?);
+            self.ready.ledger.made(api::make_ours(&self.client, pod).await?);
         }
         until("the pods of the world", UP, POLL, || async {
             let late = wanted.iter().find_map(|(reference, _)| self.lateness(reference));
@@ -139,17 +152,16 @@ impl RealLane {
         (!readiness.ready).then(|| format!("pod {pod} is not Ready: {message}"))
     }
 
-    /// One look: has whoever enforces it realised a change?
-    async fn look(&self, change: &Change) -> Result<Settling, ClusterError> {
-        match change {
-            Change::Added { object, .. } | Change::Removed { object, .. }
-                if is_of_the_mesh(object) =>
-            {
-                let lag = self.mesh_lag().await?;
-                Ok(lag.map_or(Settling::Realised, |status| Settling::NotYet { status }))
-            }
-            change => Ok(self.agents.settled(change).await?),
+    /// One look: has whoever enforces them realised these changes?
+    async fn look(&self, changes: &[&Change]) -> Result<Settling, ClusterError> {
+        let (of_the_mesh, of_cilium): (Vec<&Change>, Vec<&Change>) =
+            changes.iter().partition(|it| is_of_the_mesh(it));
+        if !of_the_mesh.is_empty()
+            && let Some(status) = self.mesh_lag().await?
+        {
+            return Ok(Settling::NotYet { status });
         }
+        Ok(self.agents.settled(&of_cilium).await?)
     }
 
     /// What the ztunnels lack of the policies that the API server has, or have too much.
@@ -163,8 +175,16 @@ impl RealLane {
                 stored.extend(as_stored(kind, &object)?);
             }
         }
+        let is_ours = |namespace: &str| {
+            namespace == ROOT_NAMESPACE || self.world.namespace(namespace).is_some()
+        };
+        // Other lanes come and go meanwhile.
+        stored.retain(|it| it.policy.reference().namespace.as_deref().is_some_and(is_ours));
         let enrolled = self.enrolled();
-        let dumps = ztunnels.dumps().await?;
+        let mut dumps = ztunnels.dumps().await?;
+        for dump in dumps.values_mut() {
+            dump.policies.retain(|it| is_ours(&it.namespace));
+        }
         let late = dumps.iter().find_map(|(node, dump)| {
             let lag = mesh::lag(dump, &stored, &enrolled)?;
             Some(format!("the ztunnel on {node} {lag}"))
@@ -252,7 +272,7 @@ impl RealLane {
 
     /// Waits for the account that pods of a new namespace run as.
     async fn account(&self, namespace: &str) -> Result<(), ClusterError> {
-        let accounts: Api<ServiceAccount> = Api::namespaced(self.ready.client.clone(), namespace);
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         until("the default service account", POD, POLL, || async {
             match accounts.get_opt("default").await {
                 Ok(Some(_)) => Ok(Look::Met(())),
@@ -265,7 +285,7 @@ impl RealLane {
     }
 
     async fn remove_pod(&self, pod: &PodRef) -> Result<(), ClusterError> {
-        api::delete_pod(&self.ready.client, &pod.namespace, &pod.name).await?;
+        api::delete_pod(&self.client, &pod.namespace, &pod.name).await?;
         self.ready.ledger.removed(format!("Pod/{pod}"));
         until("the end of the pod", POD, POLL, || async {
             Ok(match self.pods.any(pod) {
@@ -287,7 +307,7 @@ impl RealLane {
 
     /// Removes what the pods needed, the last first, and waits until all of it is gone.
     async fn leave(&self) -> Result<(), ClusterError> {
-        let client = &self.ready.client;
+        let client = &self.client;
         let mut objects: Vec<ObjectRef> =
             objects::before_pods(&self.world).iter().filter_map(api::reference).collect();
         objects.reverse();
@@ -308,12 +328,26 @@ impl RealLane {
         Ok(())
     }
 
+    /// Changes what policies there are, when no other lane does: what is realised in which order is told apart then.
     async fn change(
         &self,
         change: impl Future<Output = Result<Change, ClusterError>> + Send,
     ) -> Result<Receipt, ClusterError> {
+        let _turn = self.turns.lock().await;
         let change = change.await?;
         Ok(Receipt { accepted: Instant::now(), change })
+    }
+
+    /// The first policy that Cilium does not take: it is never realised.
+    async fn refused(&self, changes: &[&Change]) -> Result<Option<ClusterError>, ApiError> {
+        for change in changes {
+            if let Change::Added { object, .. } = change
+                && let Some(reason) = api::invalid(&self.client, object).await?
+            {
+                return Ok(Some(ClusterError::Invalid { object: object.clone(), reason }));
+            }
+        }
+        Ok(None)
     }
 
     async fn endpoint_list(&self) -> Result<Vec<Endpoint>, ClusterError> {
@@ -354,7 +388,7 @@ impl RealLane {
             let request = http::Request::get(&path)
                 .body(Vec::new())
                 .map_err(|error| failed(kube::Error::HttpError(error)))?;
-            let metrics = self.ready.client.request_text(request).await.map_err(failed)?;
+            let metrics = self.client.request_text(request).await.map_err(failed)?;
             readiness.probes = Some(concluded_probes(&metrics, uid));
         }
         Ok(Some(readiness))
@@ -384,7 +418,7 @@ impl RealLane {
         let declared =
             self.world.pod(pod).ok_or_else(|| ClusterError::NoSuchPod { pod: pod.clone() })?;
         let object = objects::pod(&self.world, &self.setting, &self.hosts.zone, declared, first);
-        self.ready.ledger.made(api::make_ours(&self.ready.client, &object).await?);
+        self.ready.ledger.made(api::make_ours(&self.client, &object).await?);
         until("the agent of the pod", POD, POLL, || async {
             let found = self.pods.get(pod);
             Ok(match found {
@@ -404,11 +438,14 @@ impl RealLane {
         if self.pods.get(pod).is_none() {
             return Err(ClusterError::Absent { pod: pod.clone() });
         }
-        Ok(exec::session(&self.ready.client, &pod.namespace, &pod.name).await?)
+        Ok(exec::session(&self.client, &pod.namespace, &pod.name).await?)
     }
 }
 
-fn is_of_the_mesh(object: &ObjectRef) -> bool {
+fn is_of_the_mesh(change: &Change) -> bool {
+    let (Change::Added { object, .. } | Change::Removed { object, .. }) = change else {
+        return false;
+    };
     PolicyKind::ALL.iter().any(|kind| kind.is_of_the_mesh() && kind.name() == object.kind)
 }
 
@@ -453,6 +490,10 @@ fn is_as_wanted(found: &k8s_openapi::api::core::v1::Pod, wanted: &Value) -> bool
 
 #[async_trait]
 impl Cluster for RealLane {
+    fn on_behalf_of(&self, case: Option<&CaseId>) {
+        self.on_behalf.set(case);
+    }
+
     async fn addresses(&self) -> Result<AddressBook, FabricError> {
         Ok(self.address_book())
     }
@@ -468,9 +509,9 @@ impl Cluster for RealLane {
     }
 
     async fn apply(&self, manifest: &Manifest) -> Result<Receipt, FabricError> {
-        let Ready { client, run, .. } = &*self.ready;
+        let (run, world) = (&self.ready.run, &self.world.world);
         self.change(async {
-            let applied = api::apply(client, &manifest.object, run).await?;
+            let applied = api::apply(&self.client, &manifest.object, run, world).await?;
             self.ready.ledger.made(manifest.reference.to_string());
             let uid = applied.metadata.uid.unwrap_or_default();
             Ok(Change::Added { object: manifest.reference.clone(), uid })
@@ -485,7 +526,7 @@ impl Cluster for RealLane {
     async fn delete(&self, object: &ObjectRef) -> Result<Receipt, FabricError> {
         self.change(async {
             // A policy that stays would deny to every case that comes.
-            let uid = api::answered(AWAY, || api::delete(&self.ready.client, object)).await??;
+            let uid = api::answered(AWAY, || api::delete(&self.client, object)).await??;
             self.ready.ledger.removed(object.to_string());
             let object = object.clone();
             Ok(uid.map_or(Change::Nothing, |uid| Change::Removed { object, uid }))
@@ -494,22 +535,17 @@ impl Cluster for RealLane {
         .map_err(|error| FabricError::Delete { object: object.clone(), source: error.into() })
     }
 
-    async fn settled(&self, receipt: &Receipt) -> Result<Settling, FabricError> {
+    async fn settled(&self, receipts: &[Receipt]) -> Result<Settling, FabricError> {
         let failed = |source: Cause| FabricError::Settled { source };
-        match self.look(&receipt.change).await {
+        let changes: Vec<&Change> = receipts.iter().map(|receipt| &receipt.change).collect();
+        let (settling, refused) = tokio::join!(self.look(&changes), self.refused(&changes));
+        match settling {
             Ok(Settling::Realised) => Ok(Settling::Realised),
-            Ok(Settling::NotYet { status }) => {
-                // One that Cilium does not take is never realised.
-                if let Change::Added { object, .. } = &receipt.change
-                    && let Some(reason) = api::invalid(&self.ready.client, object)
-                        .await
-                        .map_err(|error| failed(error.into()))?
-                {
-                    let object = object.clone();
-                    return Err(failed(ClusterError::Invalid { object, reason }.into()));
-                }
-                Ok(Settling::NotYet { status })
-            }
+            Ok(Settling::NotYet { status }) => match refused {
+                Ok(None) => Ok(Settling::NotYet { status }),
+                Ok(Some(refused)) => Err(failed(refused.into())),
+                Err(error) => Err(failed(error.into())),
+            },
             // An agent or an API server that restarts does not answer for a while: policies are not
             // known to be realised, and the ceiling says how long that may last.
             Err(error) if error.may_pass() => {
@@ -540,10 +576,10 @@ impl Cluster for RealLane {
     async fn inspect(&self, pods: &[PodRef]) -> Vec<Inspection> {
         let mut inspections = self.agents.inspect(pods).await;
         if self.ready.spec.mesh.is_some() {
-            inspections.extend(admin::inspect(&self.ready.client).await);
+            inspections.extend(admin::inspect(&self.client).await);
         }
         for kind in PolicyKind::ALL {
-            let listed = api::ours_whole(&self.ready.client, kind.api_version(), kind.name()).await;
+            let listed = api::ours_whole(&self.client, kind.api_version(), kind.name()).await;
             inspections.push(Inspection {
                 place: "API server".to_owned(),
                 command: format!("kubectl get {} --all-namespaces -o json", kind.name()),
@@ -577,11 +613,11 @@ impl Cluster for RealLane {
         })
     }
 
-    /// On a cluster of ours the pods stay: the next run takes them if they are still what it wants.
-    /// On somebody else's nothing does.
+    /// On a cluster of ours the pods of the first lane stay: the next run takes them if they are still what it
+    /// wants. On somebody else's nothing does.
     async fn release(&self) -> Result<(), FabricError> {
         let released = async {
-            if self.ready.keeps_worlds {
+            if self.stays {
                 return self.sweep().await;
             }
             self.clear().await?;

@@ -2,9 +2,10 @@
 //! recovery, clean-up. No retry anywhere turns a leak into a pass.
 
 mod newborns;
+mod policies;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -20,10 +21,11 @@ use ztc_model::world::{Born, PodRef};
 use crate::address;
 use crate::agent::Agent;
 use crate::board::Interest;
+use crate::case::policies::Policies;
 use crate::cell::{Watched, watch_denial, watch_passage};
 use crate::chain;
 use crate::event::Phase;
-use crate::fabric::{AddressBook, Inspection, Receipt, Settling};
+use crate::fabric::{AddressBook, Inspection, Receipt};
 use crate::interruption::Interruption;
 use crate::lane::LiveLane;
 use crate::profile::Pace;
@@ -53,9 +55,7 @@ pub(crate) struct Life<'a> {
     pub(crate) settled: Option<Duration>,
     /// What enforcement points said when they were asked, if something went wrong.
     pub(crate) inspections: Vec<Inspection>,
-    /// What may exist and has to go, in the order in which it was made. Behind a lock, as a life can
-    /// be dropped at any await and whoever cleans up after it has to know.
-    applied: Mutex<Vec<ObjectRef>>,
+    policies: Policies,
     created: Vec<PodRef>,
 }
 
@@ -84,7 +84,7 @@ impl<'a> Life<'a> {
             outcomes,
             settled: None,
             inspections: Vec::new(),
-            applied: Mutex::default(),
+            policies: Policies::default(),
             created: Vec::new(),
         }
     }
@@ -265,7 +265,8 @@ impl<'a> Life<'a> {
     async fn pass(&self, cell: &Cell, sender: &Sender) -> Option<Seen> {
         match sender {
             Sender::Agent(aim) => {
-                Some(aim.until_through(&cell.peers, self.pace.pass_ceiling()).await)
+                let (every, ceiling) = (self.pace.stream_every(), self.pace.pass_ceiling());
+                Some(aim.until_through(&cell.peers, every, ceiling).await)
             }
             Sender::Kubelet(probe) => {
                 Some(probe.until_ready(true, self.pace.pass_ceiling(), self.pace).await)
@@ -334,36 +335,10 @@ impl<'a> Life<'a> {
         }
         let accepted = receipts.last().map_or_else(Instant::now, |it| it.accepted.into());
         (self.enter)(Phase::Settle);
-        for receipt in &receipts {
-            self.settle(receipt).await.map_err(Doubt::Fabric)?;
-        }
+        self.settle(&receipts).await.map_err(Doubt::Fabric)?;
         stage.send_replace(Stage::Realised { accepted, at: Instant::now() });
         (self.enter)(Phase::Assert);
         Ok(accepted.elapsed())
-    }
-
-    async fn apply(&self, manifest: &Manifest) -> Result<Receipt, Doubt> {
-        // Noted before the call: an apply that fails half-way may have left the object.
-        self.applied().push(manifest.reference.clone());
-        let receipt = self.lane.cluster.apply(manifest).await;
-        receipt.map_err(|error| Doubt::Fabric(chain(&error)))
-    }
-
-    async fn settle(&self, receipt: &Receipt) -> Result<(), String> {
-        until(
-            "the policies to be realised",
-            self.pace.settle_ceiling(),
-            self.pace.poll(),
-            || async {
-                match self.lane.cluster.settled(receipt).await {
-                    Ok(Settling::Realised) => Ok(Look::Met(())),
-                    Ok(Settling::NotYet { status }) => Ok(Look::NotYet { status }),
-                    Err(error) => Err(chain(&error)),
-                }
-            },
-        )
-        .await
-        .map_err(|error| error.to_string())
     }
 
     fn aim(&self, cell: &Cell, agent: &Arc<Agent>, book: &AddressBook) -> Result<Aim, String> {
@@ -387,24 +362,51 @@ impl<'a> Life<'a> {
             .filter(|manifest| self.cells_denied_by(&manifest.reference).next().is_some())
             .collect();
         for (position, manifest) in denying.iter().enumerate() {
-            self.remove(&manifest.reference).await.map_err(Doubt::NoProof)?;
+            let gone = self.delete(&manifest.reference).await.map_err(Doubt::NoProof)?;
             let cells: Vec<usize> = self
                 .cells_denied_by(&manifest.reference)
                 .filter(|index| !self.outcomes[*index].is_hopeless(&self.case.cells[*index]))
                 .collect();
-            let seen = join_all(
-                cells.iter().map(|index| self.pass(&self.case.cells[*index], &senders[*index])),
-            )
-            .await;
-            for (index, seen) in cells.into_iter().zip(seen) {
-                self.outcomes[index].facts.proof = seen;
-            }
+            self.prove(&cells, senders, &gone).await?;
             if position + 1 < denying.len() {
-                let receipt = self.apply(manifest).await?;
-                self.settle(&receipt).await.map_err(Doubt::NoProof)?;
+                let again = self.apply(manifest).await?;
+                self.settle(&[gone, again]).await.map_err(Doubt::NoProof)?;
             }
         }
         Ok(())
+    }
+
+    /// Sees cells pass whose policy was deleted. One that passes has its proof, however far the removal is
+    /// elsewhere: recovery waits for that. One that does not gets its whole time again once the removal is
+    /// realised.
+    async fn prove(
+        &mut self,
+        cells: &[usize],
+        senders: &[Sender],
+        gone: &Receipt,
+    ) -> Result<(), Doubt> {
+        let left = self.pass_again(cells, senders).await;
+        if left.is_empty() {
+            return Ok(());
+        }
+        self.settle(std::slice::from_ref(gone)).await.map_err(Doubt::NoProof)?;
+        self.pass_again(&left, senders).await;
+        Ok(())
+    }
+
+    /// Tries cells until they pass; those that did not.
+    async fn pass_again(&mut self, cells: &[usize], senders: &[Sender]) -> Vec<usize> {
+        let (life, all) = (&*self, &self.case.cells);
+        let passing = cells.iter().map(|index| life.pass(&all[*index], &senders[*index]));
+        let seen = join_all(passing).await;
+        let mut left = Vec::new();
+        for (index, seen) in cells.iter().zip(seen) {
+            if seen.as_ref().is_some_and(|seen| passes(seen, &all[*index].peers).is_err()) {
+                left.push(*index);
+            }
+            self.outcomes[*index].facts.proof = seen;
+        }
+        left
     }
 
     fn cells_denied_by<'b>(&'b self, object: &'b ObjectRef) -> impl Iterator<Item = usize> + 'b {
@@ -425,45 +427,6 @@ impl<'a> Life<'a> {
         for (outcome, seen) in self.outcomes.iter_mut().zip(seen) {
             outcome.facts.recovery = seen;
         }
-    }
-
-    async fn remove(&self, object: &ObjectRef) -> Result<(), String> {
-        let receipt = self.delete(object).await?;
-        self.see_gone(object, &receipt).await
-    }
-
-    /// Removes all policies, the last first. One that resists does not keep the others in place,
-    /// and all are deleted before the first is waited for.
-    async fn remove_all(&self) -> Result<(), String> {
-        let objects: Vec<ObjectRef> = self.applied().iter().rev().cloned().collect();
-        let mut receipts = Vec::new();
-        let mut errors = Vec::new();
-        for object in &objects {
-            match self.delete(object).await {
-                Ok(receipt) => receipts.push((object, receipt)),
-                Err(error) => errors.push(error),
-            }
-        }
-        for (object, receipt) in &receipts {
-            errors.extend(self.see_gone(object, receipt).await.err());
-        }
-        all_well(&errors)
-    }
-
-    async fn delete(&self, object: &ObjectRef) -> Result<Receipt, String> {
-        self.lane.cluster.delete(object).await.map_err(|error| chain(&error))
-    }
-
-    /// Waits until nothing enforces a deleted object any more.
-    async fn see_gone(&self, object: &ObjectRef, receipt: &Receipt) -> Result<(), String> {
-        self.settle(receipt).await?;
-        self.applied().retain(|it| it != object);
-        Ok(())
-    }
-
-    /// The list is whole after every statement, so a panic elsewhere does not spoil it.
-    fn applied(&self) -> MutexGuard<'_, Vec<ObjectRef>> {
-        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes whatever is still there.

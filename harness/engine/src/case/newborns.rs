@@ -140,6 +140,7 @@ impl Life<'_> {
             None => self.lane.agent(twin, self.pace).await?,
         };
         let aim = self.aim(cell, &agent, book)?;
-        Ok(Some(aim.until_through(&cell.peers, self.pace.pass_ceiling()).await))
+        let (every, ceiling) = (self.pace.stream_every(), self.pace.pass_ceiling());
+        Ok(Some(aim.until_through(&cell.peers, every, ceiling).await))
     }
 }

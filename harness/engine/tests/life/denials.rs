@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ztc_engine::event::EventKind;
+use ztc_engine::event::{EventKind, Phase};
 use ztc_model::verdict::{Doubt, Verdict};
 
 use crate::fake::{Bench, Fate, Script, Stop};
@@ -139,6 +139,57 @@ async fn each_denying_policy_is_removed_alone_and_put_back() {
             "delete default-deny",
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn policies_that_come_and_go_together_are_settled_by_one_look() {
+    let bench = Bench::new(Script { realised_after: Some(Duration::ZERO), ..Script::default() });
+    let report = bench
+        .run(
+            r#"
+- name: one-of-two-denies
+  because: The second policy is about another port.
+  apply: [default-deny.yaml, second-deny.yaml]
+  expect:
+    - { from: shop/web, send: "tcp pay/vault:9000", is: denied, by: cilium, policy: default-deny }
+"#,
+        )
+        .await;
+    assert_eq!(report.verdict, Verdict::Pass);
+    let network = &bench.clusters()[0].network;
+    assert_eq!(network.looks(), 2, "one for both that came, one for both that went");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_is_put_back_is_settled_with_its_removal() {
+    let other = Stop { policy: "second-deny", port: 9001, ..Stop::default() };
+    let bench = Bench::new(Script {
+        stops: vec![Stop::default(), other],
+        realised_after: Some(Duration::ZERO),
+        ..Script::default()
+    });
+    assert_eq!(bench.run(TWO_DENIALS).await.verdict, Verdict::Pass);
+    assert_eq!(bench.clusters()[0].network.looks(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flow_that_passes_is_proof_before_its_policys_removal_is_realised_everywhere() {
+    let mut bench = Bench::new(Script {
+        realised_after: Some(Duration::from_millis(300)),
+        ..Script::default()
+    });
+    assert_eq!(bench.run(DENIED).await.verdict, Verdict::Pass);
+    let at = |phase| {
+        move |kind: &EventKind| {
+            matches!(kind, EventKind::CasePhase { phase: it, .. } if *it == phase).then_some(())
+        }
+    };
+    bench.event(at(Phase::Proof)).await;
+    let (recovery, ended) = (
+        bench.moment(at(Phase::Recovery)).await,
+        bench.moment(|kind| matches!(kind, EventKind::CaseFinished(_)).then_some(())).await,
+    );
+    assert!(ended - recovery >= 250_000, "the removal is waited for before traffic recovers");
 }
 
 #[tokio::test(start_paused = true)]

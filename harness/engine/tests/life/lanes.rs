@@ -38,6 +38,41 @@ async fn one_lane_runs_one_case_at_a_time() {
     assert_eq!(most_at_once_in(lanes, NAMESPACED).await, 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_case_in_another_lane_asks_about_its_names_and_is_reported_as_it_is_written() {
+    let bench =
+        Bench::with(vec![Script::default()], Lanes { count: 2, each: LaneKind::Namespaces });
+    let cases = cases(NAMESPACED);
+    let reports = join_all(cases.iter().map(|case| bench.runner.run(case))).await;
+    for report in reports.into_iter().flatten() {
+        assert_eq!(report.verdict.word(), "pass");
+        let cell = &report.cells[0];
+        assert!(cell.from.starts_with("shop/"), "{cell:?}");
+        let copy = if report.lane == 0 { "" } else { "-lane1" };
+        assert_eq!(cell.control, Some(format!("answered by pay{copy}/vault")));
+    }
+    let worlds: Vec<String> =
+        bench.clusters().iter().map(|it| it.network.world.world.clone()).collect();
+    assert_eq!(worlds, ["two", "two-lane1"]);
+    for (cluster, namespace) in bench.clusters().iter().zip(["pay", "pay-lane1"]) {
+        assert_eq!(cluster.network.ever_in(namespace), 1, "{namespace}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_case_that_runs_alone_is_applied_as_it_is_written() {
+    let stop = Stop { policy: "wide-deny", ..Stop::default() };
+    let script = Script { stops: vec![stop, Stop::default()], ..Script::default() };
+    let bench = Bench::with(vec![script], Lanes { count: 3, each: LaneKind::Namespaces });
+    let both = [cases(NAMESPACED), cases(&clusterwide())].concat();
+    for report in join_all(both.iter().map(|case| bench.runner.run(case))).await {
+        let report = report.expect("nobody interrupts");
+        assert_eq!(report.verdict.word(), "pass");
+        let wide = report.cells[0].expected.contains("wide-deny");
+        assert!(!wide || report.lane == 0, "{report:?}");
+    }
+}
+
 fn clusterwide() -> String {
     NAMESPACED.replace("default-deny.yaml", "wide-deny.yaml")
 }

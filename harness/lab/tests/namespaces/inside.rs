@@ -239,7 +239,7 @@ fn get(to: Target) -> Stimulus {
 
 async fn realise(cluster: &dyn Cluster, policy: &Manifest) -> Played {
     let receipt = cluster.apply(policy).await?;
-    match cluster.settled(&receipt).await? {
+    match cluster.settled(&[receipt]).await? {
         Settling::Realised => Ok(()),
         Settling::NotYet { status } => Err(status.into()),
     }

@@ -46,7 +46,7 @@ impl Policy {
         }
     }
 
-    /// Whether it is about the whole cluster, so that a case with it must run alone.
+    /// Whether it is about the whole cluster.
     pub fn is_clusterwide(&self) -> bool {
         match self {
             Self::Clusterwide(_) => true,

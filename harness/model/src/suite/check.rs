@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::lane::is_a_copys_name;
 use crate::manifest::{Manifest, ObjectRef};
 use crate::outcome::EnforcementPoint;
 use crate::stimulus::{Peer, Send, Target};
 use crate::suite::file::{ExpectationFile, OneOrMany, SuiteFile};
 use crate::suite::load::Question;
 use crate::suite::{Case, Cell, Feature, Origin};
-use crate::world::{Born, OutsideHost, Pod, PodRef, ServedPort, Speaks, World};
+use crate::world::{Born, Namespace, OutsideHost, Pod, PodRef, ServedPort, Speaks, World};
 use crate::yaml::{Diagnostic, Source, Spanned};
 
 type Checked<T = ()> = Result<T, Box<Diagnostic>>;
@@ -17,6 +18,11 @@ type Checked<T = ()> = Result<T, Box<Diagnostic>>;
 const DNS_PORT: u16 = 53;
 
 pub(super) fn world(source: &Source, world: &World) -> Checked {
+    let copied = world.namespaces.iter().find(|it| is_a_copys_name(&it.name));
+    if let Some(Namespace { name, .. }) = copied {
+        let message = format!("`{name}` is the name of a copy in a lane");
+        return Err(in_text(source, 1, name, message));
+    }
     let mut seen = BTreeSet::new();
     for pod in &world.pods {
         let reference = pod.reference();

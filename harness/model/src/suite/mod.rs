@@ -130,10 +130,11 @@ pub struct Case {
 }
 
 impl Case {
-    /// Whether it must have the whole cluster for itself: what it applies reaches beyond the
-    /// world's own namespaces.
-    pub fn is_clusterwide(&self) -> bool {
-        self.apply.iter().any(|manifest| manifest.policy.is_clusterwide())
+    /// Whether a policy of it is about more than the namespaces that its world makes.
+    pub fn reaches_beyond(&self, world: &World) -> bool {
+        let own: BTreeSet<&str> = world.own_namespaces().collect();
+        let mut namespaces = self.apply.iter().map(|it| it.reference.namespace.as_deref());
+        namespaces.any(|namespace| namespace.is_none_or(|it| !own.contains(it)))
     }
 
     /// The outside hosts that it sends to, or whose names it asks for.

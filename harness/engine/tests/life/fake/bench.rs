@@ -170,6 +170,16 @@ impl Bench {
         self.fabric.clusters()
     }
 
+    /// When the next event comes that is looked for, microseconds.
+    pub(crate) async fn moment(&mut self, mut look: impl FnMut(&EventKind) -> Option<()>) -> u64 {
+        loop {
+            let event = self.events.recv().await.expect("the runner owns the sink");
+            if look(&event.kind).is_some() {
+                return event.at_us;
+            }
+        }
+    }
+
     /// The next event that is looked for.
     pub(crate) async fn event<T>(&mut self, mut look: impl FnMut(&EventKind) -> Option<T>) -> T {
         loop {

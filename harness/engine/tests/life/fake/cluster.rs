@@ -131,16 +131,17 @@ impl Cluster for FakeCluster {
         Ok(Self::receipt())
     }
 
-    async fn settled(&self, receipt: &Receipt) -> Result<Settling, FabricError> {
+    async fn settled(&self, receipts: &[Receipt]) -> Result<Settling, FabricError> {
+        self.network.look();
         let realised = self.network.script.realised_after;
-        Ok(
-            if realised.is_some_and(|after| Instant::from_std(receipt.accepted).elapsed() >= after)
-            {
-                Settling::Realised
-            } else {
-                Settling::NotYet { status: format!("{NODE} enforces revision 1 of 2") }
-            },
-        )
+        let is_realised = |receipt: &Receipt| {
+            realised.is_some_and(|after| Instant::from_std(receipt.accepted).elapsed() >= after)
+        };
+        Ok(if receipts.iter().all(is_realised) {
+            Settling::Realised
+        } else {
+            Settling::NotYet { status: format!("{NODE} enforces revision 1 of 2") }
+        })
     }
 
     async fn session(&self, pod: &PodRef) -> Result<Session, FabricError> {

@@ -32,7 +32,11 @@ struct State {
     applied: BTreeMap<ObjectRef, Instant>,
     /// Everything that was applied or deleted, in words.
     log: Vec<String>,
+    /// The namespaces of what was applied, in that order.
+    namespaces: Vec<Option<String>>,
     deletions: usize,
+    /// How often somebody looked whether policies are realised.
+    looks: usize,
     born: BTreeMap<PodRef, Instant>,
     stopped: usize,
 }
@@ -46,6 +50,7 @@ impl Network {
     pub(crate) fn apply(&self, object: &ObjectRef) {
         let mut state = self.state();
         state.log.push(format!("apply {}", object.name));
+        state.namespaces.push(object.namespace.clone());
         state.applied.insert(object.clone(), Instant::now());
     }
 
@@ -56,6 +61,15 @@ impl Network {
         if self.script.lasting_from.is_none_or(|from| state.deletions < from) {
             state.applied.remove(object);
         }
+    }
+
+    pub(crate) fn look(&self) {
+        self.state().looks += 1;
+    }
+
+    /// How often somebody looked whether policies are realised.
+    pub(crate) fn looks(&self) -> usize {
+        self.state().looks
     }
 
     pub(crate) fn bear(&self, pod: &PodRef) {
@@ -70,6 +84,11 @@ impl Network {
     /// Everything that was applied or deleted, in words.
     pub(crate) fn log(&self) -> Vec<String> {
         self.state().log.clone()
+    }
+
+    /// How many objects were applied in a namespace.
+    pub(crate) fn ever_in(&self, namespace: &str) -> usize {
+        self.state().namespaces.iter().filter(|it| it.as_deref() == Some(namespace)).count()
     }
 
     /// The address of a pod: its place in the world.
