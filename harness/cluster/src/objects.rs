@@ -193,6 +193,9 @@ pub(crate) fn pod(
                 "runAsUser": USER,
                 "fsGroup": USER,
                 "seccompProfile": { "type": "RuntimeDefault" },
+                // Echo requests without a capability (icmp(7)), whatever the runtime's default is:
+                // a safe sysctl, which the restricted profile of pod security allows.
+                "sysctls": [{ "name": "net.ipv4.ping_group_range", "value": "0 2147483647" }],
             },
             "containers": [container],
             "volumes": [{ "name": "run", "emptyDir": { "medium": "Memory" } }],

@@ -3,6 +3,7 @@
 //! ```text
 //! tcp  zt-pay/ledger:8080              to a pod's own address
 //! udp  outside/api:9000                to an outside host
+//! ping zt-pay/ledger                   an ICMP echo request
 //! GET  http://ledger.zt-pay:8080/path  to a name or an address
 //! dns      A api.zt.test               to the pod's own resolver
 //! dns/tcp  A api.zt.test @outside/dns  to another one, over TCP
@@ -28,6 +29,8 @@ pub enum Send {
     Tcp(Target),
     /// A datagram with a nonce.
     Udp(Target),
+    /// An ICMP echo request with a nonce.
+    Ping(Peer),
     /// An HTTP request.
     Http {
         /// The method.
@@ -79,7 +82,7 @@ pub enum Peer {
 pub enum SendError {
     /// The first word is none of ours.
     #[error(
-        "`{word}` is no stimulus; there are tcp, udp, dns, dns/tcp, readiness and METHOD http://…"
+        "`{word}` is no stimulus; there are tcp, udp, ping, dns, dns/tcp, readiness and METHOD http://…"
     )]
     Verb {
         /// The word.
@@ -122,6 +125,7 @@ impl Send {
     pub fn peer(&self) -> Option<&Peer> {
         match self {
             Self::Tcp(to) | Self::Udp(to) | Self::Http { to, .. } => Some(&to.peer),
+            Self::Ping(peer) => Some(peer),
             Self::Dns { server, .. } => server.as_ref(),
             Self::Readiness(_) => None,
         }
@@ -136,6 +140,7 @@ impl FromStr for Send {
         match words.as_slice() {
             ["tcp", target] => target.parse().map(Self::Tcp),
             ["udp", target] => target.parse().map(Self::Udp),
+            ["ping", peer] => parse_ping(peer),
             ["readiness", pod] => pod.parse().map(Self::Readiness).map_err(|_not_a_pod| {
                 SendError::Shape { verb: "readiness", form: "readiness NAMESPACE/POD" }
             }),
@@ -147,6 +152,7 @@ impl FromStr for Send {
             }
             ["tcp", ..] => Err(SendError::Shape { verb: "tcp", form: "tcp PEER:PORT" }),
             ["udp", ..] => Err(SendError::Shape { verb: "udp", form: "udp PEER:PORT" }),
+            ["ping", ..] => Err(PING_SHAPE),
             ["dns" | "dns/tcp", ..] => Err(DNS_SHAPE),
             words => Err(SendError::Verb { word: words.first().copied().unwrap_or("").to_owned() }),
         }
@@ -155,6 +161,20 @@ impl FromStr for Send {
 
 const DNS_SHAPE: SendError =
     SendError::Shape { verb: "dns", form: "dns A|AAAA NAME [@SERVER], or dns/tcp" };
+
+const PING_SHAPE: SendError = SendError::Shape {
+    verb: "ping",
+    form: "ping NAMESPACE/POD, ping outside/NAME or ping ADDRESS",
+};
+
+/// An echo request has no port. A name is refused: the address behind it is what a record is joined
+/// by, and that of a service is not translated for ICMP (`bpf/lib/lb.h` of Cilium).
+fn parse_ping(peer: &str) -> Result<Send, SendError> {
+    match peer.parse()? {
+        Peer::Name(_) => Err(PING_SHAPE),
+        peer => Ok(Send::Ping(peer)),
+    }
+}
 
 fn parse_dns(tcp: bool, record: &str, name: &str, rest: &[&str]) -> Result<Send, SendError> {
     let ipv6 = match record {
@@ -267,6 +287,7 @@ impl fmt::Display for Send {
         match self {
             Self::Tcp(to) => write!(f, "tcp {to}"),
             Self::Udp(to) => write!(f, "udp {to}"),
+            Self::Ping(peer) => write!(f, "ping {peer}"),
             Self::Http { method, to, path } => write!(f, "{method} http://{to}{path}"),
             Self::Dns { name, ipv6, tcp, server } => {
                 let verb = if *tcp { "dns/tcp" } else { "dns" };
@@ -290,6 +311,9 @@ mod tests {
             "udp outside/api:9000",
             "tcp 203.0.113.10:443",
             "tcp [2001:db8::1]:443",
+            "ping zt-pay/ledger",
+            "ping outside/api",
+            "ping 203.0.113.10",
             "GET http://ledger.zt-pay:8080/balance?of=all",
             "POST http://169.254.169.254:80/latest/meta-data/",
             "dns A api.zt.test",
@@ -314,7 +338,10 @@ mod tests {
     fn what_is_wrong_is_said() {
         for (text, words) in [
             ("", "is no stimulus"),
-            ("ping zt-pay/ledger", "is no stimulus"),
+            ("pong zt-pay/ledger", "is no stimulus"),
+            ("ping zt-pay/ledger:80", "is no peer"),
+            ("ping ledger.zt-pay", "is written"),
+            ("ping zt-pay/ledger twice", "is written"),
             ("tcp zt-pay/ledger", "has no port"),
             ("tcp zt-pay/ledger:0", "has no port"),
             ("tcp zt-pay/ledger:99999", "has no port"),

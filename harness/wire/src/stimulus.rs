@@ -21,6 +21,12 @@ pub enum Stimulus {
         /// Where to.
         to: Target,
     },
+    /// One ICMP echo request with a nonce; wait for the echo reply. The kernel of the target answers,
+    /// so an address says who did, and no name.
+    Ping {
+        /// Where to; its version decides between ICMP and `ICMPv6`.
+        to: IpAddr,
+    },
     /// One HTTP/1.1 request on a connection of its own; the nonce travels in `x-ztc-nonce`.
     Http {
         /// The request method.

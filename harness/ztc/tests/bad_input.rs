@@ -11,13 +11,25 @@ const SUITE: &str = "suites/l2-namespace/suite.yaml";
 const MANIFEST: &str = "suites/l2-namespace/default-deny-pay.yaml";
 
 /// File, what it says, what it shall say instead, and what has to be told.
-const SLIPS: [(&str, &str, &str, &str); 11] = [
+const SLIPS: [(&str, &str, &str, &str); 13] = [
     (SUITE, "because:", "becuase:", "unknown field `becuase`"),
     (SUITE, "[zt-shop/web, zt-shop/cart]", "[zt-shop/wbe]", "unknown pod `zt-shop/wbe`"),
     (SUITE, "is: allowed }", "is: allowed, by: cilium }", "an allowed flow has no `by`"),
     (SUITE, "as: default-deny", "as: dns-refused", "cilium does not deny as dns-refused"),
     (SUITE, "udp zt-pay/ledger:9001", "tcp zt-pay/ledger:9000", "is asked of the same policies"),
     (SUITE, "udp zt-pay/ledger:9001", "udp zt-pay/ledger:7", "nobody serves this"),
+    (
+        SUITE,
+        "udp zt-pay/ledger:9001",
+        "ping ledger.zt-pay",
+        "`ping` is written `ping NAMESPACE/POD",
+    ),
+    (
+        SUITE,
+        "\"udp outside/api:9001\"",
+        "ping outside/metadata, ping 169.254.169.254",
+        "zt-pay/ledger pings outside/metadata twice",
+    ),
     (SUITE, "world: two-teams", "world: three-teams", "unknown world `three-teams`"),
     (SUITE, "[default-deny-pay.yaml]", "[nothing.yaml]", "there is no manifest `nothing.yaml`"),
     (MANIFEST, "kind: NetworkPolicy", "kind: Secret", "Secret"),

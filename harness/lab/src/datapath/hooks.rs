@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ztc_model::evidence::{Direction, FlowKey};
 use ztc_model::identity::Reserved;
-use ztc_model::policy::{Decision, Protocol};
+use ztc_model::policy::Decision;
 
 use crate::fault::{Fault, Faults};
 
@@ -117,7 +117,7 @@ impl Datapath {
             Direction::Ingress => Peer::nameless(self.repository.identity(flow.source.ip(), node)),
         };
         let policy = enforced.at(hook);
-        let entry = policy.lookup(peer, flow.protocol, destination_port(flow));
+        let entry = policy.lookup(peer, flow.protocol, visit.packet.destination_port());
         let denied = DropReason::of(&entry.decision);
         // A node always reaches its own pods, so nothing breaks that on purpose.
         let breakable = hook == Direction::Egress || peer.identity != Reserved::Host.number();
@@ -153,13 +153,5 @@ impl Datapath {
             Some((_, endpoint)) => endpoint.as_receiver(),
             None => Peer::nameless(self.repository.identity(address, node)),
         }
-    }
-}
-
-/// The port that rules see: ICMP has none.
-fn destination_port(flow: FlowKey) -> u16 {
-    match flow.protocol {
-        Protocol::Tcp | Protocol::Udp => flow.destination.port(),
-        Protocol::Icmp | Protocol::Icmpv6 => 0,
     }
 }

@@ -13,7 +13,7 @@ use super::config::{Attachment, Config, NodeConfig, NodeId, Now, PortId};
 use super::conntrack::{Belongs, Conntrack};
 use super::endpoints::{Endpoint, EndpointState, Endpoints, Enforced};
 use super::hooks::{Fate, Sabotage};
-use super::packet::{Content, Packet, Unreadable};
+use super::packet::{Content, IcmpMessage, Packet, Unreadable};
 use super::proxy::{Proxies, Redirect};
 use super::record::{DropReason, Recorder};
 use super::repository::Repository;
@@ -406,13 +406,13 @@ impl Datapath {
 fn untranslate(packet: &mut Packet, asked: SocketAddr) {
     match packet.content() {
         Content::Tcp(_) | Content::Udp => packet.set_source(asked),
-        Content::Icmp(Some(quoted)) => {
+        Content::Icmp(IcmpMessage { quoted: Some(quoted), .. }) => {
             // An error of a router on the way is from the router; one of the backend's is from it.
             if packet.flow().source.ip() == quoted.flow.destination.ip() {
                 packet.set_source(asked);
             }
             packet.set_quoted_destination(asked);
         }
-        Content::Icmp(None) => {}
+        Content::Icmp(IcmpMessage { quoted: None, .. }) => {}
     }
 }

@@ -13,6 +13,14 @@ use super::netns::{NetNs, NetnsError};
 use super::pump::{Plug, Pump, PumpError};
 use crate::datapath::Attachment;
 
+/// The groups that may send echo requests without a capability (icmp(7)), for the network
+/// namespace of whoever writes. In a cluster the container runtime opens it to all groups; agents
+/// of the lab have this one, and without root no other is known to the kernel.
+const ECHO_GROUPS: &str = "0 0";
+
+/// Where they are set.
+const ECHO_GROUPS_FILE: &str = "/proc/sys/net/ipv4/ping_group_range";
+
 /// Why a pod or an outside host could not be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WorkloadError {
@@ -23,6 +31,14 @@ pub(crate) enum WorkloadError {
         name: String,
         /// Why.
         source: NetnsError,
+    },
+    /// Echo requests could not be allowed.
+    #[error("cannot write {ECHO_GROUPS_FILE} of {name}")]
+    EchoGroups {
+        /// Whose.
+        name: String,
+        /// The operating system's reason.
+        source: io::Error,
     },
     /// It could not be plugged into the switch.
     #[error("cannot plug {name} in")]
@@ -82,6 +98,10 @@ impl Workload {
         let name = || launch.name.clone();
         let (netns, device) = NetNs::create(&[address])
             .map_err(|source| WorkloadError::Netns { name: name(), source })?;
+        netns
+            .run(|| fs::write(ECHO_GROUPS_FILE, ECHO_GROUPS))
+            .map_err(|source| WorkloadError::Netns { name: name(), source })?
+            .map_err(|source| WorkloadError::EchoGroups { name: name(), source })?;
         let plug = pump
             .attach(attachment, device)
             .map_err(|source| WorkloadError::Attach { name: name(), source })?;

@@ -78,6 +78,10 @@ async fn packets_pass() -> Played {
     expect_peer(&web.send(Stimulus::Tcp { to: outside }, PASSES).await?, "outside/api")?;
     expect_peer(&web.send(get(metadata), PASSES).await?, "outside/metadata")?;
     let ledger: ztc_model::world::PodRef = "zt-pay/ledger".parse()?;
+    let echoed = web.send(Stimulus::Ping { to: book.pods[&ledger] }, PASSES).await?;
+    if echoed != (Observed::Echo { remote: book.pods[&ledger] }) {
+        return Err(format!("the client that pinged saw: {echoed}").into());
+    }
     let direct = Target { host: Host::Ip(book.pods[&ledger]), port: 9000 };
     expect_peer(&web.send(Stimulus::Tcp { to: direct }, PASSES).await?, "zt-pay/ledger")?;
     Ok(cluster.down().await?)

@@ -134,6 +134,37 @@ pub(super) fn distinct_cells(source: &Source, file: &SuiteFile, cases: &[Case]) 
     Ok(())
 }
 
+/// Records of echo requests carry no identifier, so one pair of addresses has one stimulus in
+/// flight: a case that pings a peer by its name and by its address could not tell the records apart.
+pub(super) fn distinct_pairs(
+    source: &Source,
+    world: &World,
+    expectations: &[Spanned<ExpectationFile>],
+    cells: &[Cell],
+) -> Checked {
+    let target = |peer: &Peer| match peer {
+        Peer::Address(address) => {
+            let host = world.outside.iter().find(|host| host.address == Some(*address));
+            host.map_or_else(|| peer.clone(), |host| Peer::Outside(host.name.clone()))
+        }
+        peer => peer.clone(),
+    };
+    let mut seen = BTreeSet::new();
+    for cell in cells {
+        if let Send::Ping(peer) = &cell.send
+            && !seen.insert((&cell.from, target(peer)))
+        {
+            let message = format!("{} pings {} twice in this case", cell.from, target(peer));
+            return Err(source.diagnostic_at(
+                expectation_at(expectations, cell.line),
+                message,
+                Some("records of echo requests could not be told apart"),
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn expectation_at(expectations: &[Spanned<ExpectationFile>], line: usize) -> &Spanned<OneOrMany> {
     let written = expectations
         .iter()
@@ -239,6 +270,7 @@ pub(super) fn reachable(
         }
         (Origin::Pod(_), Send::Tcp(to)) => listens(world, to, &[Speaks::Tcp]).or_else(wrong),
         (Origin::Pod(_), Send::Udp(to)) => listens(world, to, &[Speaks::Udp]).or_else(wrong),
+        (Origin::Pod(_), Send::Ping(peer)) => echoes(world, peer).or_else(wrong),
         (Origin::Pod(_), Send::Http { to, .. }) => {
             listens(world, to, &[Speaks::Http]).or_else(wrong)
         }
@@ -283,6 +315,23 @@ fn listens(world: &World, to: &Target, speaks: &[Speaks]) -> Result<(), String> 
     }
 }
 
+/// Every kernel answers an echo request, so it is enough that there is one.
+fn echoes(world: &World, peer: &Peer) -> Result<(), String> {
+    match peer {
+        Peer::Pod(reference) if world.pod(reference).is_none() => {
+            Err(format!("unknown pod `{reference}`"))
+        }
+        Peer::Outside(name) if world.outside(name).is_none() => {
+            Err(format!("unknown outside host `{name}`"))
+        }
+        Peer::Address(address) if world.outside.iter().all(|it| it.address != Some(*address)) => {
+            Err(format!("nobody in the world has {address}: its control could never pass"))
+        }
+        Peer::Name(name) => Err(format!("an echo request goes to an address, not to `{name}`")),
+        Peer::Pod(_) | Peer::Outside(_) | Peer::Address(_) => Ok(()),
+    }
+}
+
 enum Named<'a> {
     Host(&'a OutsideHost),
     Service(Vec<&'a Pod>, BTreeMap<u16, u16>),
@@ -305,8 +354,10 @@ fn named<'a>(world: &'a World, name: &str) -> Option<Named<'a>> {
 
 /// The names that may answer a stimulus; empty when the world cannot tell.
 pub(super) fn peers(world: &World, send: &Send) -> BTreeSet<String> {
-    // A DNS answer names its server only where the server supports NSID, so any may answer.
-    let Some(peer) = send.peer().filter(|_| !matches!(send, Send::Dns { .. })) else {
+    // A DNS answer names its server only where the server supports NSID, and a kernel that echoes
+    // says no name at all.
+    let says_no_name = matches!(send, Send::Dns { .. } | Send::Ping(_));
+    let Some(peer) = send.peer().filter(|_| !says_no_name) else {
         return BTreeSet::new();
     };
     let outside = |host: &OutsideHost| Peer::Outside(host.name.clone()).to_string();

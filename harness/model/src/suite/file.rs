@@ -61,7 +61,7 @@ pub struct ExpectationFile {
     /// Who sends: a pod as `namespace/name`, or `kubelet`; one or a list.
     #[schemars(with = "OneOrMany")]
     pub from: Spanned<OneOrMany>,
-    /// What: `tcp`, `udp`, `dns`, `METHOD http://…`, `readiness`; one or a list.
+    /// What: `tcp`, `udp`, `ping`, `dns`, `METHOD http://…`, `readiness`; one or a list.
     #[schemars(with = "OneOrMany")]
     pub send: Spanned<OneOrMany>,
     /// Whether it gets through.

@@ -86,6 +86,7 @@ impl Reader<'_> {
         for expectation in &file.expect {
             self.expand(expectation, &apply, &create, &mut cells)?;
         }
+        check::distinct_pairs(self.source, self.world, &file.expect, &cells)?;
         if cells.is_empty() {
             return Err(self.source.diagnostic_at(
                 &file.name,

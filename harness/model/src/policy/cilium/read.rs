@@ -17,9 +17,10 @@ use crate::selector::{Condition, Keys, LabelSelector, Requirement, Selector};
 use crate::yaml::{Diagnostic, Document, Spanned};
 
 use super::fields::{
-    Egress, Entity, Ingress, L7Rules, NOT_EVALUATED, NameRule, Object, PortDenyRule, PortProtocol,
-    PortRule, Section,
+    Egress, Entity, IcmpRule, Ingress, L7Rules, NOT_EVALUATED, NameRule, Object, PortDenyRule,
+    PortProtocol, PortRule, Section,
 };
+use super::icmp;
 
 /// The most ports of one list (`maxPorts` in `rule_validation.go`).
 const MAX_PORTS: usize = 40;
@@ -71,6 +72,7 @@ struct PortList<'a> {
 struct Element<'a> {
     peers: Peers<'a>,
     ports: Vec<PortList<'a>>,
+    icmps: Option<&'a Spanned<Vec<IcmpRule>>>,
 }
 
 impl<'a, P> From<&'a Ingress<P>> for Element<'a>
@@ -85,7 +87,8 @@ where
             ranges: element.from_cidr.as_ref(),
             range_sets: element.from_cidr_set.as_ref(),
         };
-        Self { peers, ports: element.to_ports.iter().flatten().map(PortList::from).collect() }
+        let ports = element.to_ports.iter().flatten().map(PortList::from).collect();
+        Self { peers, ports, icmps: element.icmps.as_ref() }
     }
 }
 
@@ -101,7 +104,8 @@ where
             ranges: element.to_cidr.as_ref(),
             range_sets: element.to_cidr_set.as_ref(),
         };
-        Self { peers, ports: element.to_ports.iter().flatten().map(PortList::from).collect() }
+        let ports = element.to_ports.iter().flatten().map(PortList::from).collect();
+        Self { peers, ports, icmps: element.icmps.as_ref() }
     }
 }
 
@@ -204,7 +208,7 @@ impl Reader<'_> {
         }))
     }
 
-    /// The rules of an element: one for each entry of `toPorts`, or one for all ports.
+    /// The rules of an element: one for each entry of `toPorts` or `icmps`, or one for all ports.
     ///
     /// `{}` selects nobody and allows nothing; with ports and no peers it is about everyone.
     fn rules(&self, effect: Effect, element: &Element<'_>) -> Read<Vec<Rule>> {
@@ -213,6 +217,9 @@ impl Reader<'_> {
         for list in &element.ports {
             let dns = list.rules.map(|rules| self.dns(element, list, rules)).transpose()?;
             ports.push((self.ports(list)?, dns));
+        }
+        for matches in icmp::messages(self.document, element.icmps, !element.ports.is_empty())? {
+            ports.push((matches, None));
         }
         let peers = match peers {
             Selected::Nobody => return Ok(Vec::new()),
