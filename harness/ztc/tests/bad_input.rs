@@ -11,7 +11,7 @@ const SUITE: &str = "suites/l2-namespace/suite.yaml";
 const MANIFEST: &str = "suites/l2-namespace/default-deny-pay.yaml";
 
 /// File, what it says, what it shall say instead, and what has to be told.
-const SLIPS: [(&str, &str, &str, &str); 13] = [
+const SLIPS: [(&str, &str, &str, &str); 17] = [
     (SUITE, "because:", "becuase:", "unknown field `becuase`"),
     (SUITE, "[zt-shop/web, zt-shop/cart]", "[zt-shop/wbe]", "unknown pod `zt-shop/wbe`"),
     (SUITE, "is: allowed }", "is: allowed, by: cilium }", "an allowed flow has no `by`"),
@@ -29,6 +29,20 @@ const SLIPS: [(&str, &str, &str, &str); 13] = [
         "\"udp outside/api:9001\"",
         "ping outside/metadata, ping 169.254.169.254",
         "zt-pay/ledger pings outside/metadata twice",
+    ),
+    (SUITE, "    apply:", "    gap: It passes.\n    apply:", "nobody says what closes this gap"),
+    (SUITE, "    apply:", "    closed-by: none\n    apply:", "`closed-by` without a gap"),
+    (
+        SUITE,
+        "    apply:",
+        "    gap: It passes.\n    closed-by: nothing\n    apply:",
+        "this suite has no case `nothing`",
+    ),
+    (
+        SUITE,
+        "    apply:",
+        "    gap: It passes.\n    closed-by: a-network-policy-denies-by-default-alone\n    apply:",
+        "is a gap itself, and closes none",
     ),
     (SUITE, "world: two-teams", "world: three-teams", "unknown world `three-teams`"),
     (SUITE, "[default-deny-pay.yaml]", "[nothing.yaml]", "there is no manifest `nothing.yaml`"),

@@ -45,6 +45,15 @@ pub struct CaseFile {
     /// another one.
     #[schemars(with = "Vec<String>")]
     pub apply: Vec<Spanned<String>>,
+    /// The documented hole that the case shows on purpose, in one sentence: what gets through, and past
+    /// what.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub gap: Option<Spanned<String>>,
+    /// The case of this suite that closes the gap, or `none`; every gap says it.
+    #[serde(default, rename = "closed-by")]
+    #[schemars(with = "Option<String>")]
+    pub closed_by: Option<Spanned<String>>,
     /// Pods of the world to make after the policies are enforced.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]

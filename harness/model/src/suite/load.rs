@@ -6,7 +6,7 @@ use crate::manifest::{self, Manifest};
 use crate::outcome::Expected;
 use crate::stimulus::Send;
 use crate::suite::file::{CaseFile, ExpectationFile, Is, SuiteFile};
-use crate::suite::{Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check};
+use crate::suite::{Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check, gaps};
 use crate::world::{PodRef, World};
 use crate::yaml::{self, Diagnostic, Source, Spanned};
 
@@ -47,6 +47,7 @@ pub fn load(source: &Source, library: &Library) -> Result<Suite, Box<Diagnostic>
     let reader = Reader { source, needs, library, world, suite };
     let cases = file.cases.iter().map(|case| reader.case(case)).collect::<Result<Vec<_>, _>>()?;
     check::distinct_names(source, &file)?;
+    gaps::closing_cases(source, &file)?;
     check::distinct_cells(source, &file, &cases)?;
     Ok(Suite {
         name: file.suite.value.clone(),
@@ -97,6 +98,7 @@ impl Reader<'_> {
         Ok(Case {
             id: CaseId::new(self.suite, &file.name.value),
             because: file.because.value.trim().to_owned(),
+            gap: gaps::gap(self.source, self.suite, file, &cells)?,
             world: self.world.world.clone(),
             apply,
             create,

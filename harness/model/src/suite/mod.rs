@@ -5,6 +5,7 @@
 
 mod check;
 pub mod file;
+mod gaps;
 mod load;
 
 use std::collections::BTreeSet;
@@ -108,6 +109,26 @@ impl fmt::Display for CaseId {
     }
 }
 
+/// A documented hole that a case shows on purpose: its flows get through, and are expected to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Gap {
+    /// What gets through, and past what, in one sentence.
+    pub what: String,
+    /// The case that shows how it is closed; absent where nothing closes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed_by: Option<CaseId>,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.closed_by {
+            Some(case) => write!(f, "{} Closed by {case}.", self.what),
+            None => write!(f, "{} Nothing closes it.", self.what),
+        }
+    }
+}
+
 /// A case that can be run.
 #[derive(Debug, Clone)]
 pub struct Case {
@@ -115,6 +136,8 @@ pub struct Case {
     pub id: CaseId,
     /// Why its expectations should hold.
     pub because: String,
+    /// The hole that it shows, if it shows one.
+    pub gap: Option<Gap>,
     /// The world that it runs against.
     pub world: String,
     /// What to apply, in this order.
