@@ -1,7 +1,7 @@
 //! The objects that a world is made of in a real cluster.
 //!
 //! Pure: it says what is to be applied and applies nothing. Pods run under the restricted profile of pod
-//! security: no privileges, no root, nothing of the node.
+//! security: no privileges, no root, nothing of the node but its network where a world asks for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -86,7 +86,11 @@ pub(crate) fn before_pods(world: &World) -> Vec<Value> {
         for (key, value) in &namespace.labels {
             metadata["labels"][key] = value.as_str().into();
         }
-        metadata["labels"]["pod-security.kubernetes.io/enforce"] = "restricted".into();
+        // A pod in its node's network is more than the baseline profile allows.
+        let mut in_nodes = world.pods.iter().filter(|it| it.host_network);
+        let privileged = in_nodes.any(|it| it.namespace == namespace.name);
+        let profile = if privileged { "privileged" } else { "restricted" };
+        metadata["labels"]["pod-security.kubernetes.io/enforce"] = profile.into();
         json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata })
     });
     let accounts: BTreeSet<(&str, &str)> = world
@@ -177,7 +181,19 @@ pub(crate) fn pod(
             "failureThreshold": 1,
         });
     }
-    json!({
+    let mut security = json!({
+        "runAsNonRoot": true,
+        "runAsUser": USER,
+        "fsGroup": USER,
+        "seccompProfile": { "type": "RuntimeDefault" },
+    });
+    if !pod.host_network {
+        // Echo requests without a capability (icmp(7)), whatever the runtime's default is: a safe
+        // sysctl, which the restricted profile of pod security allows. The node's are not ours.
+        security["sysctls"] =
+            json!([{ "name": "net.ipv4.ping_group_range", "value": "0 2147483647" }]);
+    }
+    let mut object = json!({
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata,
@@ -188,19 +204,15 @@ pub(crate) fn pod(
             "automountServiceAccountToken": false,
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 1,
-            "securityContext": {
-                "runAsNonRoot": true,
-                "runAsUser": USER,
-                "fsGroup": USER,
-                "seccompProfile": { "type": "RuntimeDefault" },
-                // Echo requests without a capability (icmp(7)), whatever the runtime's default is:
-                // a safe sysctl, which the restricted profile of pod security allows.
-                "sysctls": [{ "name": "net.ipv4.ping_group_range", "value": "0 2147483647" }],
-            },
+            "securityContext": security,
             "containers": [container],
             "volumes": [{ "name": "run", "emptyDir": { "medium": "Memory" } }],
         },
-    })
+    });
+    if pod.host_network {
+        object["spec"]["hostNetwork"] = true.into();
+    }
+    object
 }
 
 fn ports(pod: &Pod) -> Vec<Value> {
@@ -229,7 +241,7 @@ mod tests {
         let text = "\
 world: small
 about: One pod.
-namespaces: [{ name: zt-pay, labels: { team: pay } }, { name: kube-system }]
+namespaces: [{ name: zt-pay, labels: { team: pay } }, { name: zt-node }, { name: kube-system }]
 pods:
   - namespace: zt-pay
     name: ledger
@@ -239,6 +251,7 @@ pods:
     serves: [{ speaks: http, port: 8080, name: http }, { speaks: dns, port: 5353 }]
     readiness: 8080
   - { namespace: zt-pay, name: late, node: a, born: in-a-case }
+  - { namespace: zt-node, name: node, node: a, hostNetwork: true }
 services:
   - { namespace: zt-pay, name: ledger, selector: { app: ledger }, ports: [{ port: 80, targetPort: 8080 }] }
 ";
@@ -268,6 +281,6 @@ services:
     fn a_namespace_that_every_cluster_has_is_not_made() {
         let objects = before_pods(&world());
         assert!(objects.iter().all(|it| it["metadata"]["name"] != "kube-system"));
-        assert_eq!(own_namespaces(&world()).collect::<Vec<_>>(), ["zt-pay"]);
+        assert_eq!(own_namespaces(&world()).collect::<Vec<_>>(), ["zt-pay", "zt-node"]);
     }
 }

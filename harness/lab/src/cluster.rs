@@ -11,6 +11,7 @@ use ztc_engine::fabric::{
     AddressBook, Change, Cluster, Endpoint, Fabric, FabricError, Lane, Readiness, Receipt, Session,
     Settling, Witness,
 };
+use ztc_model::identity::Reserved;
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::policy::{PolicyKind, PolicyRef};
 use ztc_model::world::{PodRef, World};
@@ -134,7 +135,10 @@ impl LabCluster {
 
     async fn endpoint_list(&self) -> Result<Vec<Endpoint>, ClusterError> {
         let running = self.running().await?;
-        let states = self.switch.datapath().endpoints();
+        let (states, revision) = {
+            let datapath = self.switch.datapath();
+            (datapath.endpoints(), datapath.revision())
+        };
         let mut endpoints = Vec::with_capacity(states.len());
         for EndpointState { reference, node, identity, realised, .. } in states {
             // Between the switch and the list of pods a pod may come or go.
@@ -144,6 +148,22 @@ impl LabCluster {
                 node: running.node_name(node).to_owned(),
                 identity: Some(identity),
                 realised,
+                audit: false,
+                readiness: pod.readiness().await,
+                pod: reference,
+            });
+        }
+        // To Cilium they are their node, which no policy is about.
+        let in_nodes: Vec<_> = {
+            let pods = running.pods();
+            let all = pods.iter().filter(|(_, pod)| pod.host_network);
+            all.map(|(name, pod)| (name.clone(), Arc::clone(pod))).collect()
+        };
+        for (reference, pod) in in_nodes {
+            endpoints.push(Endpoint {
+                node: running.node_name(pod.node).to_owned(),
+                identity: Some(Reserved::Host.number()),
+                realised: revision,
                 audit: false,
                 readiness: pod.readiness().await,
                 pod: reference,

@@ -1,8 +1,8 @@
 //! Ways to break the lab on purpose, so that the harness can be tested: each must be noticed.
 //!
-//! Faults come after the decision about a packet, and only where policy was asked: not for a node
-//! that talks to its own pods, so that pods become ready and the harness comes to the point where
-//! it has to notice.
+//! Faults come after the decision about a packet, and let kubelet's probes of pods pass where no
+//! policy denies them, so that pods become ready and the harness comes to the point where it has to
+//! notice.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -23,7 +23,8 @@ pub enum Fault {
     /// `drop-everything`: all that policy is asked about vanishes in its original direction. The
     /// records are those of the decision: a connection that was allowed is on record as allowed,
     /// and nothing tells of the loss. What a node sends to its own pods vanishes only where a
-    /// direction is enforced.
+    /// direction is enforced; what a pod in its node's network sends, which no policy is asked about,
+    /// vanishes too.
     DropEverything,
     /// `lose-flow-records`: enforcement works, and no record of it leaves.
     LoseFlowRecords,

@@ -20,8 +20,8 @@ use ztc_wire::{AgentConfig, FirstRun};
 use crate::datapath::{Attachment, Config, Datapath, NodeId};
 use crate::fault::Faults;
 use crate::host::{
-    Agent, AgentCommand, AgentError, Node, NodeError, Prober, Pump, PumpError, WORK_DIR, Workload,
-    WorkloadError, WorkloadPlan,
+    Agent, AgentCommand, AgentError, Network, Node, NodeError, Prober, Pump, PumpError, WORK_DIR,
+    Workload, WorkloadError, WorkloadPlan,
 };
 use crate::plan::{
     AddressPool, NODES, OutsidePlan, Plan, PlanError, PodPlan, node_configs, resolv_conf,
@@ -67,6 +67,8 @@ pub(crate) struct RunningLane {
 pub(crate) struct RunningPod {
     /// Its node.
     pub(crate) node: NodeId,
+    /// Whether it is in its node's network.
+    pub(crate) host_network: bool,
     /// Where its readiness probes come from.
     pub(crate) probe_source: IpAddr,
     prober: Option<Prober>,
@@ -145,7 +147,7 @@ impl RunningLane {
         let (socket, resolv) = self.file_names();
         let plan = WorkloadPlan {
             address: host.address,
-            attachment: Attachment::Outside { address: host.address },
+            network: Network::Own(Attachment::Outside { address: host.address }),
             launch: AgentConfig {
                 name: format!("outside/{}", host.name),
                 socket,
@@ -165,17 +167,24 @@ impl RunningLane {
         pod: &PodPlan,
         first: Vec<FirstRun>,
     ) -> Result<(), LaneError> {
-        let address = self.addresses()[pod.node.0].take()?;
-        let (socket, resolv) = self.file_names();
-        let plan = WorkloadPlan {
-            address,
-            attachment: Attachment::Pod {
+        let node = &self.nodes[pod.node.0];
+        let (address, network) = if pod.host_network {
+            (node.config.address, Network::OfTheNode(node.netns.clone()))
+        } else {
+            let address = self.addresses()[pod.node.0].take()?;
+            let attachment = Attachment::Pod {
                 reference: pod.reference.clone(),
                 node: pod.node,
                 address,
                 labels: pod.labels.clone(),
                 named_ports: pod.named_ports.clone(),
-            },
+            };
+            (address, Network::Own(attachment))
+        };
+        let (socket, resolv) = self.file_names();
+        let plan = WorkloadPlan {
+            address,
+            network,
             launch: AgentConfig {
                 name: pod.reference.to_string(),
                 socket,
@@ -183,7 +192,12 @@ impl RunningLane {
                 serve: pod.serve.clone(),
                 first,
             },
-            resolv_conf: resolv_conf(&pod.reference.namespace),
+            resolv_conf: if pod.host_network {
+                // That of the node, which knows no name of the cluster.
+                String::new()
+            } else {
+                resolv_conf(&pod.reference.namespace)
+            },
         };
         let workload = match self.start_workload(plan).await {
             Ok(workload) => workload,
@@ -192,12 +206,12 @@ impl RunningLane {
                 return Err(error.into());
             }
         };
-        let node = &self.nodes[pod.node.0];
         let probe_source = node.probe_source(pod.ambient);
         let prober = pod.readiness.map(|port| {
             Prober::start(node.thread.handle(), probe_source, SocketAddr::new(address, port))
         });
-        let running = RunningPod { node: pod.node, probe_source, prober, workload };
+        let (node, host_network) = (pod.node, pod.host_network);
+        let running = RunningPod { node, host_network, probe_source, prober, workload };
         self.pods().insert(pod.reference.clone(), Arc::new(running));
         Ok(())
     }
@@ -211,10 +225,12 @@ impl RunningLane {
     /// Ends a pod, if it exists.
     pub(crate) async fn stop_pod(&self, pod: &PodRef) {
         let Some(running) = self.pods().remove(pod) else { return };
-        let (node, address) = (running.node, running.address());
+        let (node, address, shared) = (running.node, running.address(), running.host_network);
         running.workload.agent.stop().await;
         drop(running);
-        self.addresses()[node.0].give_back(address);
+        if !shared {
+            self.addresses()[node.0].give_back(address);
+        }
     }
 
     /// Ends everything, agents first.

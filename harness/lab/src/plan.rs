@@ -57,6 +57,8 @@ pub(crate) struct PodPlan {
     pub(crate) serve: Vec<Service>,
     /// The port of its readiness probe.
     pub(crate) readiness: Option<u16>,
+    /// Whether it is in its node's network.
+    pub(crate) host_network: bool,
     /// Whether it is enrolled in the ambient mesh.
     pub(crate) ambient: bool,
     /// Whether it is made with the world.
@@ -275,6 +277,7 @@ fn pod_plan(world: &World, pod: &Pod, outside: &Zone) -> PodPlan {
         named_ports: named_ports(&pod.serves),
         serve: serve(&pod.serves, outside),
         readiness: pod.readiness,
+        host_network: pod.host_network,
         ambient: world.is_ambient(pod),
         with_the_world: pod.born == Born::WithTheWorld,
     }
@@ -337,6 +340,7 @@ fn kube_dns_pod(world: &World, zone: Zone) -> PodPlan {
             .collect(),
         serve: vec![Service::Dns { port: DNS_PORT, zone }],
         readiness: None,
+        host_network: false,
         ambient: false,
         with_the_world: true,
     }

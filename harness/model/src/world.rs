@@ -68,6 +68,9 @@ pub struct Pod {
     /// Its readiness probe, if it has one: an HTTP GET of `/` on this port.
     #[serde(default)]
     pub readiness: Option<u16>,
+    /// Whether it is in its node's network: it has the node's address, and to Cilium it is the node.
+    #[serde(default)]
+    pub host_network: bool,
     /// When it is made.
     #[serde(default)]
     pub born: Born,
@@ -301,8 +304,12 @@ impl World {
         Zone { records: records.collect() }
     }
 
-    /// Whether the pod is enrolled in the ambient mesh, by its own label or its namespace's.
+    /// Whether the pod is enrolled in the ambient mesh, by its own label or its namespace's. One in
+    /// its node's network never is (istio/istio, `cni/pkg/util/podutil.go`, `PodRedirectionEnabled`).
     pub fn is_ambient(&self, pod: &Pod) -> bool {
+        if pod.host_network {
+            return false;
+        }
         let (key, value) = AMBIENT_LABEL;
         let namespace = self.namespace(&pod.namespace);
         let label = pod.labels.get(key).or_else(|| namespace.and_then(|it| it.labels.get(key)));

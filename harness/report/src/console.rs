@@ -435,7 +435,7 @@ mod tests {
         let gaps = text.split_once("○").unwrap().1;
         insta::assert_snapshot!(gaps, @"
          GAP           l1-cluster::metadata-is-denied
-        stdout:                 A pod in its node's network reaches the metadata service. Nothing closes it.
+        stdout:                 A pod in its node's network reaches the metadata service. No case closes it.
         stdout: ○ GAP UNSHOWN   l1-cluster::metadata-is-denied
         stdout:                 A pod in its node's network reaches the metadata service. Closed by
         stdout:                 l1-cluster::metadata-is-closed.

@@ -8,10 +8,12 @@ mod support;
 use support::{Project, code, stderr};
 
 const SUITE: &str = "suites/l2-namespace/suite.yaml";
+const NODES: &str = "suites/worlds/node-network.yaml";
+const NODE_SUITE: &str = "suites/l1-node-network/suite.yaml";
 const MANIFEST: &str = "suites/l2-namespace/default-deny-pay.yaml";
 
 /// File, what it says, what it shall say instead, and what has to be told.
-const SLIPS: [(&str, &str, &str, &str); 17] = [
+const SLIPS: [(&str, &str, &str, &str); 20] = [
     (SUITE, "because:", "becuase:", "unknown field `becuase`"),
     (SUITE, "[zt-shop/web, zt-shop/cart]", "[zt-shop/wbe]", "unknown pod `zt-shop/wbe`"),
     (SUITE, "is: allowed }", "is: allowed, by: cilium }", "an allowed flow has no `by`"),
@@ -43,6 +45,19 @@ const SLIPS: [(&str, &str, &str, &str); 17] = [
         "    apply:",
         "    gap: It passes.\n    closed-by: a-network-policy-denies-by-default-alone\n    apply:",
         "is a gap itself, and closes none",
+    ),
+    (
+        NODES,
+        "node: b\n    labels: { app: node-agent }",
+        "node: a\n    labels: { app: node-agent }",
+        "zt-node/agent-b and zt-node/agent-a serve port 8900 in the network of the same node",
+    ),
+    (NODES, "port: 8900", "port: 4240", "where port 4240 is not free"),
+    (
+        NODE_SUITE,
+        "\"tcp zt-node/agent-b:8900\"",
+        "dns A api.zt.test",
+        "is in its node's network, and does not ask cluster DNS",
     ),
     (SUITE, "world: two-teams", "world: three-teams", "unknown world `three-teams`"),
     (SUITE, "[default-deny-pay.yaml]", "[nothing.yaml]", "there is no manifest `nothing.yaml`"),

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ztc_model::evidence::{Direction, FlowKey};
-use ztc_model::identity::Reserved;
 use ztc_model::policy::Decision;
 
 use crate::fault::{Fault, Faults};
 
 use super::aging::Aging;
-use super::config::{NodeId, PortId};
+use super::config::{AGENT_PORTS, NodeId, PortId};
 use super::conntrack::Belongs;
 use super::policy_map::Peer;
 use super::record::DropReason;
@@ -57,6 +56,12 @@ impl Sabotage {
     pub(super) fn is_late(&self, now: Instant) -> bool {
         let delay = self.faults.late_enforcement();
         delay.zip(self.last_change).is_some_and(|(delay, change)| now < change + delay)
+    }
+
+    /// Whether a packet of a pod in its node's network vanishes where it leaves.
+    pub(super) fn loses_of_node(&self, flow: FlowKey) -> bool {
+        AGENT_PORTS.contains(&flow.source.port())
+            && (self.faults.has(Fault::MuteClients) || self.loses_allowed())
     }
 
     /// Whether a packet vanishes that policy lets pass.
@@ -119,9 +124,7 @@ impl Datapath {
         let policy = enforced.at(hook);
         let entry = policy.lookup(peer, flow.protocol, visit.packet.destination_port());
         let denied = DropReason::of(&entry.decision);
-        // A node always reaches its own pods, so nothing breaks that on purpose.
-        let breakable = hook == Direction::Egress || peer.identity != Reserved::Host.number();
-        if denied.is_some() && breakable && self.sabotage.is_late(now) {
+        if denied.is_some() && self.sabotage.is_late(now) {
             return self.pass(node, hook, belongs, visit);
         }
         let recorder = self.recorder(visit.now);
@@ -131,7 +134,7 @@ impl Datapath {
         }
         if let Some(reason) = denied {
             visit.flows.push(recorder.dropped(node, hook, &visit.packet, reason));
-            let passes = breakable && self.sabotage.passes_denied(hook, &entry.decision, flow, now);
+            let passes = self.sabotage.passes_denied(hook, &entry.decision, flow, now);
             return if passes { self.pass(node, hook, belongs, visit) } else { Fate::Stopped };
         }
         // What a node sends to its pods is lost only where policy is enforced: pods have to become

@@ -293,6 +293,9 @@ impl Datapath {
             visit.packet.set_source(asked);
             return self.endpoints.at(flow.destination.ip()).map(|(port, _)| port);
         }
+        if self.sabotage.loses_of_node(flow) {
+            return None;
+        }
         if let Some(client) = self.proxies.client_of(flow.protocol, flow.source, now) {
             // Policy was asked at the client's egress, when the query was redirected.
             visit.packet.set_source(SocketAddr::new(client, flow.source.port()));

@@ -1,4 +1,5 @@
-//! A pod or an outside host: a network namespace on the switch with an agent in it.
+//! A pod or an outside host: a network namespace with an agent in it, on a port of the switch of its
+//! own or on that of its node.
 
 use std::fs;
 use std::io;
@@ -13,14 +14,6 @@ use super::netns::{NetNs, NetnsError};
 use super::pump::{Plug, Pump, PumpError};
 use crate::datapath::Attachment;
 
-/// The groups that may send echo requests without a capability (icmp(7)), for the network
-/// namespace of whoever writes. In a cluster the container runtime opens it to all groups; agents
-/// of the lab have this one, and without root no other is known to the kernel.
-const ECHO_GROUPS: &str = "0 0";
-
-/// Where they are set.
-const ECHO_GROUPS_FILE: &str = "/proc/sys/net/ipv4/ping_group_range";
-
 /// Why a pod or an outside host could not be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WorkloadError {
@@ -31,14 +24,6 @@ pub(crate) enum WorkloadError {
         name: String,
         /// Why.
         source: NetnsError,
-    },
-    /// Echo requests could not be allowed.
-    #[error("cannot write {ECHO_GROUPS_FILE} of {name}")]
-    EchoGroups {
-        /// Whose.
-        name: String,
-        /// The operating system's reason.
-        source: io::Error,
     },
     /// It could not be plugged into the switch.
     #[error("cannot plug {name} in")]
@@ -61,13 +46,22 @@ pub(crate) enum WorkloadError {
     Agent(#[from] AgentError),
 }
 
+/// Whose network a pod or an outside host has.
+#[derive(Debug)]
+pub(crate) enum Network {
+    /// One of its own, which is this to the datapath.
+    Own(Attachment),
+    /// That of its node: to the datapath it is the node.
+    OfTheNode(NetNs),
+}
+
 /// What a pod or an outside host is made from.
 #[derive(Debug)]
 pub(crate) struct WorkloadPlan {
     /// Its own address.
     pub(crate) address: IpAddr,
-    /// What it is to the datapath.
-    pub(crate) attachment: Attachment,
+    /// Whose network it has.
+    pub(crate) network: Network,
     /// What its agent is told.
     pub(crate) launch: AgentConfig,
     /// What its `resolv.conf` says.
@@ -81,7 +75,8 @@ pub(crate) struct Workload {
     pub(crate) address: IpAddr,
     /// Its agent.
     pub(crate) agent: Agent,
-    _plug: Plug,
+    /// Absent where it has its node's network.
+    _plug: Option<Plug>,
     _netns: NetNs,
 }
 
@@ -94,17 +89,19 @@ impl Workload {
         command: &AgentCommand,
         runtime: &Handle,
     ) -> Result<Self, WorkloadError> {
-        let WorkloadPlan { address, attachment, launch, resolv_conf } = plan;
+        let WorkloadPlan { address, network, launch, resolv_conf } = plan;
         let name = || launch.name.clone();
-        let (netns, device) = NetNs::create(&[address])
-            .map_err(|source| WorkloadError::Netns { name: name(), source })?;
-        netns
-            .run(|| fs::write(ECHO_GROUPS_FILE, ECHO_GROUPS))
-            .map_err(|source| WorkloadError::Netns { name: name(), source })?
-            .map_err(|source| WorkloadError::EchoGroups { name: name(), source })?;
-        let plug = pump
-            .attach(attachment, device)
-            .map_err(|source| WorkloadError::Attach { name: name(), source })?;
+        let (netns, plug) = match network {
+            Network::OfTheNode(netns) => (netns, None),
+            Network::Own(attachment) => {
+                let (netns, device) = NetNs::create(&[address])
+                    .map_err(|source| WorkloadError::Netns { name: name(), source })?;
+                let plug = pump
+                    .attach(attachment, device)
+                    .map_err(|source| WorkloadError::Attach { name: name(), source })?;
+                (netns, Some(plug))
+            }
+        };
         fs::write(&launch.resolv_conf, resolv_conf).map_err(|source| {
             WorkloadError::ResolvConf { path: launch.resolv_conf.clone(), source }
         })?;

@@ -379,6 +379,7 @@ fn pod(name: &str, node: NodeSlot) -> Pod {
             serves(Speaks::Http, 8080),
         ],
         readiness: None,
+        host_network: false,
         born: Born::WithTheWorld,
     }
 }

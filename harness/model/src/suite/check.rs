@@ -16,56 +16,17 @@ type Checked<T = ()> = Result<T, Box<Diagnostic>>;
 /// The port of DNS servers.
 const DNS_PORT: u16 = 53;
 
-pub(super) fn world(source: &Source, world: &World) -> Checked {
-    let mut seen = BTreeSet::new();
-    for pod in &world.pods {
-        let reference = pod.reference();
-        if world.namespace(&pod.namespace).is_none() {
-            return Err(in_text(
-                source,
-                1,
-                &pod.namespace,
-                format!(
-                    "pod {reference} is in namespace `{}`, which the world does not list",
-                    pod.namespace
-                ),
-            ));
-        }
-        if !seen.insert(reference.clone()) {
-            return Err(in_text(source, 1, &pod.name, format!("pod {reference} is listed twice")));
-        }
-        if let Some(port) = pod.readiness
-            && !serves(&pod.serves, port, &[Speaks::Http])
-        {
-            return Err(in_text(
-                source,
-                1,
-                &pod.name,
-                format!(
-                    "the readiness probe of {reference} asks port {port}, which serves no http"
-                ),
-            ));
-        }
-    }
-    for service in &world.services {
-        if world.backends(service).next().is_none() {
-            return Err(in_text(
-                source,
-                1,
-                &service.name,
-                format!("service {}/{} selects no pod", service.namespace, service.name),
-            ));
-        }
-    }
-    Ok(())
-}
-
 /// A diagnostic at the first place from a line on that holds a word, which is what is wrong.
 #[expect(
     clippy::unnecessary_box_returns,
     reason = "diagnostics are boxed wherever they are returned"
 )]
-fn in_text(source: &Source, from: usize, word: &str, message: String) -> Box<Diagnostic> {
+pub(super) fn in_text(
+    source: &Source,
+    from: usize,
+    word: &str,
+    message: String,
+) -> Box<Diagnostic> {
     let (line, column) = source
         .text
         .lines()
@@ -256,6 +217,12 @@ pub(super) fn reachable(
     {
         return Err(source.diagnostic_at(&file.from, message, None));
     }
+    if let Origin::Pod(pod) = from
+        && world.pod(pod).is_some_and(|it| it.host_network)
+        && asks_cluster_dns(send)
+    {
+        return wrong(format!("{pod} is in its node's network, and does not ask cluster DNS"));
+    }
     match (from, send) {
         (Origin::Kubelet, Send::Readiness(pod)) => match world.pod(pod) {
             None => wrong(format!("unknown pod `{pod}`")),
@@ -282,7 +249,13 @@ pub(super) fn reachable(
     }
 }
 
-fn serves(ports: &[ServedPort], port: u16, speaks: &[Speaks]) -> bool {
+/// Whether it begins at the pod's own resolver, which for a pod in its node's network is the node's
+/// (`dnsPolicy: ClusterFirst` falls back to `Default` there).
+fn asks_cluster_dns(send: &Send) -> bool {
+    matches!(send, Send::Dns { server: None, .. }) || matches!(send.peer(), Some(Peer::Name(_)))
+}
+
+pub(super) fn serves(ports: &[ServedPort], port: u16, speaks: &[Speaks]) -> bool {
     ports.iter().any(|it| it.port == port && speaks.contains(&it.speaks))
 }
 
@@ -419,6 +392,7 @@ fn differs_in_one_attribute(world: &World, from: &PodRef, twin: &PodRef) -> Resu
         ("namespace", one.namespace != other.namespace),
         ("service account", one.service_account != other.service_account),
         ("node", one.node != other.node),
+        ("network", one.host_network != other.host_network),
         ("time of birth", one.born != other.born),
     ] {
         if differs {

@@ -6,7 +6,7 @@ use crate::manifest::{self, Manifest};
 use crate::outcome::Expected;
 use crate::stimulus::Send;
 use crate::suite::file::{CaseFile, ExpectationFile, Is, SuiteFile};
-use crate::suite::{Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check, gaps};
+use crate::suite::{Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check, gaps, worlds};
 use crate::world::{PodRef, World};
 use crate::yaml::{self, Diagnostic, Source, Spanned};
 
@@ -25,7 +25,7 @@ pub struct Library {
 /// A diagnostic at what is wrong.
 pub fn world(source: &Source) -> Result<World, Box<Diagnostic>> {
     let world: World = yaml::strict(source)?;
-    check::world(source, &world)?;
+    worlds::world(source, &world)?;
     Ok(world)
 }
 

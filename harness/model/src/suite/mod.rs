@@ -7,6 +7,7 @@ mod check;
 pub mod file;
 mod gaps;
 mod load;
+mod worlds;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -124,7 +125,7 @@ impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.closed_by {
             Some(case) => write!(f, "{} Closed by {case}.", self.what),
-            None => write!(f, "{} Nothing closes it.", self.what),
+            None => write!(f, "{} No case closes it.", self.what),
         }
     }
 }
