@@ -130,7 +130,12 @@ fn service(world: &World, service: &KubeService) -> Value {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": Setting::metadata(world, Some(&service.namespace), &service.name),
-        "spec": { "selector": service.selector, "ports": ports.collect::<Vec<_>>() },
+        "spec": {
+            "selector": service.selector,
+            // A second address where the cluster has both families, and no error where it has not.
+            "ipFamilyPolicy": "PreferDualStack",
+            "ports": ports.collect::<Vec<_>>(),
+        },
     })
 }
 

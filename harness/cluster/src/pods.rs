@@ -112,6 +112,11 @@ pub(crate) fn address(pod: &Pod) -> Option<IpAddr> {
     pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
 }
 
+/// The second address of a pod, where the cluster has both families.
+pub(crate) fn second_address(pod: &Pod) -> Option<IpAddr> {
+    pod.status.as_ref()?.pod_ips.as_ref()?.get(1)?.ip.parse().ok()
+}
+
 /// Whether a pod has its node's network, and so its node's address.
 pub(crate) fn is_in_node_network(pod: &Pod) -> bool {
     pod.spec.as_ref().and_then(|it| it.host_network) == Some(true)

@@ -126,11 +126,20 @@ impl LabCluster {
     async fn address_book(&self) -> Result<AddressBook, ClusterError> {
         let running = self.running().await?;
         let pods = running.pods();
-        Ok(AddressBook {
-            pods: pods.iter().map(|(name, pod)| (name.clone(), pod.address())).collect(),
+        let mut book = AddressBook {
             kubelet: pods.iter().map(|(name, pod)| (name.clone(), pod.probe_source)).collect(),
-            outside: running.outside().map(|(name, it)| (name.to_owned(), it)).collect(),
-        })
+            ..AddressBook::default()
+        };
+        for (name, pod) in pods.iter() {
+            let addresses = pod.addresses();
+            book.pods.extend(addresses.first().map(|it| (name.clone(), *it)));
+            book.second_of_pods.extend(addresses.get(1).map(|it| (name.clone(), *it)));
+        }
+        for (name, addresses) in running.outside() {
+            book.outside.extend(addresses.first().map(|it| (name.to_owned(), *it)));
+            book.second_of_outside.extend(addresses.get(1).map(|it| (name.to_owned(), *it)));
+        }
+        Ok(book)
     }
 
     async fn endpoint_list(&self) -> Result<Vec<Endpoint>, ClusterError> {

@@ -36,6 +36,15 @@ pub enum Fault {
     /// `leak-one-in=20`: of the flows that policy drops every 20th passes, all of its packets
     /// through both hooks. The records say that they were dropped.
     LeakOneIn(NonZeroU32),
+    /// `ipv6-unenforced`: what policy drops passes over IPv6. The records
+    /// say that it was dropped.
+    Ipv6Unenforced,
+    /// `egress-only`: what the policy of an endpoint drops where it arrives passes. The records say
+    /// that it was dropped.
+    EgressOnly,
+    /// `first-packet-leaks`: of each flow that policy drops the first packet passes, and its reply. A
+    /// connection never comes about; a datagram is answered. The records say that it was dropped.
+    FirstPacketLeaks,
     /// `mute-clients`: what a pod sends on its own account vanishes before the switch looks at it,
     /// without a record. What it answers to others passes.
     MuteClients,
@@ -61,6 +70,9 @@ impl fmt::Display for Faults {
                     write!(f, "late-enforcement={}ms", late.as_millis())?;
                 }
                 Fault::LeakOneIn(count) => write!(f, "leak-one-in={count}")?,
+                Fault::Ipv6Unenforced => f.write_str("ipv6-unenforced")?,
+                Fault::EgressOnly => f.write_str("egress-only")?,
+                Fault::FirstPacketLeaks => f.write_str("first-packet-leaks")?,
                 Fault::MuteClients => f.write_str("mute-clients")?,
             }
         }
@@ -73,7 +85,8 @@ impl fmt::Display for Faults {
 #[error(
     "`{text}` is no fault of the lab; valid in {VARIABLE} are `ignore-egress-deny`, \
      `allow-everything`, `drop-everything`, `lose-flow-records`, `wrong-policy-name`, \
-     `late-enforcement=300ms`, `leak-one-in=20` and `mute-clients`"
+     `late-enforcement=300ms`, `leak-one-in=20`, `ipv6-unenforced`, `egress-only`, \
+     `first-packet-leaks` and `mute-clients`"
 )]
 pub struct NotAFault {
     text: String,
@@ -128,6 +141,9 @@ impl FromStr for Fault {
                 "drop-everything" => Some(Self::DropEverything),
                 "lose-flow-records" => Some(Self::LoseFlowRecords),
                 "wrong-policy-name" => Some(Self::WrongPolicyName),
+                "ipv6-unenforced" => Some(Self::Ipv6Unenforced),
+                "egress-only" => Some(Self::EgressOnly),
+                "first-packet-leaks" => Some(Self::FirstPacketLeaks),
                 "mute-clients" => Some(Self::MuteClients),
                 _ => None,
             },
@@ -168,7 +184,7 @@ mod tests {
         let mut names = message.split('`').skip(1).step_by(2);
         assert_eq!(names.next(), Some("tpyo"));
         let faults: Vec<Fault> = names.map(|name| name.parse().unwrap()).collect();
-        assert_eq!(faults.len(), 8);
+        assert_eq!(faults.len(), 11);
     }
 
     #[test]

@@ -24,7 +24,8 @@ use crate::host::{
     Workload, WorkloadError, WorkloadPlan,
 };
 use crate::plan::{
-    AddressPool, NODES, OutsidePlan, Plan, PlanError, PodPlan, node_configs, resolv_conf,
+    AddressPool, NODES, OutsidePlan, POD_IPV6, Plan, PlanError, PodPlan, both, node_configs,
+    resolv_conf,
 };
 
 /// How long a lane may take to come up.
@@ -146,8 +147,8 @@ impl RunningLane {
     async fn start_outside(&self, host: &OutsidePlan) -> Result<Workload, LaneError> {
         let (socket, resolv) = self.file_names();
         let plan = WorkloadPlan {
-            address: host.address,
-            network: Network::Own(Attachment::Outside { address: host.address }),
+            addresses: host.addresses.clone(),
+            network: Network::Own(Attachment::Outside { addresses: host.addresses.clone() }),
             launch: AgentConfig {
                 name: format!("outside/{}", host.name),
                 socket,
@@ -168,22 +169,24 @@ impl RunningLane {
         first: Vec<FirstRun>,
     ) -> Result<(), LaneError> {
         let node = &self.nodes[pod.node.0];
-        let (address, network) = if pod.host_network {
-            (node.config.address, Network::OfTheNode(node.netns.clone()))
+        let (addresses, network) = if pod.host_network {
+            (node.config.addresses.clone(), Network::OfTheNode(node.netns.clone()))
         } else {
             let address = self.addresses()[pod.node.0].take()?;
+            let addresses = both(address, POD_IPV6);
             let attachment = Attachment::Pod {
                 reference: pod.reference.clone(),
                 node: pod.node,
-                address,
+                addresses: addresses.clone(),
                 labels: pod.labels.clone(),
                 named_ports: pod.named_ports.clone(),
             };
-            (address, Network::Own(attachment))
+            (addresses, Network::Own(attachment))
         };
         let (socket, resolv) = self.file_names();
+        let address = addresses[0];
         let plan = WorkloadPlan {
-            address,
+            addresses,
             network,
             launch: AgentConfig {
                 name: pod.reference.to_string(),
@@ -202,11 +205,13 @@ impl RunningLane {
         let workload = match self.start_workload(plan).await {
             Ok(workload) => workload,
             Err(error) => {
-                self.addresses()[pod.node.0].give_back(address);
+                if !pod.host_network {
+                    self.addresses()[pod.node.0].give_back(address);
+                }
                 return Err(error.into());
             }
         };
-        let probe_source = node.probe_source(pod.ambient);
+        let probe_source = node.probe_source(pod.ambient, address);
         let prober = pod.readiness.map(|port| {
             Prober::start(node.thread.handle(), probe_source, SocketAddr::new(address, port))
         });
@@ -225,7 +230,7 @@ impl RunningLane {
     /// Ends a pod, if it exists.
     pub(crate) async fn stop_pod(&self, pod: &PodRef) {
         let Some(running) = self.pods().remove(pod) else { return };
-        let (node, address, shared) = (running.node, running.address(), running.host_network);
+        let (node, address, shared) = (running.node, running.addresses()[0], running.host_network);
         running.workload.agent.stop().await;
         drop(running);
         if !shared {
@@ -260,8 +265,8 @@ impl RunningLane {
     }
 
     /// The outside hosts and their addresses.
-    pub(crate) fn outside(&self) -> impl Iterator<Item = (&str, IpAddr)> {
-        self.outside.iter().map(|(name, workload)| (name.as_str(), workload.address))
+    pub(crate) fn outside(&self) -> impl Iterator<Item = (&str, &[IpAddr])> {
+        self.outside.iter().map(|(name, workload)| (name.as_str(), workload.addresses.as_slice()))
     }
 
     fn addresses(&self) -> MutexGuard<'_, Vec<AddressPool>> {
@@ -278,9 +283,9 @@ impl RunningLane {
 }
 
 impl RunningPod {
-    /// Its address.
-    pub(crate) fn address(&self) -> IpAddr {
-        self.workload.address
+    /// Its addresses, the first one first.
+    pub(crate) fn addresses(&self) -> &[IpAddr] {
+        &self.workload.addresses
     }
 
     /// Its agent.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use schemars::JsonSchema;
@@ -198,11 +198,22 @@ pub struct OutsideHost {
     /// Its address, where the world fixes one; the fabric chooses otherwise.
     #[serde(default)]
     pub address: Option<IpAddr>,
+    /// Its second address, of IPv6, where the world fixes one; the fabric chooses otherwise, if it has
+    /// IPv6 and the first one is not fixed.
+    #[serde(default)]
+    pub address_ipv6: Option<Ipv6Addr>,
     /// The names under `zt.test` that resolve to it.
     #[serde(default)]
     pub dns: Vec<String>,
     /// What it serves.
     pub serves: Vec<ServedPort>,
+}
+
+impl OutsideHost {
+    /// Whether the world gives it this address.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.address == Some(address) || self.address_ipv6.map(IpAddr::V6) == Some(address)
+    }
 }
 
 /// A pod by namespace and name; written `namespace/name`.

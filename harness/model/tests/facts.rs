@@ -181,7 +181,7 @@ fn labels_of_ranges_are_legal_keys() {
 #[test]
 fn reserved_identities_are_numbered_from_one() {
     let numbers: Vec<_> = Reserved::ALL.into_iter().map(Reserved::number).collect();
-    assert_eq!(numbers, (1..=8).collect::<Vec<_>>());
+    assert_eq!(numbers, (1..=10).collect::<Vec<_>>());
 }
 
 /// `decodeICMPv4` in `pkg/hubble/parser/threefour`: a type and a code, and no identifier. A zero is

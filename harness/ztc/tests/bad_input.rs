@@ -13,7 +13,7 @@ const NODE_SUITE: &str = "suites/l1-node-network/suite.yaml";
 const MANIFEST: &str = "suites/l2-namespace/default-deny-pay.yaml";
 
 /// File, what it says, what it shall say instead, and what has to be told.
-const SLIPS: [(&str, &str, &str, &str); 20] = [
+const SLIPS: [(&str, &str, &str, &str); 21] = [
     (SUITE, "because:", "becuase:", "unknown field `becuase`"),
     (SUITE, "[zt-shop/web, zt-shop/cart]", "[zt-shop/wbe]", "unknown pod `zt-shop/wbe`"),
     (SUITE, "is: allowed }", "is: allowed, by: cilium }", "an allowed flow has no `by`"),
@@ -58,6 +58,12 @@ const SLIPS: [(&str, &str, &str, &str); 20] = [
         "\"tcp zt-node/agent-b:8900\"",
         "dns A api.zt.test",
         "is in its node's network, and does not ask cluster DNS",
+    ),
+    (
+        SUITE,
+        "udp zt-pay/ledger:9001",
+        "udp zt-pay/ledger:9001 over ipv6",
+        "the suite does not say that it needs ipv6",
     ),
     (SUITE, "world: two-teams", "world: three-teams", "unknown world `three-teams`"),
     (SUITE, "[default-deny-pay.yaml]", "[nothing.yaml]", "there is no manifest `nothing.yaml`"),

@@ -318,7 +318,13 @@ impl RealLane {
                 .iter()
                 .filter_map(|(name, pod)| Some((name.clone(), pods::address(pod)?)))
                 .collect(),
+            second_of_pods: all
+                .iter()
+                .filter_map(|(name, pod)| Some((name.clone(), pods::second_address(pod)?)))
+                .collect(),
             outside: self.hosts.addresses.clone(),
+            // Outside hosts are containers with an address of IPv4 alone.
+            second_of_outside: BTreeMap::new(),
             kubelet: kubelet.collect(),
         }
     }

@@ -31,8 +31,8 @@ pub(crate) enum Attachment {
         reference: PodRef,
         /// The node that it is on.
         node: NodeId,
-        /// Its address, the only one that it may send from.
-        address: IpAddr,
+        /// Its addresses, the only ones that it may send from: one of each family at most.
+        addresses: Vec<IpAddr>,
         /// The labels of its identity.
         labels: Labels,
         /// The names of its ports.
@@ -42,14 +42,14 @@ pub(crate) enum Attachment {
     Node {
         /// Which node.
         node: NodeId,
-        /// Every address that it answers on: that of [`NodeConfig::address`], and those that it
+        /// Every address that it answers on: those of [`NodeConfig::addresses`], and those that it
         /// only probes from, such as 169.254.7.127. Nodes may share the latter.
         addresses: Vec<IpAddr>,
     },
     /// A host outside the nodes.
     Outside {
-        /// Its address, the only one that it may send from.
-        address: IpAddr,
+        /// Its addresses, the only ones that it may send from.
+        addresses: Vec<IpAddr>,
     },
 }
 
@@ -69,10 +69,23 @@ pub(crate) struct Config {
 pub(crate) struct NodeConfig {
     /// Its name, as in flow records.
     pub(crate) name: String,
-    /// Its address: what has the identity `host` for its own pods and `remote-node` for others.
-    pub(crate) address: IpAddr,
-    /// The port of its DNS proxy on that address, for UDP and TCP.
+    /// Its addresses, one of each family at most, the first one first: what has the identity `host`
+    /// for its own pods and `remote-node` for others.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The port of its DNS proxy on these addresses, for UDP and TCP.
     pub(crate) proxy_port: u16,
+}
+
+impl NodeConfig {
+    /// Its address of the family of another one.
+    pub(crate) fn address_like(&self, other: IpAddr) -> Option<IpAddr> {
+        like(&self.addresses, other)
+    }
+}
+
+/// The one among addresses that is of the family of another one.
+pub(super) fn like(addresses: &[IpAddr], other: IpAddr) -> Option<IpAddr> {
+    addresses.iter().copied().find(|it| it.is_ipv4() == other.is_ipv4())
 }
 
 /// One port of a service.

@@ -40,11 +40,19 @@ pub(super) struct Sabotage {
     denied_flows: u32,
     /// Whether a denied flow leaks.
     leaks: Aging<FlowKey, bool>,
+    /// The flows of which a packet was dropped.
+    dropped: Aging<(Direction, FlowKey), ()>,
 }
 
 impl Sabotage {
     pub(super) fn new(faults: Faults) -> Self {
-        Self { faults, last_change: None, denied_flows: 0, leaks: Aging::new(LEAK_CAPACITY) }
+        Self {
+            faults,
+            last_change: None,
+            denied_flows: 0,
+            leaks: Aging::new(LEAK_CAPACITY),
+            dropped: Aging::new(LEAK_CAPACITY),
+        }
     }
 
     /// Notes that a policy has changed.
@@ -81,7 +89,17 @@ impl Sabotage {
             hook == Direction::Egress && matches!(decision, Decision::Denied { .. });
         self.faults.has(Fault::AllowEverything)
             || (is_egress_deny && self.faults.has(Fault::IgnoreEgressDeny))
+            || (hook == Direction::Ingress && self.faults.has(Fault::EgressOnly))
+            || (flow.source.is_ipv6() && self.faults.has(Fault::Ipv6Unenforced))
+            || (self.faults.has(Fault::FirstPacketLeaks) && self.is_first(hook, flow, now))
             || self.leaks(flow, now)
+    }
+
+    /// Whether no packet of a flow was dropped at a hook before.
+    fn is_first(&mut self, hook: Direction, flow: FlowKey, now: Instant) -> bool {
+        let is_first = self.dropped.get(&(hook, flow), now).is_none();
+        self.dropped.insert((hook, flow), (), now, LEAK_MEMORY);
+        is_first
     }
 
     fn leaks(&mut self, flow: FlowKey, now: Instant) -> bool {

@@ -1,10 +1,9 @@
 //! A node: its network namespace, its DNS proxy, and kubelet's probes.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use super::dns_proxy::{self, DnsProxyError};
-use super::kubelet::AMBIENT_PROBE_SOURCE;
+use super::kubelet::AMBIENT_PROBE_SOURCES;
 use super::netns::{NetNs, NetnsError};
 use super::pump::{Plug, Pump, PumpError};
 use super::runtime_thread::{RuntimeThread, RuntimeThreadError};
@@ -73,7 +72,7 @@ impl Node {
     /// Starts a node. Blocks for some milliseconds.
     pub(crate) fn start(id: NodeId, config: NodeConfig, pump: &Pump) -> Result<Self, NodeError> {
         let node = || config.name.clone();
-        let addresses = vec![config.address, AMBIENT_PROBE_SOURCE];
+        let addresses = [&config.addresses[..], &AMBIENT_PROBE_SOURCES].concat();
         let (netns, device) = NetNs::create(&addresses)
             .map_err(|source| NodeError::Netns { node: node(), source })?;
         netns
@@ -84,13 +83,18 @@ impl Node {
             .map_err(|source| NodeError::Attach { node: node(), source })?;
         let thread = RuntimeThread::start(&config.name, Some(&netns))
             .map_err(|source| NodeError::Thread { node: node(), source })?;
-        dns_proxy::start(&thread, &netns, &config, Arc::clone(pump.switch()))
+        dns_proxy::start(&thread, &netns, &config, pump.switch())
             .map_err(|source| NodeError::DnsProxy { node: node(), source })?;
         Ok(Self { config, thread, netns, _plug: plug })
     }
 
-    /// Where the probes of a pod come from.
-    pub(crate) fn probe_source(&self, ambient: bool) -> IpAddr {
-        if ambient { AMBIENT_PROBE_SOURCE } else { self.config.address }
+    /// Where the probes of a pod with this address come from.
+    pub(crate) fn probe_source(&self, ambient: bool, pod: IpAddr) -> IpAddr {
+        let [ipv4, ipv6] = AMBIENT_PROBE_SOURCES;
+        match (ambient, pod) {
+            (true, IpAddr::V4(_)) => ipv4,
+            (true, IpAddr::V6(_)) => ipv6,
+            (false, _) => self.config.address_like(pod).unwrap_or(self.config.addresses[0]),
+        }
     }
 }

@@ -58,8 +58,8 @@ pub(crate) enum Network {
 /// What a pod or an outside host is made from.
 #[derive(Debug)]
 pub(crate) struct WorkloadPlan {
-    /// Its own address.
-    pub(crate) address: IpAddr,
+    /// Its own addresses, the first one first.
+    pub(crate) addresses: Vec<IpAddr>,
     /// Whose network it has.
     pub(crate) network: Network,
     /// What its agent is told.
@@ -71,8 +71,8 @@ pub(crate) struct WorkloadPlan {
 /// A pod or an outside host at work. Dropped, it is gone.
 #[derive(Debug)]
 pub(crate) struct Workload {
-    /// Its own address.
-    pub(crate) address: IpAddr,
+    /// Its own addresses, the first one first.
+    pub(crate) addresses: Vec<IpAddr>,
     /// Its agent.
     pub(crate) agent: Agent,
     /// Absent where it has its node's network.
@@ -89,12 +89,12 @@ impl Workload {
         command: &AgentCommand,
         runtime: &Handle,
     ) -> Result<Self, WorkloadError> {
-        let WorkloadPlan { address, network, launch, resolv_conf } = plan;
+        let WorkloadPlan { addresses, network, launch, resolv_conf } = plan;
         let name = || launch.name.clone();
         let (netns, plug) = match network {
             Network::OfTheNode(netns) => (netns, None),
             Network::Own(attachment) => {
-                let (netns, device) = NetNs::create(&[address])
+                let (netns, device) = NetNs::create(&addresses)
                     .map_err(|source| WorkloadError::Netns { name: name(), source })?;
                 let plug = pump
                     .attach(attachment, device)
@@ -106,6 +106,6 @@ impl Workload {
             WorkloadError::ResolvConf { path: launch.resolv_conf.clone(), source }
         })?;
         let agent = Agent::start(&netns, command, launch, runtime)?;
-        Ok(Self { address, agent, _plug: plug, _netns: netns })
+        Ok(Self { addresses, agent, _plug: plug, _netns: netns })
     }
 }

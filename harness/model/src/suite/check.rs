@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::manifest::{Manifest, ObjectRef};
 use crate::outcome::EnforcementPoint;
-use crate::stimulus::{Peer, Send, Target};
+use crate::stimulus::{Echo, Peer, Send, Target};
 use crate::suite::file::{ExpectationFile, OneOrMany, SuiteFile};
 use crate::suite::load::Question;
 use crate::suite::{Case, Cell, Feature, Origin};
 use crate::world::{Born, OutsideHost, Pod, PodRef, ServedPort, Speaks, World};
 use crate::yaml::{Diagnostic, Source, Spanned};
+use ztc_wire::Family;
 
 type Checked<T = ()> = Result<T, Box<Diagnostic>>;
 
@@ -103,19 +104,24 @@ pub(super) fn distinct_pairs(
     expectations: &[Spanned<ExpectationFile>],
     cells: &[Cell],
 ) -> Checked {
+    let family = |to: &Echo| match &to.peer {
+        Peer::Address(address) => Some(Family::of(*address)),
+        // Without a word it is the first address of the peer, whichever that is.
+        _ => to.family,
+    };
     let target = |peer: &Peer| match peer {
         Peer::Address(address) => {
-            let host = world.outside.iter().find(|host| host.address == Some(*address));
+            let host = world.outside.iter().find(|host| host.has(*address));
             host.map_or_else(|| peer.clone(), |host| Peer::Outside(host.name.clone()))
         }
         peer => peer.clone(),
     };
     let mut seen = BTreeSet::new();
     for cell in cells {
-        if let Send::Ping(peer) = &cell.send
-            && !seen.insert((&cell.from, target(peer)))
+        if let Send::Ping(to) = &cell.send
+            && !seen.insert((&cell.from, target(&to.peer), family(to)))
         {
-            let message = format!("{} pings {} twice in this case", cell.from, target(peer));
+            let message = format!("{} pings {} twice in this case", cell.from, target(&to.peer));
             return Err(source.diagnostic_at(
                 expectation_at(expectations, cell.line),
                 message,
@@ -237,13 +243,13 @@ pub(super) fn reachable(
         }
         (Origin::Pod(_), Send::Tcp(to)) => listens(world, to, &[Speaks::Tcp]).or_else(wrong),
         (Origin::Pod(_), Send::Udp(to)) => listens(world, to, &[Speaks::Udp]).or_else(wrong),
-        (Origin::Pod(_), Send::Ping(peer)) => echoes(world, peer).or_else(wrong),
+        (Origin::Pod(_), Send::Ping(to)) => echoes(world, &to.peer).or_else(wrong),
         (Origin::Pod(_), Send::Http { to, .. }) => {
             listens(world, to, &[Speaks::Http]).or_else(wrong)
         }
         (Origin::Pod(_), Send::Dns { server: None, .. }) => Ok(()),
         (Origin::Pod(_), Send::Dns { server: Some(server), .. }) => {
-            let to = Target { peer: server.clone(), port: DNS_PORT };
+            let to = Target { peer: server.clone(), port: DNS_PORT, family: None };
             listens(world, &to, &[Speaks::Dns]).or_else(wrong)
         }
     }
@@ -272,7 +278,7 @@ fn listens(world: &World, to: &Target, speaks: &[Speaks]) -> Result<(), String> 
         Peer::Address(address) => world
             .outside
             .iter()
-            .any(|host| host.address == Some(*address) && serves(&host.serves, to.port, speaks)),
+            .any(|host| host.has(*address) && serves(&host.serves, to.port, speaks)),
         Peer::Name(name) => match named(world, name) {
             None => return Err(format!("no service and no outside host is called `{name}`")),
             Some(Named::Host(host)) => serves(&host.serves, to.port, speaks),
@@ -297,7 +303,7 @@ fn echoes(world: &World, peer: &Peer) -> Result<(), String> {
         Peer::Outside(name) if world.outside(name).is_none() => {
             Err(format!("unknown outside host `{name}`"))
         }
-        Peer::Address(address) if world.outside.iter().all(|it| it.address != Some(*address)) => {
+        Peer::Address(address) if !world.outside.iter().any(|it| it.has(*address)) => {
             Err(format!("nobody in the world has {address}: its control could never pass"))
         }
         Peer::Name(name) => Err(format!("an echo request goes to an address, not to `{name}`")),
@@ -338,7 +344,7 @@ pub(super) fn peers(world: &World, send: &Send) -> BTreeSet<String> {
         Peer::Pod(pod) => BTreeSet::from([pod.to_string()]),
         Peer::Outside(_) => BTreeSet::from([peer.to_string()]),
         Peer::Address(address) => {
-            world.outside.iter().filter(|it| it.address == Some(*address)).map(outside).collect()
+            world.outside.iter().filter(|it| it.has(*address)).map(outside).collect()
         }
         Peer::Name(name) => match named(world, name) {
             None => BTreeSet::new(),
@@ -441,6 +447,22 @@ pub(super) fn needed(
     }
     let message = format!("the suite does not say that it needs {feature}");
     Err(source.diagnostic_at(point, message, Some("add it to `needs` at the top of the suite")))
+}
+
+/// A suite that sends over IPv6 says that it needs it, or a fabric without would run the case.
+pub(super) fn needs_family(
+    source: &Source,
+    needs: &BTreeSet<Feature>,
+    at: &Spanned<OneOrMany>,
+    send: &Send,
+) -> Checked {
+    let by_address = matches!(send.peer(), Some(Peer::Address(address)) if address.is_ipv6());
+    let over_ipv6 = by_address || send.family() == Some(Family::Ipv6);
+    if !over_ipv6 || needs.contains(&Feature::Ipv6) {
+        return Ok(());
+    }
+    let message = format!("the suite does not say that it needs {}", Feature::Ipv6);
+    Err(source.diagnostic_at(at, message, Some("add it to `needs` at the top of the suite")))
 }
 
 pub(super) fn nothing_of_passages(source: &Source, file: &ExpectationFile) -> Checked {

@@ -156,6 +156,7 @@ impl Reader<'_> {
                 let send: Send = text.parse().map_err(|error: crate::stimulus::SendError| {
                     self.source.diagnostic_at(&file.send, error.to_string(), None)
                 })?;
+                check::needs_family(self.source, self.needs, &file.send, &send)?;
                 check::reachable(self.source, file, self.world, create, &origin, &send)?;
                 let cell = Cell {
                     peers: check::peers(self.world, &send),

@@ -165,7 +165,7 @@ impl Case {
         let meant = |send: &Send, host: &OutsideHost| {
             let by_peer = match send.peer() {
                 Some(Peer::Outside(name)) => *name == host.name,
-                Some(Peer::Address(address)) => Some(*address) == host.address,
+                Some(Peer::Address(address)) => host.has(*address),
                 Some(Peer::Name(name)) => host.dns.contains(name),
                 Some(Peer::Pod(_)) | None => false,
             };

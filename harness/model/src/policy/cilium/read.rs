@@ -25,6 +25,10 @@ use super::icmp;
 /// The most ports of one list (`maxPorts` in `rule_validation.go`).
 const MAX_PORTS: usize = 40;
 
+/// What is outside the cluster: with both families each has an identity of its own
+/// (`EntitySelectorMapping` in `pkg/policy/api/entity.go`).
+const WORLDS: [Reserved; 3] = [Reserved::World, Reserved::WorldIpv4, Reserved::WorldIpv6];
+
 type Read<T> = Result<T, Box<Diagnostic>>;
 
 /// Reads a `CiliumNetworkPolicy`.
@@ -411,7 +415,7 @@ impl Entity {
         let reserved = |reserved: Reserved| vec![by_name(reserved.name())];
         match self {
             Self::All => vec![Selector::all()],
-            Self::World => reserved(Reserved::World),
+            Self::World => WORLDS.map(|world| by_name(world.name())).into(),
             Self::Host => reserved(Reserved::Host),
             Self::RemoteNode => reserved(Reserved::RemoteNode),
             Self::KubeApiserver => reserved(Reserved::KubeApiserver),
@@ -424,7 +428,7 @@ impl Entity {
                 let pods = Requirement::equals(K8S, CLUSTER, DEFAULT_CLUSTER);
                 Reserved::ALL
                     .into_iter()
-                    .filter(|&name| name != Reserved::World)
+                    .filter(|name| !WORLDS.contains(name))
                     .map(|name| by_name(name.name()))
                     .chain([Selector::all().and(pods)])
                     .collect()
