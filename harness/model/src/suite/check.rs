@@ -116,11 +116,14 @@ pub(super) fn distinct_pairs(
         }
         peer => peer.clone(),
     };
-    let mut seen = BTreeSet::new();
+    let differ = |one: &Echo, other: &Echo| {
+        target(&one.peer) != target(&other.peer)
+            || family(one).zip(family(other)).is_some_and(|(one, other)| one != other)
+    };
+    let mut seen: Vec<(&Origin, &Echo)> = Vec::new();
     for cell in cells {
-        if let Send::Ping(to) = &cell.send
-            && !seen.insert((&cell.from, target(&to.peer), family(to)))
-        {
+        let Send::Ping(to) = &cell.send else { continue };
+        if seen.iter().any(|(from, other)| **from == cell.from && !differ(to, other)) {
             let message = format!("{} pings {} twice in this case", cell.from, target(&to.peer));
             return Err(source.diagnostic_at(
                 expectation_at(expectations, cell.line),
@@ -128,6 +131,7 @@ pub(super) fn distinct_pairs(
                 Some("records of echo requests could not be told apart"),
             ));
         }
+        seen.push((&cell.from, to));
     }
     Ok(())
 }
