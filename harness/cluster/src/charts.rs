@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use ztc_engine::profile::{ClusterSpec, KubeProxy, MeshSpec};
+use ztc_engine::profile::{ClusterSpec, IpFamily, KubeProxy, MeshSpec};
 
 /// The charts of a mesh, in the order in which they are installed.
 pub(crate) const MESH_CHARTS: [&str; 4] = ["base", "istiod", "cni", "ztunnel"];
@@ -47,6 +47,8 @@ impl Chart {
                 "k8sServiceHost": format!("{cluster}-control-plane"),
                 "k8sServicePort": 6443,
                 "kubeProxyReplacement": spec.kube_proxy == KubeProxy::Replaced,
+                "ipv4": { "enabled": spec.ip_family != IpFamily::Ipv6 },
+                "ipv6": { "enabled": spec.ip_family != IpFamily::Ipv4 },
             }),
         }
     }
@@ -141,5 +143,9 @@ mod tests {
         let own = cilium.own();
         assert_eq!(own["k8sServiceHost"], "ztc-kind-control-plane");
         assert_eq!(own["kubeProxyReplacement"], false);
+        assert_eq!(
+            (&own["ipv4"]["enabled"], &own["ipv6"]["enabled"]),
+            (&json!(true), &json!(false))
+        );
     }
 }

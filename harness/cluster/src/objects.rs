@@ -1,7 +1,7 @@
 //! The objects that a world is made of in a real cluster.
 //!
 //! Pure: it says what is to be applied and applies nothing. Pods run under the restricted profile of pod
-//! security: no privileges, no root, nothing of the node.
+//! security: no privileges, no root, nothing of the node but its network where a world asks for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -79,11 +79,8 @@ pub(crate) fn before_pods(world: &World) -> Vec<Value> {
         for (key, value) in &namespace.labels {
             metadata["labels"][key] = value.as_str().into();
         }
-        // Istio's own waypoints need not be as restricted as our pods are (`files/waypoint.yaml` of istiod's
-        // chart: without `gateways.seccompProfile` they have no seccomp profile).
-        let has_waypoint = world.waypoints.iter().any(|it| it.namespace == namespace.name);
-        let profile = if has_waypoint { "baseline" } else { "restricted" };
-        metadata["labels"]["pod-security.kubernetes.io/enforce"] = profile.into();
+        metadata["labels"]["pod-security.kubernetes.io/enforce"] =
+            security(world, &namespace.name).into();
         json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata })
     });
     let accounts: BTreeSet<(&str, &str)> = world
@@ -99,6 +96,21 @@ pub(crate) fn before_pods(world: &World) -> Vec<Value> {
     let services = world.services.iter().map(|it| service(world, it));
     let waypoints = world.waypoints.iter().map(|it| waypoint(world, it));
     namespaces.chain(accounts).chain(services).chain(waypoints).collect()
+}
+
+/// The profile of pod security that the pods of a namespace need, and no more.
+fn security(world: &World, namespace: &str) -> &'static str {
+    let mut pods = world.pods.iter().filter(|it| it.namespace == namespace);
+    if pods.any(|pod| pod.host_network) {
+        // A pod in its node's network is more than the baseline profile allows.
+        return "privileged";
+    }
+    if world.waypoints.iter().any(|it| it.namespace == namespace) {
+        // Istio's own waypoints need not be as restricted as our pods are (`files/waypoint.yaml` of istiod's
+        // chart: without `gateways.seccompProfile` they have no seccomp profile).
+        return "baseline";
+    }
+    "restricted"
 }
 
 /// The pods that are made with the world.
@@ -148,7 +160,12 @@ fn service(world: &World, service: &KubeService) -> Value {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata,
-        "spec": { "selector": service.selector, "ports": ports.collect::<Vec<_>>() },
+        "spec": {
+            "selector": service.selector,
+            // A second address where the cluster has both families, and no error where it has not.
+            "ipFamilyPolicy": "PreferDualStack",
+            "ports": ports.collect::<Vec<_>>(),
+        },
     })
 }
 
@@ -199,7 +216,19 @@ pub(crate) fn pod(
             "failureThreshold": 1,
         });
     }
-    json!({
+    let mut security = json!({
+        "runAsNonRoot": true,
+        "runAsUser": USER,
+        "fsGroup": USER,
+        "seccompProfile": { "type": "RuntimeDefault" },
+    });
+    if !pod.host_network {
+        // Echo requests without a capability (icmp(7)), whatever the runtime's default is: a safe
+        // sysctl, which the restricted profile of pod security allows. The node's are not ours.
+        security["sysctls"] =
+            json!([{ "name": "net.ipv4.ping_group_range", "value": "0 2147483647" }]);
+    }
+    let mut object = json!({
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata,
@@ -210,16 +239,15 @@ pub(crate) fn pod(
             "automountServiceAccountToken": false,
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 1,
-            "securityContext": {
-                "runAsNonRoot": true,
-                "runAsUser": USER,
-                "fsGroup": USER,
-                "seccompProfile": { "type": "RuntimeDefault" },
-            },
+            "securityContext": security,
             "containers": [container],
             "volumes": [{ "name": "run", "emptyDir": { "medium": "Memory" } }],
         },
-    })
+    });
+    if pod.host_network {
+        object["spec"]["hostNetwork"] = true.into();
+    }
+    object
 }
 
 fn ports(pod: &Pod) -> Vec<Value> {
@@ -248,7 +276,7 @@ mod tests {
         let text = "\
 world: small
 about: One pod.
-namespaces: [{ name: zt-pay, labels: { team: pay } }, { name: kube-system }]
+namespaces: [{ name: zt-pay, labels: { team: pay } }, { name: zt-node }, { name: kube-system }]
 pods:
   - namespace: zt-pay
     name: ledger
@@ -258,6 +286,7 @@ pods:
     serves: [{ speaks: http, port: 8080, name: http }, { speaks: dns, port: 5353 }]
     readiness: 8080
   - { namespace: zt-pay, name: late, node: a, born: in-a-case }
+  - { namespace: zt-node, name: node, node: a, hostNetwork: true }
 services:
   - { namespace: zt-pay, name: ledger, selector: { app: ledger }, ports: [{ port: 80, targetPort: 8080 }] }
 ";
@@ -287,6 +316,6 @@ services:
     fn a_namespace_that_every_cluster_has_is_not_made() {
         let objects = before_pods(&world());
         assert!(objects.iter().all(|it| it["metadata"]["name"] != "kube-system"));
-        assert_eq!(world().own_namespaces().collect::<Vec<_>>(), ["zt-pay"]);
+        assert_eq!(world().own_namespaces().collect::<Vec<_>>(), ["zt-pay", "zt-node"]);
     }
 }

@@ -86,9 +86,10 @@ impl Pods {
         self.all().remove(pod)
     }
 
-    /// The name of the pod with that address.
+    /// The name of the pod with that address of its own.
     pub(crate) fn at(&self, address: IpAddr) -> Option<PodRef> {
-        self.all().into_iter().find(|(_, pod)| self::address(pod) == Some(address)).map(|it| it.0)
+        let mut own = self.all().into_iter().filter(|(_, pod)| !is_in_node_network(pod));
+        own.find(|(_, pod)| self::address(pod) == Some(address)).map(|it| it.0)
     }
 }
 
@@ -109,6 +110,16 @@ pub(crate) fn reference(pod: &Pod) -> PodRef {
 /// The address of a pod; nothing while it has none.
 pub(crate) fn address(pod: &Pod) -> Option<IpAddr> {
     pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
+}
+
+/// The second address of a pod, where the cluster has both families.
+pub(crate) fn second_address(pod: &Pod) -> Option<IpAddr> {
+    pod.status.as_ref()?.pod_ips.as_ref()?.get(1)?.ip.parse().ok()
+}
+
+/// Whether a pod has its node's network, and so its node's address.
+pub(crate) fn is_in_node_network(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|it| it.host_network) == Some(true)
 }
 
 /// What kubelet says of a pod, and why it is not ready.

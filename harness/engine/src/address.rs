@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ztc_model::stimulus::{Peer, Send, Target};
 use ztc_model::suite::{Cell, Origin};
 use ztc_model::world::PodRef;
-use ztc_wire::{Host, Stimulus};
+use ztc_wire::{Family, Host, Stimulus};
 
 use crate::board::{Asked, Pair};
 use crate::fabric::AddressBook;
@@ -21,6 +21,7 @@ pub(crate) fn stimulus(send: &Send, book: &AddressBook) -> Result<Option<Stimulu
     Ok(Some(match send {
         Send::Tcp(to) => Stimulus::Tcp { to: target(to, book)? },
         Send::Udp(to) => Stimulus::Udp { to: target(to, book)? },
+        Send::Ping(to) => Stimulus::Ping { to: address(&to.peer, to.family, book)? },
         Send::Http { method, to, path } => Stimulus::Http {
             method: method.clone(),
             to: target(to, book)?,
@@ -36,7 +37,7 @@ pub(crate) fn stimulus(send: &Send, book: &AddressBook) -> Result<Option<Stimulu
                 Some(Peer::Name(name)) => {
                     return Err(format!("`{name}` is a name, and a resolver needs an address"));
                 }
-                Some(peer) => Some(SocketAddr::new(address(peer, book)?, DNS_PORT)),
+                Some(peer) => Some(SocketAddr::new(address(peer, None, book)?, DNS_PORT)),
             },
         },
         Send::Readiness(_) => return Ok(None),
@@ -61,7 +62,7 @@ pub(crate) fn pair(cell: &Cell, book: &AddressBook) -> Option<Pair> {
                 method: method.clone(),
                 host: match &to.peer {
                     Peer::Name(name) => name.clone(),
-                    peer => address(peer, book).ok()?.to_string(),
+                    peer => address(peer, to.family, book).ok()?.to_string(),
                 },
                 path: path.clone(),
             },
@@ -71,19 +72,61 @@ pub(crate) fn pair(cell: &Cell, book: &AddressBook) -> Option<Pair> {
 }
 
 fn target(to: &Target, book: &AddressBook) -> Result<ztc_wire::Target, String> {
-    let host = match &to.peer {
-        Peer::Name(name) => Host::Name(name.clone()),
-        peer => Host::Ip(address(peer, book)?),
+    let (host, family) = match &to.peer {
+        Peer::Name(name) => (Host::Name(name.clone()), to.family),
+        peer => (Host::Ip(address(peer, to.family, book)?), None),
     };
-    Ok(ztc_wire::Target { host, port: to.port })
+    Ok(ztc_wire::Target { host, port: to.port, family })
 }
 
-fn address(peer: &Peer, book: &AddressBook) -> Result<IpAddr, String> {
-    let found = match peer {
-        Peer::Address(address) => Some(address),
-        Peer::Pod(pod) => book.pods.get(pod),
-        Peer::Outside(host) => book.outside.get(host),
-        Peer::Name(_) => None,
+/// The address of a peer, of a family where one is asked for, else the first.
+fn address(peer: &Peer, family: Option<Family>, book: &AddressBook) -> Result<IpAddr, String> {
+    let known = match peer {
+        Peer::Address(address) => [Some(address), None],
+        Peer::Pod(pod) => [book.pods.get(pod), book.second_of_pods.get(pod)],
+        Peer::Outside(host) => [book.outside.get(host), book.second_of_outside.get(host)],
+        Peer::Name(_) => [None, None],
     };
-    found.copied().ok_or_else(|| format!("the fabric knows no address of {peer}"))
+    let wanted = |it: &&IpAddr| family.is_none_or(|family| Family::of(**it) == family);
+    known.into_iter().flatten().find(wanted).copied().ok_or_else(|| match family {
+        Some(family) => format!("the fabric knows no {family} address of {peer}"),
+        None => format!("the fabric knows no address of {peer}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(text: &str) -> Result<Option<Stimulus>, String> {
+        let pod: PodRef = "zt-pay/ledger".parse().unwrap();
+        let first = IpAddr::from([10, 244, 0, 7]);
+        let second: IpAddr = "fd00:10:244::7".parse().unwrap();
+        let book = AddressBook {
+            pods: [(pod.clone(), first)].into(),
+            second_of_pods: [(pod, second)].into(),
+            outside: [("api".to_owned(), first)].into(),
+            ..AddressBook::default()
+        };
+        stimulus(&text.parse().unwrap(), &book)
+    }
+
+    #[test]
+    fn a_family_chooses_among_the_addresses_of_a_peer() {
+        for (text, to) in [
+            ("ping zt-pay/ledger", "10.244.0.7"),
+            ("ping zt-pay/ledger over ipv4", "10.244.0.7"),
+            ("ping zt-pay/ledger over ipv6", "fd00:10:244::7"),
+        ] {
+            assert_eq!(sent(text), Ok(Some(Stimulus::Ping { to: to.parse().unwrap() })), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_peer_without_an_address_of_the_family_is_told() {
+        assert_eq!(
+            sent("ping outside/api over ipv6"),
+            Err("the fabric knows no ipv6 address of outside/api".to_owned())
+        );
+    }
 }

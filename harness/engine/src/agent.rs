@@ -77,7 +77,7 @@ impl AgentError {
 #[derive(Debug)]
 pub(crate) enum News {
     /// A socket is about to send.
-    Started { leg: Leg, local: SocketAddr },
+    Started { leg: Leg, local: SocketAddr, remote: SocketAddr },
     /// The run is over.
     Observed { observed: Observed, at: Instant },
     /// Nothing more will be heard.
@@ -441,7 +441,7 @@ impl Shared {
 
     fn tell(&mut self, at_us: u64, event: Event) -> Result<(), AgentError> {
         let (id, news) = match event {
-            Event::Started { id, leg, local, .. } => (id, News::Started { leg, local }),
+            Event::Started { id, leg, local, remote } => (id, News::Started { leg, local, remote }),
             Event::Observed { id, observed } => {
                 let at = self.clock.map_or_else(Instant::now, |clock| clock.engine_time(at_us));
                 (id, News::Observed { observed, at })

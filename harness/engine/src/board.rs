@@ -27,6 +27,9 @@ const KEPT: usize = 4096;
 pub(crate) enum Interest {
     /// Of the one flow from this address and port: an agent's own.
     Flow { protocol: Protocol, source: SocketAddr },
+    /// Of the echo requests from this address to that one: their records have no ports, and no
+    /// identifier either. Who watches has one in flight.
+    Echo { source: IpAddr, destination: IpAddr },
     /// Of any flow from this address to that address and port: kubelet's, whose port is unknown.
     Probe { source: IpAddr, destination: SocketAddr },
 }
@@ -88,14 +91,20 @@ impl Pair {
 }
 
 impl Interest {
-    fn covers(self, evidence: &Evidence) -> bool {
-        let flow = &evidence.flow;
-        match self {
-            Self::Flow { protocol, source } => flow.protocol == protocol && flow.source == source,
-            Self::Probe { source, destination } => {
-                flow.source.ip() == source && flow.destination == destination
+    /// The interests that a record is for.
+    fn about(evidence: &Evidence) -> [Self; 2] {
+        let FlowKey { protocol, source, destination } = evidence.flow;
+        let own = match protocol {
+            Protocol::Tcp | Protocol::Udp => Self::Flow { protocol, source },
+            Protocol::Icmp | Protocol::Icmpv6 => {
+                Self::Echo { source: source.ip(), destination: destination.ip() }
             }
-        }
+        };
+        [own, Self::Probe { source: source.ip(), destination }]
+    }
+
+    fn covers(self, evidence: &Evidence) -> bool {
+        Self::about(evidence).contains(&self)
     }
 }
 
@@ -191,13 +200,7 @@ impl Pinned {
         if !evidence.did.is_denial() && evidence.point == EnforcementPoint::Cilium {
             return;
         }
-        let flow =
-            Interest::Flow { protocol: evidence.flow.protocol, source: evidence.flow.source };
-        let probe = Interest::Probe {
-            source: evidence.flow.source.ip(),
-            destination: evidence.flow.destination,
-        };
-        for interest in [flow, probe] {
+        for interest in Interest::about(&evidence) {
             if let Some(watcher) = self.watchers.get(&interest) {
                 // A watcher that has gone takes itself off the board.
                 watcher.send(Arc::clone(&evidence)).ok();
@@ -264,6 +267,28 @@ mod tests {
         let (sender, mut heard) = mpsc::unbounded_channel();
         let _watch = board.watch(interest(), Instant::now(), sender);
         assert!(heard.try_recv().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_of_an_echo_request_is_found_by_its_pair_of_addresses() {
+        let (stream, records) = broadcast::channel(8);
+        let board = Board::new(records);
+        let (source, destination) = (source().ip(), IpAddr::from([10, 0, 0, 2]));
+        let flow = FlowKey {
+            protocol: Protocol::Icmp,
+            source: (source, 0).into(),
+            destination: (destination, 0).into(),
+        };
+        let (sender, mut heard) = mpsc::unbounded_channel();
+        let _watch =
+            board.watch(Interest::Echo { source, destination }, Instant::now(), sender.clone());
+        let (elsewhere, mut silence) = mpsc::unbounded_channel();
+        let other = Interest::Echo { source, destination: [10, 0, 0, 3].into() };
+        let _other = board.watch(other, Instant::now(), elsewhere);
+        stream.send(Witness::Spoke(Arc::new(Evidence { flow, ..(*denial()).clone() }))).unwrap();
+        tokio::task::yield_now().await;
+        assert!(heard.try_recv().is_ok());
+        assert!(silence.try_recv().is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ztc_model::evidence::{Did, FlowKey};
 use ztc_model::outcome::EnforcementPoint;
-use ztc_model::suite::CaseId;
+use ztc_model::suite::{CaseId, Gap};
 use ztc_model::verdict::Verdict;
 
 use crate::fabric::Inspection;
@@ -148,6 +148,10 @@ pub struct CaseReport {
     pub case: CaseId,
     /// Why its expectations should hold.
     pub because: String,
+    /// The documented hole that the case shows on purpose, if it shows one. It is there whatever the
+    /// verdict is; a case that passes has shown it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<Gap>,
     /// Where it is written: file and line.
     pub place: String,
     /// The lane that it ran in.

@@ -107,10 +107,14 @@ pub trait Cluster: fmt::Debug + Send + Sync {
 /// Where everything of a world is.
 #[derive(Debug, Clone, Default)]
 pub struct AddressBook {
-    /// The pods that exist.
+    /// The pods that exist, by the first of their addresses (`status.podIP`).
     pub pods: BTreeMap<PodRef, IpAddr>,
     /// The outside hosts.
     pub outside: BTreeMap<String, IpAddr>,
+    /// Their second addresses, of the other family, where the cluster has both.
+    pub second_of_pods: BTreeMap<PodRef, IpAddr>,
+    /// Those of the outside hosts.
+    pub second_of_outside: BTreeMap<String, IpAddr>,
     /// The addresses that kubelet's readiness probes come from, by pod.
     pub kubelet: BTreeMap<PodRef, IpAddr>,
 }

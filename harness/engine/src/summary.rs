@@ -30,6 +30,7 @@ pub(crate) fn case(
     CaseReport {
         case: case.id.clone(),
         because: case.because.clone(),
+        gap: case.gap.clone(),
         place: format!("{}:{}", case.file, case.line),
         lane,
         verdict,

@@ -7,6 +7,7 @@
 //! word, is still pinned to its shot.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -80,8 +81,27 @@ impl Aim {
         }
     }
 
+    /// Whether records of it are joined by a pair of addresses alone, so that only one may be in
+    /// flight.
+    fn is_echo(&self) -> bool {
+        matches!(self.stimulus, Stimulus::Ping { .. })
+    }
+
+    /// The records that are about a socket of this stimulus.
+    fn interest(&self, leg: Leg, local: SocketAddr, remote: SocketAddr) -> Interest {
+        let protocol = self.protocol(leg);
+        match protocol {
+            Protocol::Icmp | Protocol::Icmpv6 => {
+                Interest::Echo { source: local.ip(), destination: remote.ip() }
+            }
+            Protocol::Tcp | Protocol::Udp => Interest::Flow { protocol, source: local },
+        }
+    }
+
     fn protocol(&self, leg: Leg) -> Protocol {
         match (leg, &self.stimulus) {
+            (Leg::Send, Stimulus::Ping { to }) if to.is_ipv4() => Protocol::Icmp,
+            (Leg::Send, Stimulus::Ping { .. }) => Protocol::Icmpv6,
             (Leg::Resolve, _)
             | (_, Stimulus::Udp { .. } | Stimulus::Dns { transport: DnsTransport::Udp, .. }) => {
                 Protocol::Udp
@@ -170,8 +190,13 @@ impl Volley {
         }
     }
 
-    /// Sends one more.
+    /// Sends one more, except that an echo request waits for its turn until the last one is
+    /// settled: their records could not be told apart.
     pub(crate) fn fire(&mut self) {
+        let is_open = |shot: &Shot| shot.state(&BTreeSet::new()) == State::Open;
+        if self.aim.is_echo() && self.look(|shots| shots.last().is_some_and(is_open)) {
+            return;
+        }
         let fired = Instant::now();
         let flight = self.aim.agent.run(self.aim.stimulus.clone(), self.aim.deadline);
         self.follow(flight, fired);
@@ -239,8 +264,8 @@ impl Tracer {
                 biased;
                 Some(record) = records.recv() => self.pin(record),
                 news = flight.next(deadline), if !over => match news {
-                    News::Started { leg, local } => {
-                        let interest = Interest::Flow { protocol: self.aim.protocol(leg), source: local };
+                    News::Started { leg, local, remote } => {
+                        let interest = self.aim.interest(leg, local, remote);
                         watches.push(self.aim.board.watch(interest, self.since, sender.clone()));
                     }
                     News::Observed { observed, at } => {

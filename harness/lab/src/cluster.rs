@@ -11,6 +11,7 @@ use ztc_engine::fabric::{
     AddressBook, Change, Cluster, Endpoint, Fabric, FabricError, Lane, Readiness, Receipt, Session,
     Settling, Witness,
 };
+use ztc_model::identity::Reserved;
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::policy::{PolicyKind, PolicyRef};
 use ztc_model::world::{PodRef, World};
@@ -125,16 +126,28 @@ impl LabCluster {
     async fn address_book(&self) -> Result<AddressBook, ClusterError> {
         let running = self.running().await?;
         let pods = running.pods();
-        Ok(AddressBook {
-            pods: pods.iter().map(|(name, pod)| (name.clone(), pod.address())).collect(),
+        let mut book = AddressBook {
             kubelet: pods.iter().map(|(name, pod)| (name.clone(), pod.probe_source)).collect(),
-            outside: running.outside().map(|(name, it)| (name.to_owned(), it)).collect(),
-        })
+            ..AddressBook::default()
+        };
+        for (name, pod) in pods.iter() {
+            let addresses = pod.addresses();
+            book.pods.extend(addresses.first().map(|it| (name.clone(), *it)));
+            book.second_of_pods.extend(addresses.get(1).map(|it| (name.clone(), *it)));
+        }
+        for (name, addresses) in running.outside() {
+            book.outside.extend(addresses.first().map(|it| (name.to_owned(), *it)));
+            book.second_of_outside.extend(addresses.get(1).map(|it| (name.to_owned(), *it)));
+        }
+        Ok(book)
     }
 
     async fn endpoint_list(&self) -> Result<Vec<Endpoint>, ClusterError> {
         let running = self.running().await?;
-        let states = self.switch.datapath().endpoints();
+        let (states, revision) = {
+            let datapath = self.switch.datapath();
+            (datapath.endpoints(), datapath.revision())
+        };
         let mut endpoints = Vec::with_capacity(states.len());
         for EndpointState { reference, node, identity, realised, .. } in states {
             // Between the switch and the list of pods a pod may come or go.
@@ -144,6 +157,22 @@ impl LabCluster {
                 node: running.node_name(node).to_owned(),
                 identity: Some(identity),
                 realised,
+                audit: false,
+                readiness: pod.readiness().await,
+                pod: reference,
+            });
+        }
+        // To Cilium they are their node, which no policy is about.
+        let in_nodes: Vec<_> = {
+            let pods = running.pods();
+            let all = pods.iter().filter(|(_, pod)| pod.host_network);
+            all.map(|(name, pod)| (name.clone(), Arc::clone(pod))).collect()
+        };
+        for (reference, pod) in in_nodes {
+            endpoints.push(Endpoint {
+                node: running.node_name(pod.node).to_owned(),
+                identity: Some(Reserved::Host.number()),
+                realised: revision,
                 audit: false,
                 readiness: pod.readiness().await,
                 pod: reference,

@@ -1,8 +1,8 @@
 //! Ways to break the lab on purpose, so that the harness can be tested: each must be noticed.
 //!
-//! Faults come after the decision about a packet, and only where policy was asked: not for a node
-//! that talks to its own pods, so that pods become ready and the harness comes to the point where
-//! it has to notice.
+//! Faults come after the decision about a packet, and let kubelet's probes of pods pass where no
+//! policy denies them, so that pods become ready and the harness comes to the point where it has to
+//! notice.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -23,7 +23,8 @@ pub enum Fault {
     /// `drop-everything`: all that policy is asked about vanishes in its original direction. The
     /// records are those of the decision: a connection that was allowed is on record as allowed,
     /// and nothing tells of the loss. What a node sends to its own pods vanishes only where a
-    /// direction is enforced.
+    /// direction is enforced; what a pod in its node's network sends, which no policy is asked about,
+    /// vanishes too.
     DropEverything,
     /// `lose-flow-records`: enforcement works, and no record of it leaves.
     LoseFlowRecords,
@@ -35,6 +36,15 @@ pub enum Fault {
     /// `leak-one-in=20`: of the flows that policy drops every 20th passes, all of its packets
     /// through both hooks. The records say that they were dropped.
     LeakOneIn(NonZeroU32),
+    /// `ipv6-unenforced`: what policy drops passes over IPv6. The records
+    /// say that it was dropped.
+    Ipv6Unenforced,
+    /// `egress-only`: what the policy of an endpoint drops where it arrives passes. The records say
+    /// that it was dropped.
+    EgressOnly,
+    /// `first-packet-leaks`: of each flow that policy drops the first packet passes, and its reply. A
+    /// connection never comes about; a datagram is answered. The records say that it was dropped.
+    FirstPacketLeaks,
     /// `mute-clients`: what a pod sends on its own account vanishes before the switch looks at it,
     /// without a record. What it answers to others passes.
     MuteClients,
@@ -60,6 +70,9 @@ impl fmt::Display for Faults {
                     write!(f, "late-enforcement={}ms", late.as_millis())?;
                 }
                 Fault::LeakOneIn(count) => write!(f, "leak-one-in={count}")?,
+                Fault::Ipv6Unenforced => f.write_str("ipv6-unenforced")?,
+                Fault::EgressOnly => f.write_str("egress-only")?,
+                Fault::FirstPacketLeaks => f.write_str("first-packet-leaks")?,
                 Fault::MuteClients => f.write_str("mute-clients")?,
             }
         }
@@ -72,7 +85,8 @@ impl fmt::Display for Faults {
 #[error(
     "`{text}` is no fault of the lab; valid in {VARIABLE} are `ignore-egress-deny`, \
      `allow-everything`, `drop-everything`, `lose-flow-records`, `wrong-policy-name`, \
-     `late-enforcement=300ms`, `leak-one-in=20` and `mute-clients`"
+     `late-enforcement=300ms`, `leak-one-in=20`, `ipv6-unenforced`, `egress-only`, \
+     `first-packet-leaks` and `mute-clients`"
 )]
 pub struct NotAFault {
     text: String,
@@ -127,6 +141,9 @@ impl FromStr for Fault {
                 "drop-everything" => Some(Self::DropEverything),
                 "lose-flow-records" => Some(Self::LoseFlowRecords),
                 "wrong-policy-name" => Some(Self::WrongPolicyName),
+                "ipv6-unenforced" => Some(Self::Ipv6Unenforced),
+                "egress-only" => Some(Self::EgressOnly),
+                "first-packet-leaks" => Some(Self::FirstPacketLeaks),
                 "mute-clients" => Some(Self::MuteClients),
                 _ => None,
             },
@@ -167,7 +184,7 @@ mod tests {
         let mut names = message.split('`').skip(1).step_by(2);
         assert_eq!(names.next(), Some("tpyo"));
         let faults: Vec<Fault> = names.map(|name| name.parse().unwrap()).collect();
-        assert_eq!(faults.len(), 8);
+        assert_eq!(faults.len(), 11);
     }
 
     #[test]

@@ -20,11 +20,12 @@ use ztc_wire::{AgentConfig, FirstRun};
 use crate::datapath::{Attachment, Config, Datapath, NodeId};
 use crate::fault::Faults;
 use crate::host::{
-    Agent, AgentCommand, AgentError, Node, NodeError, Prober, Pump, PumpError, WORK_DIR, Workload,
-    WorkloadError, WorkloadPlan,
+    Agent, AgentCommand, AgentError, Network, Node, NodeError, Prober, Pump, PumpError, WORK_DIR,
+    Workload, WorkloadError, WorkloadPlan,
 };
 use crate::plan::{
-    AddressPool, NODES, OutsidePlan, Plan, PlanError, PodPlan, node_configs, resolv_conf,
+    AddressPool, NODES, OutsidePlan, POD_IPV6, Plan, PlanError, PodPlan, both, node_configs,
+    resolv_conf,
 };
 
 /// How long a lane may take to come up.
@@ -67,6 +68,8 @@ pub(crate) struct RunningLane {
 pub(crate) struct RunningPod {
     /// Its node.
     pub(crate) node: NodeId,
+    /// Whether it is in its node's network.
+    pub(crate) host_network: bool,
     /// Where its readiness probes come from.
     pub(crate) probe_source: IpAddr,
     prober: Option<Prober>,
@@ -144,8 +147,8 @@ impl RunningLane {
     async fn start_outside(&self, host: &OutsidePlan) -> Result<Workload, LaneError> {
         let (socket, resolv) = self.file_names();
         let plan = WorkloadPlan {
-            address: host.address,
-            attachment: Attachment::Outside { address: host.address },
+            addresses: host.addresses.clone(),
+            network: Network::Own(Attachment::Outside { addresses: host.addresses.clone() }),
             launch: AgentConfig {
                 name: format!("outside/{}", host.name),
                 socket,
@@ -165,17 +168,26 @@ impl RunningLane {
         pod: &PodPlan,
         first: Vec<FirstRun>,
     ) -> Result<(), LaneError> {
-        let address = self.addresses()[pod.node.0].take()?;
-        let (socket, resolv) = self.file_names();
-        let plan = WorkloadPlan {
-            address,
-            attachment: Attachment::Pod {
+        let node = &self.nodes[pod.node.0];
+        let (addresses, network) = if pod.host_network {
+            (node.config.addresses.clone(), Network::OfTheNode(node.netns.clone()))
+        } else {
+            let address = self.addresses()[pod.node.0].take()?;
+            let addresses = both(address, POD_IPV6);
+            let attachment = Attachment::Pod {
                 reference: pod.reference.clone(),
                 node: pod.node,
-                address,
+                addresses: addresses.clone(),
                 labels: pod.labels.clone(),
                 named_ports: pod.named_ports.clone(),
-            },
+            };
+            (addresses, Network::Own(attachment))
+        };
+        let (socket, resolv) = self.file_names();
+        let address = addresses[0];
+        let plan = WorkloadPlan {
+            addresses,
+            network,
             launch: AgentConfig {
                 name: pod.reference.to_string(),
                 socket,
@@ -183,21 +195,28 @@ impl RunningLane {
                 serve: pod.serve.clone(),
                 first,
             },
-            resolv_conf: resolv_conf(&pod.reference.namespace),
+            resolv_conf: if pod.host_network {
+                // That of the node, which knows no name of the cluster.
+                String::new()
+            } else {
+                resolv_conf(&pod.reference.namespace)
+            },
         };
         let workload = match self.start_workload(plan).await {
             Ok(workload) => workload,
             Err(error) => {
-                self.addresses()[pod.node.0].give_back(address);
+                if !pod.host_network {
+                    self.addresses()[pod.node.0].give_back(address);
+                }
                 return Err(error.into());
             }
         };
-        let node = &self.nodes[pod.node.0];
-        let probe_source = node.probe_source(pod.ambient);
+        let probe_source = node.probe_source(pod.ambient, address);
         let prober = pod.readiness.map(|port| {
             Prober::start(node.thread.handle(), probe_source, SocketAddr::new(address, port))
         });
-        let running = RunningPod { node: pod.node, probe_source, prober, workload };
+        let (node, host_network) = (pod.node, pod.host_network);
+        let running = RunningPod { node, host_network, probe_source, prober, workload };
         self.pods().insert(pod.reference.clone(), Arc::new(running));
         Ok(())
     }
@@ -211,10 +230,12 @@ impl RunningLane {
     /// Ends a pod, if it exists.
     pub(crate) async fn stop_pod(&self, pod: &PodRef) {
         let Some(running) = self.pods().remove(pod) else { return };
-        let (node, address) = (running.node, running.address());
+        let (node, address, shared) = (running.node, running.addresses()[0], running.host_network);
         running.workload.agent.stop().await;
         drop(running);
-        self.addresses()[node.0].give_back(address);
+        if !shared {
+            self.addresses()[node.0].give_back(address);
+        }
     }
 
     /// Ends everything, agents first.
@@ -244,8 +265,8 @@ impl RunningLane {
     }
 
     /// The outside hosts and their addresses.
-    pub(crate) fn outside(&self) -> impl Iterator<Item = (&str, IpAddr)> {
-        self.outside.iter().map(|(name, workload)| (name.as_str(), workload.address))
+    pub(crate) fn outside(&self) -> impl Iterator<Item = (&str, &[IpAddr])> {
+        self.outside.iter().map(|(name, workload)| (name.as_str(), workload.addresses.as_slice()))
     }
 
     fn addresses(&self) -> MutexGuard<'_, Vec<AddressPool>> {
@@ -262,9 +283,9 @@ impl RunningLane {
 }
 
 impl RunningPod {
-    /// Its address.
-    pub(crate) fn address(&self) -> IpAddr {
-        self.workload.address
+    /// Its addresses, the first one first.
+    pub(crate) fn addresses(&self) -> &[IpAddr] {
+        &self.workload.addresses
     }
 
     /// Its agent.

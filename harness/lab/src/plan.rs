@@ -3,7 +3,7 @@
 //! Pure: it says what is to be made and makes nothing.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 use ztc_model::identity::endpoint_labels;
@@ -27,6 +27,16 @@ const DNS_PROXY_PORT: u16 = 10053;
 const KUBE_DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
 const DNS_PORT: u16 = 53;
+
+/// The range of the second addresses of nodes. Like those below: a range of RFC 4193 that looks like
+/// the first one's, so that a person sees whose an address is.
+const NODE_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x172, 0x31, 0, 0, 0, 0, 0);
+/// That of pods.
+pub(crate) const POD_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0);
+/// That of services.
+const SERVICE_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0);
+/// That of outside hosts: the documentation range of RFC 3849.
+const OUTSIDE_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 0);
 
 /// The time to live of a service's name: the default of `CoreDNS`' plugin `kubernetes`, seconds.
 const SERVICE_TTL: u32 = 5;
@@ -57,6 +67,8 @@ pub(crate) struct PodPlan {
     pub(crate) serve: Vec<Service>,
     /// The port of its readiness probe.
     pub(crate) readiness: Option<u16>,
+    /// Whether it is in its node's network.
+    pub(crate) host_network: bool,
     /// Whether it is enrolled in the ambient mesh.
     pub(crate) ambient: bool,
     /// Whether it is made with the world.
@@ -68,8 +80,8 @@ pub(crate) struct PodPlan {
 pub(crate) struct OutsidePlan {
     /// Its name in the world.
     pub(crate) name: String,
-    /// Its address.
-    pub(crate) address: IpAddr,
+    /// Its addresses, the first one first.
+    pub(crate) addresses: Vec<IpAddr>,
     /// What its agent serves.
     pub(crate) serve: Vec<Service>,
 }
@@ -97,14 +109,18 @@ impl Plan {
     /// The plan for a world.
     pub(crate) fn new(world: &World) -> Result<Self, PlanError> {
         let outside_addresses = outside_addresses(&world.outside)?;
-        let outside_zone = world.outside_zone(&outside_addresses);
+        let second = second_of_outside(&world.outside, &outside_addresses);
+        let mut outside_zone = world.outside_zone(&outside_addresses);
+        outside_zone.records.extend(world.outside_zone(&second).records);
         let mut cluster_zone = outside_zone.clone();
         let mut services = kube_dns_service(&mut cluster_zone);
         let mut vips = AddressPool::of_services();
         for service in &world.services {
             let vip = vips.take()?;
-            cluster_zone.records.push(service_record(service, vip));
-            services.extend(service_ports(world, service, vip));
+            for vip in both(vip, SERVICE_IPV6) {
+                cluster_zone.records.push(service_record(service, vip));
+                services.extend(service_ports(world, service, vip));
+            }
         }
 
         let mut pods: BTreeMap<PodRef, PodPlan> = world
@@ -119,7 +135,11 @@ impl Plan {
             .iter()
             .map(|host| OutsidePlan {
                 name: host.name.clone(),
-                address: outside_addresses[&host.name],
+                addresses: [Some(&outside_addresses[&host.name]), second.get(&host.name)]
+                    .into_iter()
+                    .flatten()
+                    .copied()
+                    .collect(),
                 serve: serve(&host.serves, &outside_zone),
             })
             .collect();
@@ -134,7 +154,7 @@ pub(crate) fn node_configs() -> Vec<NodeConfig> {
         .zip(2..)
         .map(|(slot, host)| NodeConfig {
             name: node_name(slot).to_owned(),
-            address: Ipv4Addr::new(172, 31, 0, host).into(),
+            addresses: both(Ipv4Addr::new(172, 31, 0, host).into(), NODE_IPV6),
             proxy_port: DNS_PROXY_PORT,
         })
         .collect()
@@ -232,6 +252,30 @@ fn outside_addresses(hosts: &[OutsideHost]) -> Result<BTreeMap<String, IpAddr>, 
     Ok(addresses)
 }
 
+/// An address and a second one of the other family: in the range of its kind, with the last two bytes
+/// of the first.
+pub(crate) fn both(first: IpAddr, range: Ipv6Addr) -> Vec<IpAddr> {
+    let IpAddr::V4(ipv4) = first else { return vec![first] };
+    let [.., high, low] = ipv4.octets();
+    let mut segments = range.segments();
+    (segments[6], segments[7]) = (high.into(), low.into());
+    vec![first, Ipv6Addr::from(segments).into()]
+}
+
+/// The second addresses of outside hosts. One whose first is fixed has a second only if that is fixed,
+/// too: what is special in one family need not be in the other.
+fn second_of_outside(
+    hosts: &[OutsideHost],
+    first: &BTreeMap<String, IpAddr>,
+) -> BTreeMap<String, IpAddr> {
+    let second = |host: &OutsideHost| match (host.address_ipv6, host.address) {
+        (Some(fixed), _) => Some(fixed.into()),
+        (None, Some(_)) => None,
+        (None, None) => both(first[&host.name], OUTSIDE_IPV6).get(1).copied(),
+    };
+    hosts.iter().filter_map(|host| Some((host.name.clone(), second(host)?))).collect()
+}
+
 fn service_record(service: &KubeService, vip: IpAddr) -> ZoneRecord {
     let KubeService { namespace, name, .. } = service;
     ZoneRecord {
@@ -275,6 +319,7 @@ fn pod_plan(world: &World, pod: &Pod, outside: &Zone) -> PodPlan {
         named_ports: named_ports(&pod.serves),
         serve: serve(&pod.serves, outside),
         readiness: pod.readiness,
+        host_network: pod.host_network,
         ambient: world.is_ambient(pod),
         with_the_world: pod.born == Born::WithTheWorld,
     }
@@ -307,18 +352,21 @@ fn kube_dns_ref() -> PodRef {
 }
 
 fn kube_dns_service(zone: &mut Zone) -> Vec<ServiceVip> {
-    zone.records.push(ZoneRecord {
-        name: "kube-dns.kube-system.svc.cluster.local".to_owned(),
-        address: KUBE_DNS.into(),
-        ttl: SERVICE_TTL,
-    });
-    let ports = [Protocol::Udp, Protocol::Tcp].map(|protocol| ServiceVip {
-        vip: KUBE_DNS.into(),
-        port: DNS_PORT,
-        protocol,
-        backends: vec![Backend { pod: kube_dns_ref(), port: DNS_PORT }],
-    });
-    ports.into()
+    let mut ports = Vec::new();
+    for vip in both(KUBE_DNS.into(), SERVICE_IPV6) {
+        zone.records.push(ZoneRecord {
+            name: "kube-dns.kube-system.svc.cluster.local".to_owned(),
+            address: vip,
+            ttl: SERVICE_TTL,
+        });
+        ports.extend([Protocol::Udp, Protocol::Tcp].map(|protocol| ServiceVip {
+            vip,
+            port: DNS_PORT,
+            protocol,
+            backends: vec![Backend { pod: kube_dns_ref(), port: DNS_PORT }],
+        }));
+    }
+    ports
 }
 
 fn kube_dns_pod(world: &World, zone: Zone) -> PodPlan {
@@ -337,6 +385,7 @@ fn kube_dns_pod(world: &World, zone: Zone) -> PodPlan {
             .collect(),
         serve: vec![Service::Dns { port: DNS_PORT, zone }],
         readiness: None,
+        host_network: false,
         ambient: false,
         with_the_world: true,
     }
@@ -359,6 +408,22 @@ mod tests {
     }
 
     #[test]
+    fn a_second_address_is_in_its_range_and_ends_as_the_first_does() {
+        let pod = both(IpAddr::from([10, 244, 1, 10]), POD_IPV6);
+        assert_eq!(pod[1], "fd00:10:244::1:a".parse::<IpAddr>().unwrap());
+        let fixed = OutsideHost {
+            address_ipv6: Some("fd00:ec2::254".parse().unwrap()),
+            ..outside("metadata", Some([169, 254, 169, 254]))
+        };
+        let hosts = vec![fixed, outside("only", Some([192, 0, 2, 1])), outside("api", None)];
+        let plan = Plan::new(&world(hosts)).unwrap();
+        let second = |at: usize| plan.outside[at].addresses.get(1).map(ToString::to_string);
+        assert_eq!(second(0).as_deref(), Some("fd00:ec2::254"));
+        assert_eq!(second(1), None);
+        assert_eq!(second(2).as_deref(), Some("2001:db8:113::71:a"));
+    }
+
+    #[test]
     fn no_service_gets_the_address_of_cluster_dns() {
         let mut pool = AddressPool::of_services();
         assert!((0..20).all(|_| pool.take().unwrap() != IpAddr::V4(KUBE_DNS)));
@@ -368,6 +433,7 @@ mod tests {
         OutsideHost {
             name: name.to_owned(),
             address: address.map(IpAddr::from),
+            address_ipv6: None,
             dns: vec![format!("{name}.zt.test")],
             serves: Vec::new(),
         }
@@ -401,6 +467,7 @@ mod tests {
         };
         let mut names: Vec<_> = zone.records.iter().map(|it| it.name.as_str()).collect();
         names.sort_unstable();
+        names.dedup();
         assert_eq!(
             names,
             [
@@ -415,8 +482,8 @@ mod tests {
     fn a_fixed_address_is_not_given_to_another_outside_host() {
         let hosts = vec![outside("chosen", None), outside("fixed", Some([203, 0, 113, 10]))];
         let plan = Plan::new(&world(hosts)).unwrap();
-        assert_eq!(plan.outside[1].address, IpAddr::from([203, 0, 113, 10]));
-        assert_ne!(plan.outside[0].address, plan.outside[1].address);
+        assert_eq!(plan.outside[1].addresses[0], IpAddr::from([203, 0, 113, 10]));
+        assert_ne!(plan.outside[0].addresses[0], plan.outside[1].addresses[0]);
     }
 
     #[test]

@@ -226,7 +226,7 @@ impl Addresses {
     }
 }
 
-/// The ports of a packet, of one protocol; none for those without ports.
+/// The ports of a packet, or its kind, of one protocol; none for those that have neither.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct L4 {
     /// Of TCP.
@@ -235,15 +235,50 @@ pub struct L4 {
     /// Of UDP.
     #[serde(rename = "UDP", default, skip_serializing_if = "Option::is_none")]
     pub udp: Option<Udp>,
+    /// Of ICMP.
+    #[serde(rename = "ICMPv4", default, skip_serializing_if = "Option::is_none")]
+    pub icmpv4: Option<Icmp>,
+    /// Of `ICMPv6`.
+    #[serde(rename = "ICMPv6", default, skip_serializing_if = "Option::is_none")]
+    pub icmpv6: Option<Icmp>,
 }
 
 impl L4 {
-    /// The protocol, the source port and the destination port.
+    /// The protocol, the source port and the destination port. An ICMP echo request has ports 0:
+    /// Hubble leaves out its identifier (`decodeICMPv4` in `pkg/hubble/parser/threefour`). Other
+    /// ICMP messages open no flow, and have none.
     pub fn ports(&self) -> Option<(Protocol, u16, u16)> {
         let tcp = self.tcp.as_ref().map(|it| (Protocol::Tcp, it.source_port, it.destination_port));
         let udp = self.udp.as_ref().map(|it| (Protocol::Udp, it.source_port, it.destination_port));
+        let echo = |icmp: Option<&Icmp>, protocol, request| {
+            icmp.filter(|it| it.kind == request).map(|_| (protocol, 0, 0))
+        };
         tcp.or(udp)
+            .or_else(|| echo(self.icmpv4.as_ref(), Protocol::Icmp, ICMPV4_ECHO))
+            .or_else(|| echo(self.icmpv6.as_ref(), Protocol::Icmpv6, ICMPV6_ECHO))
     }
+}
+
+/// The type of an echo request of ICMP (RFC 792).
+pub const ICMPV4_ECHO: u8 = 8;
+/// The type of an echo request of `ICMPv6` (RFC 4443).
+pub const ICMPV6_ECHO: u8 = 128;
+
+/// The kind of an ICMP message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Icmp {
+    /// Its type; 0, an echo reply of ICMP, is left out.
+    #[serde(rename = "type", skip_serializing_if = "is_zero")]
+    pub kind: u8,
+    /// Its code.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub code: u8,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_zero(number: &u8) -> bool {
+    *number == 0
 }
 
 /// The ports and flags of a TCP segment.

@@ -32,11 +32,16 @@ pub enum Reserved {
     KubeApiserver,
     /// Cilium's own ingress proxy.
     Ingress,
+    /// Everything outside a cluster of both families that has an address of IPv4; nothing there is
+    /// [`Self::World`] (`GetWorldIdentityFromIP` in `pkg/identity/reserved.go`).
+    WorldIpv4,
+    /// The same with one of IPv6.
+    WorldIpv6,
 }
 
 impl Reserved {
     /// All of them, by number.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Host,
         Self::World,
         Self::Unmanaged,
@@ -45,6 +50,8 @@ impl Reserved {
         Self::RemoteNode,
         Self::KubeApiserver,
         Self::Ingress,
+        Self::WorldIpv4,
+        Self::WorldIpv6,
     ];
 
     /// Its numeric identity.
@@ -58,6 +65,8 @@ impl Reserved {
             Self::RemoteNode => 6,
             Self::KubeApiserver => 7,
             Self::Ingress => 8,
+            Self::WorldIpv4 => 9,
+            Self::WorldIpv6 => 10,
         }
     }
 
@@ -72,6 +81,8 @@ impl Reserved {
             Self::RemoteNode => "remote-node",
             Self::KubeApiserver => "kube-apiserver",
             Self::Ingress => "ingress",
+            Self::WorldIpv4 => "world-ipv4",
+            Self::WorldIpv6 => "world-ipv6",
         }
     }
 }

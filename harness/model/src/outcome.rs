@@ -213,6 +213,8 @@ impl Reading {
             };
         }
         match observed {
+            // The client hears of this address alone, and its nonce is in the reply.
+            Observed::Echo { remote } => Self::Through { peer: remote.to_string() },
             Observed::Dns { rcode: DnsRcode::REFUSED, .. }
             | Observed::Unresolved { rcode: DnsRcode::REFUSED, .. }
             | Observed::Timeout { .. }

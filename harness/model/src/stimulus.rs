@@ -3,6 +3,8 @@
 //! ```text
 //! tcp  zt-pay/ledger:8080              to a pod's own address
 //! udp  outside/api:9000                to an outside host
+//! ping zt-pay/ledger                   an ICMP echo request
+//! tcp  zt-pay/ledger:8080 over ipv6    the same to the address of one family
 //! GET  http://ledger.zt-pay:8080/path  to a name or an address
 //! dns      A api.zt.test               to the pod's own resolver
 //! dns/tcp  A api.zt.test @outside/dns  to another one, over TCP
@@ -14,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use thiserror::Error;
-use ztc_wire::{DnsTransport, RecordType};
+use ztc_wire::{DnsTransport, Family, RecordType};
 
 use crate::world::PodRef;
 
@@ -28,6 +30,8 @@ pub enum Send {
     Tcp(Target),
     /// A datagram with a nonce.
     Udp(Target),
+    /// An ICMP echo request with a nonce.
+    Ping(Echo),
     /// An HTTP request.
     Http {
         /// The method.
@@ -59,6 +63,17 @@ pub struct Target {
     pub peer: Peer,
     /// The port.
     pub port: u16,
+    /// Over which family of addresses, where the case says so.
+    pub family: Option<Family>,
+}
+
+/// A peer that an echo request goes to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Echo {
+    /// Who.
+    pub peer: Peer,
+    /// Over which family of addresses, where the case says so.
+    pub family: Option<Family>,
 }
 
 /// Somebody to send to.
@@ -79,7 +94,7 @@ pub enum Peer {
 pub enum SendError {
     /// The first word is none of ours.
     #[error(
-        "`{word}` is no stimulus; there are tcp, udp, dns, dns/tcp, readiness and METHOD http://…"
+        "`{word}` is no stimulus; there are tcp, udp, ping, dns, dns/tcp, readiness and METHOD http://…"
     )]
     Verb {
         /// The word.
@@ -97,6 +112,15 @@ pub enum SendError {
     #[error("`{text}` has no port between 1 and 65535")]
     Port {
         /// The target.
+        text: String,
+    },
+    /// The words after `over` are no family, or say what is said already.
+    #[error(
+        "`{text}` is not sent over a family; `over ipv4` and `over ipv6` choose the address of a pod, an \
+         outside host or a name"
+    )]
+    Family {
+        /// The stimulus.
         text: String,
     },
     /// A host is neither a pod, an outside host, a name nor an address.
@@ -122,9 +146,36 @@ impl Send {
     pub fn peer(&self) -> Option<&Peer> {
         match self {
             Self::Tcp(to) | Self::Udp(to) | Self::Http { to, .. } => Some(&to.peer),
+            Self::Ping(to) => Some(&to.peer),
             Self::Dns { server, .. } => server.as_ref(),
             Self::Readiness(_) => None,
         }
+    }
+}
+
+impl Send {
+    /// Over which family it is sent, where the case says so.
+    pub const fn family(&self) -> Option<Family> {
+        match self {
+            Self::Tcp(to) | Self::Udp(to) | Self::Http { to, .. } => to.family,
+            Self::Ping(to) => to.family,
+            Self::Dns { .. } | Self::Readiness(_) => None,
+        }
+    }
+
+    /// The same over one family. An address has one already, and what asks a resolver or a kubelet
+    /// leaves it to them.
+    fn over(mut self, family: Family) -> Option<Self> {
+        let (peer, of) = match &mut self {
+            Self::Tcp(to) | Self::Udp(to) | Self::Http { to, .. } => (&to.peer, &mut to.family),
+            Self::Ping(to) => (&to.peer, &mut to.family),
+            Self::Dns { .. } | Self::Readiness(_) => return None,
+        };
+        if matches!(peer, Peer::Address(_)) {
+            return None;
+        }
+        *of = Some(family);
+        Some(self)
     }
 }
 
@@ -133,9 +184,20 @@ impl FromStr for Send {
 
     fn from_str(text: &str) -> Result<Self, SendError> {
         let words: Vec<&str> = text.split_whitespace().collect();
+        if let [rest @ .., "over", family] = words.as_slice() {
+            let family = match *family {
+                "ipv4" => Some(Family::Ipv4),
+                "ipv6" => Some(Family::Ipv6),
+                _ => None,
+            };
+            let send: Self = rest.join(" ").parse()?;
+            let over = family.and_then(|family| send.over(family));
+            return over.ok_or_else(|| SendError::Family { text: text.to_owned() });
+        }
         match words.as_slice() {
             ["tcp", target] => target.parse().map(Self::Tcp),
             ["udp", target] => target.parse().map(Self::Udp),
+            ["ping", peer] => parse_ping(peer),
             ["readiness", pod] => pod.parse().map(Self::Readiness).map_err(|_not_a_pod| {
                 SendError::Shape { verb: "readiness", form: "readiness NAMESPACE/POD" }
             }),
@@ -147,6 +209,7 @@ impl FromStr for Send {
             }
             ["tcp", ..] => Err(SendError::Shape { verb: "tcp", form: "tcp PEER:PORT" }),
             ["udp", ..] => Err(SendError::Shape { verb: "udp", form: "udp PEER:PORT" }),
+            ["ping", ..] => Err(PING_SHAPE),
             ["dns" | "dns/tcp", ..] => Err(DNS_SHAPE),
             words => Err(SendError::Verb { word: words.first().copied().unwrap_or("").to_owned() }),
         }
@@ -155,6 +218,20 @@ impl FromStr for Send {
 
 const DNS_SHAPE: SendError =
     SendError::Shape { verb: "dns", form: "dns A|AAAA NAME [@SERVER], or dns/tcp" };
+
+const PING_SHAPE: SendError = SendError::Shape {
+    verb: "ping",
+    form: "ping NAMESPACE/POD, ping outside/NAME or ping ADDRESS",
+};
+
+/// An echo request has no port. A name is refused: the address behind it is what a record is joined
+/// by, and that of a service is not translated for ICMP (`bpf/lib/lb.h` of Cilium).
+fn parse_ping(peer: &str) -> Result<Send, SendError> {
+    match peer.parse()? {
+        Peer::Name(_) => Err(PING_SHAPE),
+        peer => Ok(Send::Ping(Echo { peer, family: None })),
+    }
+}
 
 fn parse_dns(tcp: bool, record: &str, name: &str, rest: &[&str]) -> Result<Send, SendError> {
     let ipv6 = match record {
@@ -198,13 +275,13 @@ impl FromStr for Target {
         if let Ok(address) = text.parse::<SocketAddr>() {
             return match address.port() {
                 0 => Err(SendError::Port { text: text.to_owned() }),
-                port => Ok(Self { peer: Peer::Address(address.ip()), port }),
+                port => Ok(Self { peer: Peer::Address(address.ip()), port, family: None }),
             };
         }
         let no_port = || SendError::Port { text: text.to_owned() };
         let (peer, port) = text.rsplit_once(':').ok_or_else(no_port)?;
         let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(no_port)?;
-        Ok(Self { peer: peer.parse()?, port })
+        Ok(Self { peer: peer.parse()?, port, family: None })
     }
 }
 
@@ -267,6 +344,7 @@ impl fmt::Display for Send {
         match self {
             Self::Tcp(to) => write!(f, "tcp {to}"),
             Self::Udp(to) => write!(f, "udp {to}"),
+            Self::Ping(to) => write!(f, "ping {}", to.peer),
             Self::Http { method, to, path } => write!(f, "{method} http://{to}{path}"),
             Self::Dns { name, ipv6, tcp, server } => {
                 let verb = if *tcp { "dns/tcp" } else { "dns" };
@@ -275,7 +353,8 @@ impl fmt::Display for Send {
                 server.iter().try_for_each(|server| write!(f, " @{server}"))
             }
             Self::Readiness(pod) => write!(f, "readiness {pod}"),
-        }
+        }?;
+        self.family().iter().try_for_each(|family| write!(f, " over {family}"))
     }
 }
 
@@ -290,6 +369,12 @@ mod tests {
             "udp outside/api:9000",
             "tcp 203.0.113.10:443",
             "tcp [2001:db8::1]:443",
+            "ping zt-pay/ledger",
+            "ping outside/api",
+            "ping 203.0.113.10",
+            "tcp zt-pay/ledger:8080 over ipv6",
+            "ping outside/api over ipv6",
+            "GET http://ledger.zt-pay:80/balance over ipv4",
             "GET http://ledger.zt-pay:8080/balance?of=all",
             "POST http://169.254.169.254:80/latest/meta-data/",
             "dns A api.zt.test",
@@ -314,7 +399,13 @@ mod tests {
     fn what_is_wrong_is_said() {
         for (text, words) in [
             ("", "is no stimulus"),
-            ("ping zt-pay/ledger", "is no stimulus"),
+            ("pong zt-pay/ledger", "is no stimulus"),
+            ("ping zt-pay/ledger:80", "is no peer"),
+            ("ping ledger.zt-pay", "is written"),
+            ("ping zt-pay/ledger twice", "is written"),
+            ("tcp zt-pay/ledger:80 over ipv5", "is not sent over a family"),
+            ("tcp 203.0.113.10:80 over ipv6", "is not sent over a family"),
+            ("dns A zt.test over ipv6", "is not sent over a family"),
             ("tcp zt-pay/ledger", "has no port"),
             ("tcp zt-pay/ledger:0", "has no port"),
             ("tcp zt-pay/ledger:99999", "has no port"),

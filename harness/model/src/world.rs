@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use schemars::JsonSchema;
@@ -71,6 +71,9 @@ pub struct Pod {
     /// Its readiness probe, if it has one: an HTTP GET of `/` on this port.
     #[serde(default)]
     pub readiness: Option<u16>,
+    /// Whether it is in its node's network: it has the node's address, and to Cilium it is the node.
+    #[serde(default)]
+    pub host_network: bool,
     /// When it is made.
     #[serde(default)]
     pub born: Born,
@@ -244,11 +247,22 @@ pub struct OutsideHost {
     /// Its address, where the world fixes one; the fabric chooses otherwise.
     #[serde(default)]
     pub address: Option<IpAddr>,
+    /// Its second address, of IPv6, where the world fixes one; the fabric chooses otherwise, if it has
+    /// IPv6 and the first one is not fixed.
+    #[serde(default)]
+    pub address_ipv6: Option<Ipv6Addr>,
     /// The names under `zt.test` that resolve to it.
     #[serde(default)]
     pub dns: Vec<String>,
     /// What it serves.
     pub serves: Vec<ServedPort>,
+}
+
+impl OutsideHost {
+    /// Whether the world gives it this address.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.address == Some(address) || self.address_ipv6.map(IpAddr::V6) == Some(address)
+    }
 }
 
 /// A pod by namespace and name; written `namespace/name`.
@@ -375,8 +389,12 @@ impl World {
         Zone { records: records.collect() }
     }
 
-    /// Whether the pod is enrolled in the ambient mesh, by its own label or its namespace's.
+    /// Whether the pod is enrolled in the ambient mesh, by its own label or its namespace's. One in
+    /// its node's network never is (istio/istio, `cni/pkg/util/podutil.go`, `PodRedirectionEnabled`).
     pub fn is_ambient(&self, pod: &Pod) -> bool {
+        if pod.host_network {
+            return false;
+        }
         let (key, value) = AMBIENT_LABEL;
         let namespace = self.namespace(&pod.namespace);
         let label = pod.labels.get(key).or_else(|| namespace.and_then(|it| it.labels.get(key)));

@@ -157,7 +157,7 @@ fn no_field_is_ignored() {
         refused(POLICY.replace(section, &format!("{section}  {field}\n")), name);
     }
     let element = "    - toCIDR: [\"169.254.169.254/32\"]\n";
-    for field in ["icmps", "authentication", "toServices", "toGroups", "toNodes", "toRequires"] {
+    for field in ["authentication", "toServices", "toGroups", "toNodes", "toRequires"] {
         let text = POLICY.replace("egressDeny", "egress");
         refused(text.replace(element, &format!("{element}      {field}: []\n")), field);
     }

@@ -186,7 +186,25 @@ fn labels_of_ranges_are_legal_keys() {
 #[test]
 fn reserved_identities_are_numbered_from_one() {
     let numbers: Vec<_> = Reserved::ALL.into_iter().map(Reserved::number).collect();
-    assert_eq!(numbers, (1..=8).collect::<Vec<_>>());
+    assert_eq!(numbers, (1..=10).collect::<Vec<_>>());
+}
+
+/// `decodeICMPv4` in `pkg/hubble/parser/threefour`: a type and a code, and no identifier. A zero is
+/// left out in this form of JSON, so that an echo reply of ICMP has an empty object.
+#[test]
+fn an_echo_request_opens_a_flow_without_ports_and_its_reply_opens_none() {
+    let ports = |l4| serde_json::from_value::<hubble::L4>(l4).unwrap().ports();
+    for (l4, expected) in [
+        (serde_json::json!({ "ICMPv4": { "type": 8 } }), Some((Protocol::Icmp, 0, 0))),
+        (serde_json::json!({ "ICMPv6": { "type": 128 } }), Some((Protocol::Icmpv6, 0, 0))),
+        (serde_json::json!({ "ICMPv4": {} }), None),
+        (serde_json::json!({ "ICMPv6": { "type": 129 } }), None),
+        (serde_json::json!({ "ICMPv4": { "type": 3, "code": 13 } }), None),
+    ] {
+        assert_eq!(ports(l4.clone()), expected, "{l4}");
+        let written = serde_json::from_value::<hubble::L4>(l4.clone()).unwrap();
+        assert_eq!(serde_json::to_value(written).unwrap(), l4);
+    }
 }
 
 #[test]

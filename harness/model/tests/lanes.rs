@@ -361,3 +361,11 @@ fn a_policy_for_the_whole_mesh_runs_alone() {
     }));
     assert!(matches!(lane(1).manifest(&strict), Err(Unsound::Reach { .. })));
 }
+
+#[test]
+fn a_world_with_a_pod_in_its_nodes_network_has_no_copies() {
+    let text = WORLD.replace("name: web, node: a,", "name: web, node: a, hostNetwork: true,");
+    let shop = world(&Source::new("shop.yaml", text)).unwrap_or_else(|error| panic!("{error}"));
+    let refused = Renaming::of(&shop, 1);
+    assert!(matches!(refused, Err(Unsound::NodeNetwork { .. })), "{refused:?}");
+}

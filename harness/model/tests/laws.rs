@@ -87,7 +87,7 @@ fn ports() -> impl Strategy<Value = PortSelector> {
         Just(Ports::Range(80, 81)),
         Just(Ports::Named("web".to_owned())),
     ];
-    let protocol = select(vec![Protocol::Tcp, Protocol::Udp]);
+    let protocol = select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Icmp]);
     let one = (protocol, ports).prop_map(|(protocol, ports)| PortMatch { protocol, ports });
     prop_oneof![Just(PortSelector::All), vec(one, 1..3).prop_map(PortSelector::AnyOf)]
 }

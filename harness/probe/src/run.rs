@@ -161,7 +161,7 @@ mod tests {
 
     fn refused_at_once() -> Stimulus {
         let host = Host::Ip(Ipv4Addr::LOCALHOST.into());
-        Stimulus::Udp { to: Target { host, port: 1 } }
+        Stimulus::Udp { to: Target { host, port: 1, family: None } }
     }
 
     /// Fills a spool with entries that are of no interest.

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use ztc_engine::event::{CaseReport, CellReport, Event, EventKind, RunStarted, Summary};
-use ztc_model::suite::CaseId;
+use ztc_model::suite::{CaseId, Gap};
 use ztc_model::verdict::Verdict;
 
 use crate::failure::{samples, sent, tone, write_failure};
@@ -48,12 +48,14 @@ pub struct Console {
     run: Option<RunStarted>,
     /// The cases that did not pass.
     broken: Vec<(CaseId, Verdict)>,
+    /// The gaps of the cases that ran, and whether they were shown.
+    gaps: Vec<(CaseId, Gap, bool)>,
 }
 
 impl Console {
     /// A console that has shown nothing yet.
     pub const fn new(options: ConsoleOptions) -> Self {
-        Self { options, run: None, broken: Vec::new() }
+        Self { options, run: None, broken: Vec::new(), gaps: Vec::new() }
     }
 
     /// What to show of the next event.
@@ -104,6 +106,10 @@ impl Console {
     }
 
     fn case_finished(&mut self, report: &CaseReport) -> Rendered {
+        if let Some(gap) = &report.gap {
+            let shown = report.verdict == Verdict::Pass;
+            self.gaps.push((report.case.clone(), gap.clone(), shown));
+        }
         let mut page = self.page();
         let word = format!("{} {}", symbol(&report.verdict), report.verdict.word().to_uppercase());
         let slowest = report.cells.iter().filter_map(|cell| cell.time_to_enforce_ms).max();
@@ -146,6 +152,7 @@ impl Console {
         if !self.broken.is_empty() {
             page.blank();
         }
+        self.write_gaps(&mut page);
         page.paragraph("", summary_tone(summary), &summary_words(summary));
         if let Some(run) = &self.run {
             if let Some(faults) = &run.faults {
@@ -169,6 +176,18 @@ impl Console {
             page.paragraph("reports: ", Tone::Plain, &folder.display().to_string());
         }
         result(page)
+    }
+
+    /// A gap is a flow that passes, so that a green run would say nothing of it.
+    fn write_gaps(&self, page: &mut Page) {
+        for (case, gap, shown) in &self.gaps {
+            let word = if *shown { "○ GAP" } else { "○ GAP UNSHOWN" };
+            write_head(page, Tone::Doubtful, word, "", case);
+            page.paragraph(&" ".repeat(NAME), Tone::Plain, &gap.to_string());
+        }
+        if !self.gaps.is_empty() {
+            page.blank();
+        }
     }
 
     fn progress(&self, words: &str) -> Rendered {
@@ -397,6 +416,32 @@ mod tests {
         let text = shown(PLAIN, &events);
         assert!(!text.contains("rehearsal"), "{text}");
         assert!(text.contains("fabric: kind — cilium 1.20.2"), "{text}");
+    }
+
+    #[test]
+    fn gaps_are_listed_at_the_end_whether_they_were_shown_or_not() {
+        let gap = |closed_by: Option<CaseId>| {
+            let what = "A pod in its node's network reaches the metadata service.".to_owned();
+            Some(Gap { what, closed_by })
+        };
+        let closing = CaseId::new("l1-cluster", "metadata-is-closed");
+        let reports = [
+            CaseReport { gap: gap(None), ..sample::pass() },
+            CaseReport { gap: gap(Some(closing)), ..sample::no_proof() },
+        ];
+        let finished = reports.map(|it| sample::at(0, EventKind::CaseFinished(Box::new(it))));
+        let over = sample::at(1, EventKind::RunFinished(Summary::default()));
+        let text = shown(PLAIN, &[finished.as_slice(), &[over]].concat());
+        let gaps = text.split_once("○").unwrap().1;
+        insta::assert_snapshot!(gaps, @"
+         GAP           l1-cluster::metadata-is-denied
+        stdout:                 A pod in its node's network reaches the metadata service. No case closes it.
+        stdout: ○ GAP UNSHOWN   l1-cluster::metadata-is-denied
+        stdout:                 A pod in its node's network reaches the metadata service. Closed by
+        stdout:                 l1-cluster::metadata-is-closed.
+        stdout: 
+        stdout: 0 passed; 0 ms
+        ");
     }
 
     #[test]

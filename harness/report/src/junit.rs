@@ -142,6 +142,11 @@ fn finished(report: &CaseReport) -> TestCase {
     test.assertions = Some(report.cells.len());
     test.set_time(Duration::from_millis(report.took_ms));
     test.add_property(property("place", &report.place));
+    if let Some(gap) = &report.gap {
+        test.add_property(property("gap", &gap.what));
+        let closed_by = gap.closed_by.as_ref().map_or("none", CaseId::as_str);
+        test.add_property(property("gap.closed-by", closed_by));
+    }
     if let Some(residue) = &report.residue {
         test.set_system_err(legible(&format!("cleaning up failed: {residue}")));
     }
@@ -174,6 +179,8 @@ fn property(name: &str, value: &str) -> Property {
 mod tests {
     use proptest::prelude::*;
 
+    use ztc_model::suite::Gap;
+
     use super::*;
     use crate::sample;
 
@@ -183,6 +190,18 @@ mod tests {
             junit.event(event);
         }
         junit.to_xml().unwrap()
+    }
+
+    #[test]
+    fn a_gap_is_a_property_of_its_case() {
+        let gap = |closed_by| Some(Gap { what: "It gets through.".to_owned(), closed_by });
+        let closing = CaseId::new("l1-cluster", "it-is-closed");
+        for (closed_by, value) in [(None, "none"), (Some(closing), "l1-cluster::it-is-closed")] {
+            let report = CaseReport { gap: gap(closed_by), ..sample::pass() };
+            let xml = xml(&[sample::at(0, EventKind::CaseFinished(Box::new(report)))]);
+            assert!(xml.contains(r#"name="gap" value="It gets through.""#), "{xml}");
+            assert!(xml.contains(&format!(r#"name="gap.closed-by" value="{value}""#)), "{xml}");
+        }
     }
 
     #[test]

@@ -167,6 +167,7 @@ pub(crate) fn case(name: &str, cells: Vec<CellReport>) -> CaseReport {
             "A metadata service gives the credentials of the node to every pod that can reach \
                   it."
             .to_owned(),
+        gap: None,
         place: "suites/l1-cluster/metadata.yaml:14".to_owned(),
         lane: 0,
         verdict: Verdict::worst(cells.iter().map(|cell| cell.verdict.clone())),

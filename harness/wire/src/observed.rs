@@ -17,6 +17,11 @@ pub enum Observed {
         /// The address that answered.
         remote: SocketAddr,
     },
+    /// The nonce came back in an ICMP echo reply.
+    Echo {
+        /// The address that answered: all that a kernel says of itself.
+        remote: IpAddr,
+    },
     /// An HTTP response, whoever sent it.
     Http {
         /// The status code.
@@ -88,7 +93,7 @@ pub enum Observed {
 }
 
 impl Observed {
-    /// Who answered with the nonce, if anybody did: the one proof that a flow got through.
+    /// Who answered with the nonce and a name, if anybody did.
     pub fn peer(&self) -> Option<&str> {
         match self {
             Self::Reply { peer, .. } => Some(peer),
@@ -102,6 +107,7 @@ impl fmt::Display for Observed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reply { peer, .. } => write!(f, "answered by {peer}"),
+            Self::Echo { remote } => write!(f, "echoed by {remote}"),
             Self::Http { status, peer: Some(peer), .. } => write!(f, "HTTP {status} from {peer}"),
             Self::Http { status, peer: None, server, .. } => {
                 write!(f, "HTTP {status} from {}", server.as_deref().unwrap_or("an unknown server"))

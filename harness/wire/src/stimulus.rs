@@ -21,6 +21,12 @@ pub enum Stimulus {
         /// Where to.
         to: Target,
     },
+    /// One ICMP echo request with a nonce; wait for the echo reply. The kernel of the target answers,
+    /// so an address says who did, and no name.
+    Ping {
+        /// Where to; its version decides between ICMP and `ICMPv6`.
+        to: IpAddr,
+    },
     /// One HTTP/1.1 request on a connection of its own; the nonce travels in `x-ztc-nonce`.
     Http {
         /// The request method.
@@ -47,6 +53,37 @@ pub enum Stimulus {
     },
 }
 
+/// A version of IP.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// Version 4.
+    Ipv4,
+    /// Version 6.
+    Ipv6,
+}
+
+impl Family {
+    /// That of an address.
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::Ipv4,
+            IpAddr::V6(_) => Self::Ipv6,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        })
+    }
+}
+
 /// A host and a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -55,6 +92,9 @@ pub struct Target {
     pub host: Host,
     /// Port, 1 to 65535.
     pub port: u16,
+    /// The family of addresses to ask for, of a name; either when absent, IPv4 first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<Family>,
 }
 
 /// A host by address or by a name that the agent resolves the way a pod does.

@@ -8,16 +8,63 @@ mod support;
 use support::{Project, code, stderr};
 
 const SUITE: &str = "suites/l2-namespace/suite.yaml";
+const NODES: &str = "suites/worlds/node-network.yaml";
+const NODE_SUITE: &str = "suites/l1-node-network/suite.yaml";
 const MANIFEST: &str = "suites/l2-namespace/default-deny-pay.yaml";
 
 /// File, what it says, what it shall say instead, and what has to be told.
-const SLIPS: [(&str, &str, &str, &str); 11] = [
+const SLIPS: [(&str, &str, &str, &str); 21] = [
     (SUITE, "because:", "becuase:", "unknown field `becuase`"),
     (SUITE, "[zt-shop/web, zt-shop/cart]", "[zt-shop/wbe]", "unknown pod `zt-shop/wbe`"),
     (SUITE, "is: allowed }", "is: allowed, by: cilium }", "an allowed flow has no `by`"),
     (SUITE, "as: default-deny", "as: dns-refused", "cilium does not deny as dns-refused"),
     (SUITE, "udp zt-pay/ledger:9001", "tcp zt-pay/ledger:9000", "is asked of the same policies"),
     (SUITE, "udp zt-pay/ledger:9001", "udp zt-pay/ledger:7", "nobody serves this"),
+    (
+        SUITE,
+        "udp zt-pay/ledger:9001",
+        "ping ledger.zt-pay",
+        "`ping` is written `ping NAMESPACE/POD",
+    ),
+    (
+        SUITE,
+        "\"udp outside/api:9001\"",
+        "ping outside/metadata, ping 169.254.169.254",
+        "zt-pay/ledger pings outside/metadata twice",
+    ),
+    (SUITE, "    apply:", "    gap: It passes.\n    apply:", "nobody says what closes this gap"),
+    (SUITE, "    apply:", "    closed-by: none\n    apply:", "`closed-by` without a gap"),
+    (
+        SUITE,
+        "    apply:",
+        "    gap: It passes.\n    closed-by: nothing\n    apply:",
+        "this suite has no case `nothing`",
+    ),
+    (
+        SUITE,
+        "    apply:",
+        "    gap: It passes.\n    closed-by: a-network-policy-denies-by-default-alone\n    apply:",
+        "is a gap itself, and closes none",
+    ),
+    (
+        NODES,
+        "node: b\n    labels: { app: node-agent }",
+        "node: a\n    labels: { app: node-agent }",
+        "zt-node/agent-b and zt-node/agent-a serve port 8900 in the network of the same node",
+    ),
+    (NODES, "port: 8900", "port: 4240", "where port 4240 is not free"),
+    (
+        NODE_SUITE,
+        "\"tcp zt-node/agent-b:8900\"",
+        "dns A api.zt.test",
+        "is in its node's network, and does not ask cluster DNS",
+    ),
+    (
+        SUITE,
+        "udp zt-pay/ledger:9001",
+        "udp zt-pay/ledger:9001 over ipv6",
+        "the suite does not say that it needs ipv6",
+    ),
     (SUITE, "world: two-teams", "world: three-teams", "unknown world `three-teams`"),
     (SUITE, "[default-deny-pay.yaml]", "[nothing.yaml]", "there is no manifest `nothing.yaml`"),
     (MANIFEST, "kind: NetworkPolicy", "kind: Secret", "Secret"),

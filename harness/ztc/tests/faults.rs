@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use support::{Project, cells, code, lab_is_possible, stderr, told, word};
 use ztc_engine::event::{CaseReport, CellReport};
+use ztc_model::evidence::{Did, Direction};
 use ztc_model::outcome::EnforcementPoint;
 
 /// Everything that is asked of agents, not of kubelet.
@@ -31,9 +32,10 @@ fn project() -> Project {
 fn a_lab_that_ignores_deny_rules_fails_open_where_a_deny_rule_denies() {
     let Some((code, reports)) = run("", "ignore-egress-deny") else { return };
     assert_eq!(code, 4);
+    let at_egress = Did::DenyByRule { direction: Direction::Egress };
     for cell in cells(&reports, true) {
-        let explicit = cell.expected.contains("explicit-deny");
-        assert_eq!(cell.verdict.word() == "fail-open", explicit, "{}", told(cell));
+        let denies = cell.evidence.iter().any(|record| record.did == at_egress);
+        assert_eq!(cell.verdict.word() == "fail-open", denies, "{}", told(cell));
     }
     assert!(cells(&reports, true).iter().any(|cell| cell.verdict.word() == "fail-open"));
 }
@@ -128,6 +130,46 @@ fn one_leak_in_twenty_is_found_in_the_hold() {
     assert_eq!(code, 4);
     let leaked = cells(&reports, true).iter().filter(|it| it.verdict.word() == "fail-open").count();
     assert!(leaked > 0);
+}
+
+#[test]
+fn a_lab_that_does_not_enforce_over_ipv6_fails_open_there_alone() {
+    let Some((code, reports)) = run("l1-ipv6", "ipv6-unenforced") else { return };
+    assert_eq!(code, 4);
+    for cell in cells(&reports, true) {
+        let over_ipv6 = cell.send.ends_with("over ipv6") || cell.send.contains("[fd00:");
+        let expected = if over_ipv6 { "fail-open" } else { "pass" };
+        assert_eq!(cell.verdict.word(), expected, "{}", told(cell));
+    }
+}
+
+#[test]
+fn a_lab_that_enforces_at_egress_alone_fails_open_where_ingress_denies() {
+    let Some((code, reports)) = run("l1-cluster::default-deny-stops", "egress-only") else {
+        return;
+    };
+    assert_eq!(code, 4);
+    assert_eq!(reports.len(), 2);
+    for report in reports {
+        let at_ingress = report.case.name().ends_with("ingress");
+        for cell in cells(&[report], true) {
+            let expected = if at_ingress { "fail-open" } else { "pass" };
+            assert_eq!(cell.verdict.word(), expected, "{}", told(cell));
+        }
+    }
+}
+
+/// A handshake is no answer: that one segment leaked does not bring a connection about.
+#[test]
+fn a_lab_whose_first_packets_leak_fails_open_where_one_packet_is_all_it_takes() {
+    for filter in ["l1-cluster::default-deny-stops", "l1-icmp::default-deny-stops"] {
+        let Some((code, reports)) = run(filter, "first-packet-leaks") else { return };
+        assert_eq!(code, 4);
+        for cell in cells(&reports, true) {
+            let expected = if cell.send.starts_with("tcp") { "pass" } else { "fail-open" };
+            assert_eq!(cell.verdict.word(), expected, "{}", told(cell));
+        }
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
-use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::Client;
 use kube::api::{Api, DynamicObject};
 use serde_json::Value;
@@ -19,6 +19,7 @@ use ztc_engine::fabric::{
     Session, Settling, Witness,
 };
 use ztc_engine::wait::{Look, until};
+use ztc_model::identity::Reserved;
 use ztc_model::manifest::{Manifest, ObjectRef, manifests};
 use ztc_model::policy::mesh::ROOT_NAMESPACE;
 use ztc_model::policy::{Policy, PolicyKind};
@@ -255,6 +256,9 @@ impl RealLane {
             let Some(address) = pods::address(&pod) else {
                 return Ok(Some(format!("pod {reference} has no address")));
             };
+            if pods::is_in_node_network(&pod) {
+                continue;
+            }
             let Some(identity) = identities.get(&address) else {
                 return Ok(Some(format!("pod {reference} has no identity")));
             };
@@ -352,7 +356,7 @@ impl RealLane {
 
     async fn endpoint_list(&self) -> Result<Vec<Endpoint>, ClusterError> {
         let states = self.agents.states().await?;
-        let mut endpoints = Vec::new();
+        let mut endpoints = self.in_node_networks();
         for (node, state) in states {
             for listed in state.endpoints {
                 // An endpoint that is going away may share its address with the pod that comes.
@@ -373,6 +377,21 @@ impl RealLane {
             }
         }
         Ok(endpoints)
+    }
+
+    /// The pods in their nodes' networks: to Cilium each is its node, which no policy is about.
+    fn in_node_networks(&self) -> Vec<Endpoint> {
+        let all = self.pods.all();
+        let pods = all.into_iter().filter(|(_, pod)| pods::is_in_node_network(pod));
+        let endpoint = |(reference, pod): (PodRef, Arc<Pod>)| Endpoint {
+            pod: reference,
+            node: pod.spec.as_ref().and_then(|it| it.node_name.clone()).unwrap_or_default(),
+            identity: Some(Reserved::Host.number()),
+            realised: 0,
+            audit: false,
+            readiness: pods::readiness(&pod),
+        };
+        pods.map(endpoint).collect()
     }
 
     async fn read_readiness(&self, pod: &PodRef) -> Result<Option<Readiness>, ApiError> {
@@ -409,7 +428,13 @@ impl RealLane {
                 .iter()
                 .filter_map(|(name, pod)| Some((name.clone(), pods::address(pod)?)))
                 .collect(),
+            second_of_pods: all
+                .iter()
+                .filter_map(|(name, pod)| Some((name.clone(), pods::second_address(pod)?)))
+                .collect(),
             outside: self.hosts.addresses.clone(),
+            // Outside hosts are containers with an address of IPv4 alone.
+            second_of_outside: BTreeMap::new(),
             kubelet: kubelet.collect(),
         }
     }
@@ -482,7 +507,7 @@ fn annotated(mut pod: Value) -> Value {
     pod
 }
 
-fn is_as_wanted(found: &k8s_openapi::api::core::v1::Pod, wanted: &Value) -> bool {
+fn is_as_wanted(found: &Pod, wanted: &Value) -> bool {
     let contents = found.metadata.annotations.as_ref().and_then(|it| it.get(CONTENTS));
     contents.map(String::as_str) == wanted["metadata"]["annotations"][CONTENTS].as_str()
         && pods::is_running(found)

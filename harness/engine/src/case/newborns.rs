@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 use ztc_model::outcome::Seen;
+use ztc_model::stimulus::Send;
 use ztc_model::suite::{Cell, Origin};
 use ztc_model::verdict::Doubt;
 use ztc_model::world::PodRef;
@@ -21,7 +22,7 @@ use crate::interruption::Interruption;
 use crate::volley::Volley;
 
 /// How many stimuli a newborn pod sends by itself, before anybody can ask it to.
-const FIRST_STIMULI: u64 = 5;
+const FIRST_STIMULI: usize = 5;
 
 /// A pod that was born in the case.
 struct Nursery {
@@ -91,9 +92,9 @@ impl Life<'_> {
         let cells = self.case.cells.iter().enumerate();
         for (index, cell) in cells.filter(|(_, it)| it.from == Origin::Pod(pod.clone())) {
             let stimulus = address::stimulus(&cell.send, book).map_err(Doubt::Precondition)?;
-            for stimulus in
-                std::iter::repeat_n(stimulus, usize::try_from(FIRST_STIMULI).unwrap_or(1)).flatten()
-            {
+            // Records of several echo requests in flight could not be told apart.
+            let count = if matches!(cell.send, Send::Ping(_)) { 1 } else { FIRST_STIMULI };
+            for stimulus in std::iter::repeat_n(stimulus, count).flatten() {
                 let id = RunId(first.len() as u64 + 1);
                 let deadline_ms = self.pace.probe_deadline_ms;
                 first.push(FirstRun { id, deadline_ms, stimulus });

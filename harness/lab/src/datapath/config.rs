@@ -1,6 +1,7 @@
 //! What is plugged into the switch, and what it is told when it is made.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::{Instant, SystemTime};
 
 use ztc_model::labels::Labels;
@@ -12,6 +13,10 @@ use crate::fault::Faults;
 /// Where packets enter and leave the switch. Never used twice in the life of a switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct PortId(pub(super) u32);
+
+/// The ports that agents send from (`ztc_probe`'s ports): what a node sends from one of them is of a
+/// pod in its network, and neither kubelet's nor the DNS proxy's.
+pub(super) const AGENT_PORTS: RangeInclusive<u16> = 10_000..=60_999;
 
 /// A node, as its index in [`Config::nodes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,8 +31,8 @@ pub(crate) enum Attachment {
         reference: PodRef,
         /// The node that it is on.
         node: NodeId,
-        /// Its address, the only one that it may send from.
-        address: IpAddr,
+        /// Its addresses, the only ones that it may send from: one of each family at most.
+        addresses: Vec<IpAddr>,
         /// The labels of its identity.
         labels: Labels,
         /// The names of its ports.
@@ -37,14 +42,14 @@ pub(crate) enum Attachment {
     Node {
         /// Which node.
         node: NodeId,
-        /// Every address that it answers on: that of [`NodeConfig::address`], and those that it
+        /// Every address that it answers on: those of [`NodeConfig::addresses`], and those that it
         /// only probes from, such as 169.254.7.127. Nodes may share the latter.
         addresses: Vec<IpAddr>,
     },
     /// A host outside the nodes.
     Outside {
-        /// Its address, the only one that it may send from.
-        address: IpAddr,
+        /// Its addresses, the only ones that it may send from.
+        addresses: Vec<IpAddr>,
     },
 }
 
@@ -64,10 +69,23 @@ pub(crate) struct Config {
 pub(crate) struct NodeConfig {
     /// Its name, as in flow records.
     pub(crate) name: String,
-    /// Its address: what has the identity `host` for its own pods and `remote-node` for others.
-    pub(crate) address: IpAddr,
-    /// The port of its DNS proxy on that address, for UDP and TCP.
+    /// Its addresses, one of each family at most, the first one first: what has the identity `host`
+    /// for its own pods and `remote-node` for others.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The port of its DNS proxy on these addresses, for UDP and TCP.
     pub(crate) proxy_port: u16,
+}
+
+impl NodeConfig {
+    /// Its address of the family of another one.
+    pub(crate) fn address_like(&self, other: IpAddr) -> Option<IpAddr> {
+        like(&self.addresses, other)
+    }
+}
+
+/// The one among addresses that is of the family of another one.
+pub(super) fn like(addresses: &[IpAddr], other: IpAddr) -> Option<IpAddr> {
+    addresses.iter().copied().find(|it| it.is_ipv4() == other.is_ipv4())
 }
 
 /// One port of a service.

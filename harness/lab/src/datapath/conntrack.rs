@@ -12,7 +12,7 @@ use ztc_model::evidence::{Direction, FlowKey};
 use ztc_model::policy::Protocol;
 
 use super::aging::Aging;
-use super::packet::{Content, Packet, Quoted, reversed};
+use super::packet::{Content, IcmpMessage, Packet, Quoted, reversed};
 
 /// The most entries of a node: what a busy lane has at a time, many times over.
 const CAPACITY: usize = 1 << 16;
@@ -69,7 +69,7 @@ impl Conntrack {
     /// Looks for the connection of a packet at a hook of an endpoint, and notes what the packet
     /// does to it.
     pub(super) fn look_up(&mut self, hook: Direction, packet: &Packet, now: Instant) -> Belongs {
-        if let Content::Icmp(Some(quoted)) = packet.content() {
+        if let Content::Icmp(IcmpMessage { quoted: Some(quoted), .. }) = packet.content() {
             return self.related(hook, packet, &quoted, now).unwrap_or(Belongs::New);
         }
         // A packet out of an endpoint answers one that came in, and the other way round.

@@ -8,7 +8,7 @@ use ztc_model::evidence::Direction;
 use ztc_model::policy::{DirectionPolicy, NamedPorts};
 use ztc_model::world::PodRef;
 
-use super::config::{NodeId, PortId};
+use super::config::{NodeId, PortId, like};
 use super::identity::Number;
 use super::policy_map::{Names, Peer, PolicyMap};
 
@@ -49,7 +49,7 @@ pub(super) struct Endpoint {
     pub(super) id: u32,
     pub(super) reference: PodRef,
     pub(super) node: NodeId,
-    pub(super) address: IpAddr,
+    pub(super) addresses: Vec<IpAddr>,
     pub(super) identity: Number,
     pub(super) named_ports: NamedPorts,
     /// The number of `named_ports`.
@@ -108,7 +108,9 @@ pub(super) struct Endpoints {
 
 impl Endpoints {
     pub(super) fn insert(&mut self, port: PortId, endpoint: Endpoint) {
-        self.addresses.insert(endpoint.address, port);
+        for address in &endpoint.addresses {
+            self.addresses.insert(*address, port);
+        }
         self.names.insert(endpoint.reference.clone(), port);
         self.ports.insert(port, endpoint);
     }
@@ -130,9 +132,10 @@ impl Endpoints {
         Some((port, self.ports.get(&port)?))
     }
 
-    pub(super) fn address_of(&self, name: &PodRef) -> Option<IpAddr> {
+    /// The address of a pod that is of the family of another one.
+    pub(super) fn address_of(&self, name: &PodRef, other: IpAddr) -> Option<IpAddr> {
         let port = self.names.get(name)?;
-        Some(self.ports.get(port)?.address)
+        like(&self.ports.get(port)?.addresses, other)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Endpoint> {

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ztc_model::evidence::{Direction, FlowKey};
-use ztc_model::identity::Reserved;
-use ztc_model::policy::{Decision, Protocol};
+use ztc_model::policy::Decision;
 
 use crate::fault::{Fault, Faults};
 
 use super::aging::Aging;
-use super::config::{NodeId, PortId};
+use super::config::{AGENT_PORTS, NodeId, PortId};
 use super::conntrack::Belongs;
 use super::policy_map::Peer;
 use super::record::DropReason;
@@ -41,11 +40,19 @@ pub(super) struct Sabotage {
     denied_flows: u32,
     /// Whether a denied flow leaks.
     leaks: Aging<FlowKey, bool>,
+    /// The flows of which a packet was dropped.
+    dropped: Aging<(Direction, FlowKey), ()>,
 }
 
 impl Sabotage {
     pub(super) fn new(faults: Faults) -> Self {
-        Self { faults, last_change: None, denied_flows: 0, leaks: Aging::new(LEAK_CAPACITY) }
+        Self {
+            faults,
+            last_change: None,
+            denied_flows: 0,
+            leaks: Aging::new(LEAK_CAPACITY),
+            dropped: Aging::new(LEAK_CAPACITY),
+        }
     }
 
     /// Notes that a policy has changed.
@@ -57,6 +64,12 @@ impl Sabotage {
     pub(super) fn is_late(&self, now: Instant) -> bool {
         let delay = self.faults.late_enforcement();
         delay.zip(self.last_change).is_some_and(|(delay, change)| now < change + delay)
+    }
+
+    /// Whether a packet of a pod in its node's network vanishes where it leaves.
+    pub(super) fn loses_of_node(&self, flow: FlowKey) -> bool {
+        AGENT_PORTS.contains(&flow.source.port())
+            && (self.faults.has(Fault::MuteClients) || self.loses_allowed())
     }
 
     /// Whether a packet vanishes that policy lets pass.
@@ -76,7 +89,17 @@ impl Sabotage {
             hook == Direction::Egress && matches!(decision, Decision::Denied { .. });
         self.faults.has(Fault::AllowEverything)
             || (is_egress_deny && self.faults.has(Fault::IgnoreEgressDeny))
+            || (hook == Direction::Ingress && self.faults.has(Fault::EgressOnly))
+            || (flow.source.is_ipv6() && self.faults.has(Fault::Ipv6Unenforced))
+            || (self.faults.has(Fault::FirstPacketLeaks) && self.is_first(hook, flow, now))
             || self.leaks(flow, now)
+    }
+
+    /// Whether no packet of a flow was dropped at a hook before.
+    fn is_first(&mut self, hook: Direction, flow: FlowKey, now: Instant) -> bool {
+        let is_first = self.dropped.get(&(hook, flow), now).is_none();
+        self.dropped.insert((hook, flow), (), now, LEAK_MEMORY);
+        is_first
     }
 
     fn leaks(&mut self, flow: FlowKey, now: Instant) -> bool {
@@ -117,11 +140,9 @@ impl Datapath {
             Direction::Ingress => Peer::nameless(self.repository.identity(flow.source.ip(), node)),
         };
         let policy = enforced.at(hook);
-        let entry = policy.lookup(peer, flow.protocol, destination_port(flow));
+        let entry = policy.lookup(peer, flow.protocol, visit.packet.destination_port());
         let denied = DropReason::of(&entry.decision);
-        // A node always reaches its own pods, so nothing breaks that on purpose.
-        let breakable = hook == Direction::Egress || peer.identity != Reserved::Host.number();
-        if denied.is_some() && breakable && self.sabotage.is_late(now) {
+        if denied.is_some() && self.sabotage.is_late(now) {
             return self.pass(node, hook, belongs, visit);
         }
         let recorder = self.recorder(visit.now);
@@ -131,7 +152,7 @@ impl Datapath {
         }
         if let Some(reason) = denied {
             visit.flows.push(recorder.dropped(node, hook, &visit.packet, reason));
-            let passes = breakable && self.sabotage.passes_denied(hook, &entry.decision, flow, now);
+            let passes = self.sabotage.passes_denied(hook, &entry.decision, flow, now);
             return if passes { self.pass(node, hook, belongs, visit) } else { Fate::Stopped };
         }
         // What a node sends to its pods is lost only where policy is enforced: pods have to become
@@ -153,13 +174,5 @@ impl Datapath {
             Some((_, endpoint)) => endpoint.as_receiver(),
             None => Peer::nameless(self.repository.identity(address, node)),
         }
-    }
-}
-
-/// The port that rules see: ICMP has none.
-fn destination_port(flow: FlowKey) -> u16 {
-    match flow.protocol {
-        Protocol::Tcp | Protocol::Udp => flow.destination.port(),
-        Protocol::Icmp | Protocol::Icmpv6 => 0,
     }
 }

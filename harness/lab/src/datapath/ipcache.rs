@@ -19,6 +19,8 @@ pub(super) struct IpCache {
     owners: HashMap<IpAddr, Owner>,
     /// The mentioned ranges by their length, each by its first address.
     ranges: BTreeMap<u8, HashMap<IpAddr, Number>>,
+    /// Whether the cluster has addresses of both families.
+    dual_stack: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +30,11 @@ enum Owner {
 }
 
 impl IpCache {
+    /// Of a cluster with one family or with both.
+    pub(super) fn new(dual_stack: bool) -> Self {
+        Self { dual_stack, ..Self::default() }
+    }
+
     /// Says that a pod with this identity has the address.
     pub(super) fn set_pod(&mut self, address: IpAddr, identity: Number) {
         self.owners.insert(address, Owner::Pod(identity));
@@ -62,13 +69,22 @@ impl IpCache {
             Some(Owner::Pod(identity)) => *identity,
             Some(Owner::Node(node)) if *node == seen_from => Reserved::Host.number(),
             Some(Owner::Node(_)) => Reserved::RemoteNode.number(),
-            None => self.longest(address).unwrap_or(Reserved::World.number()),
+            None => self.longest(address).unwrap_or_else(|| self.world(address).number()),
         }
     }
 
     /// The identities of the ranges.
     pub(super) fn range_identities(&self) -> impl Iterator<Item = Number> {
         self.ranges.values().flat_map(HashMap::values).copied()
+    }
+
+    /// Who an address is that nobody mentions.
+    fn world(&self, address: IpAddr) -> Reserved {
+        match (self.dual_stack, address) {
+            (false, _) => Reserved::World,
+            (true, IpAddr::V4(_)) => Reserved::WorldIpv4,
+            (true, IpAddr::V6(_)) => Reserved::WorldIpv6,
+        }
     }
 
     fn longest(&self, address: IpAddr) -> Option<Number> {
@@ -124,6 +140,13 @@ mod tests {
         assert_eq!(identity(&cache, "10.89.0.3"), Reserved::RemoteNode.number());
         cache.forget("10.244.0.5".parse().unwrap());
         assert_eq!(identity(&cache, "10.244.0.5"), 20, "its address is one like others now");
+    }
+
+    #[test]
+    fn with_both_families_the_world_has_two_identities() {
+        let cache = IpCache::new(true);
+        assert_eq!(identity(&cache, "203.0.113.10"), 9);
+        assert_eq!(identity(&cache, "2001:db8::1"), 10);
     }
 
     #[test]

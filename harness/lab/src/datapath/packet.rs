@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket as TcpSegment, UdpPacket};
 use ztc_model::evidence::FlowKey;
-use ztc_model::hubble::TcpFlags;
+use ztc_model::hubble::{Icmp, TcpFlags};
 use ztc_model::policy::Protocol;
 
 /// Offset of the source address in an IPv4 header; the destination follows (RFC 791).
@@ -41,8 +41,17 @@ pub(super) enum Content {
     Tcp(TcpFlags),
     /// A UDP datagram.
     Udp,
-    /// An ICMP message; an error quotes the packet that it is about.
-    Icmp(Option<Quoted>),
+    /// An ICMP message.
+    Icmp(IcmpMessage),
+}
+
+/// An ICMP message.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct IcmpMessage {
+    /// Its type and code.
+    pub(super) icmp: Icmp,
+    /// The packet that it is about, if it is an error.
+    pub(super) quoted: Option<Quoted>,
 }
 
 /// The packet that an ICMP error is about.
@@ -92,6 +101,15 @@ impl Packet {
         self.content
     }
 
+    /// What rules see as the port of its destination: for ICMP the type of the message
+    /// (`bpf/lib/policy.h`, `enable_icmp_rule`).
+    pub(super) fn destination_port(&self) -> u16 {
+        match self.content {
+            Content::Tcp(_) | Content::Udp => self.flow.destination.port(),
+            Content::Icmp(IcmpMessage { icmp, .. }) => icmp.kind.into(),
+        }
+    }
+
     /// Whether it may open a TCP connection.
     pub(super) fn is_syn(&self) -> bool {
         matches!(self.content, Content::Tcp(flags) if flags.syn && !flags.ack)
@@ -112,7 +130,7 @@ impl Packet {
     /// Says, in an ICMP error, that the packet it is about was sent elsewhere: to where its sender
     /// believes that it sent it.
     pub(super) fn set_quoted_destination(&mut self, destination: SocketAddr) {
-        let Content::Icmp(Some(mut quoted)) = self.content else {
+        let Content::Icmp(IcmpMessage { icmp, quoted: Some(mut quoted) }) = self.content else {
             return;
         };
         let outer = self.transport + 2;
@@ -126,7 +144,7 @@ impl Packet {
         let port = quoted.transport + End::Destination.port();
         self.set_quoted_word(port, destination.port(), None, outer);
         quoted.flow.destination = destination;
-        self.content = Content::Icmp(Some(quoted));
+        self.content = Content::Icmp(IcmpMessage { icmp, quoted: Some(quoted) });
     }
 
     /// Its bytes, to be sent.
@@ -344,8 +362,9 @@ fn read_icmp(
     at: usize,
 ) -> Result<((u16, u16), Content), Unreadable> {
     let header = *message.first_chunk::<ICMP_HEADER>().ok_or(Unreadable::Malformed)?;
+    let icmp = Icmp { kind: header[0], code: header[1] };
     if let Some(ports) = echo_ports(protocol, header) {
-        return Ok((ports, Content::Icmp(None)));
+        return Ok((ports, Content::Icmp(IcmpMessage { icmp, quoted: None })));
     }
     let is_error = match protocol {
         // RFC 4443: errors are below 128.
@@ -354,7 +373,7 @@ fn read_icmp(
         _ => matches!(header[0], 3 | 11 | 12),
     };
     let quoted = if is_error { read_quoted(message, at) } else { None };
-    Ok(((0, 0), Content::Icmp(quoted)))
+    Ok(((0, 0), Content::Icmp(IcmpMessage { icmp, quoted })))
 }
 
 /// What an echo message has for ports, so that a reply is the reverse of its request and of

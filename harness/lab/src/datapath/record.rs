@@ -12,15 +12,15 @@ use jiff::Timestamp;
 use ztc_model::evidence::{Direction, FlowKey};
 use ztc_model::hubble::{
     Addresses, Dns, EVENT_DROP, EVENT_L7, EVENT_POLICY_VERDICT, Endpoint, EventType, Flow,
-    FlowKind, FlowVerdict, L4, L7, L7Kind, Line, NamedPolicy, POLICY_DENIED, POLICY_DENY, Tcp,
-    TcpFlags, TrafficDirection, Udp,
+    FlowKind, FlowVerdict, Icmp, L4, L7, L7Kind, Line, NamedPolicy, POLICY_DENIED, POLICY_DENY,
+    Tcp, TcpFlags, TrafficDirection, Udp,
 };
 use ztc_model::labels::DEFAULT_CLUSTER;
 use ztc_model::policy::{Decision, PolicyRef, Protocol};
 
 use super::config::{NodeConfig, NodeId};
 use super::endpoints::Endpoints;
-use super::packet::{Content, Packet};
+use super::packet::{Content, IcmpMessage, Packet};
 use super::policy_map::Entry;
 use super::repository::Repository;
 
@@ -192,15 +192,14 @@ impl Recorder<'_> {
     fn packet(&self, node: NodeId, hook: Direction, packet: &Packet) -> Line {
         let FlowKey { protocol, source, destination } = packet.flow();
         let mut line = self.line(node, hook, FlowKind::L3L4, source.ip(), destination.ip());
-        let flags = match packet.content() {
-            Content::Tcp(flags) => Some(flags),
-            Content::Udp | Content::Icmp(_) => None,
-        };
-        line.flow.l4 = ports(packet.flow(), flags);
-        line.flow.summary = match (protocol, flags) {
-            (_, Some(flags)) => format!("TCP Flags: {}", flag_names(flags)),
-            (Protocol::Icmp, None) => "ICMPv4".to_owned(),
-            (other, None) => other.to_string(),
+        line.flow.l4 = Some(layer_4(packet));
+        line.flow.summary = match (packet.content(), protocol) {
+            (Content::Tcp(flags), _) => format!("TCP Flags: {}", flag_names(flags)),
+            (Content::Udp, _) => protocol.to_string(),
+            (Content::Icmp(IcmpMessage { icmp, .. }), Protocol::Icmpv6) => {
+                format!("ICMPv6 {}", icmpv6_name(icmp))
+            }
+            (Content::Icmp(IcmpMessage { icmp, .. }), _) => format!("ICMPv4 {}", icmpv4_name(icmp)),
         };
         line
     }
@@ -208,7 +207,7 @@ impl Recorder<'_> {
     fn message(&self, node: NodeId, flow: FlowKey, kind: L7Kind, dns: Dns) -> Line {
         let (source, destination) = (flow.source.ip(), flow.destination.ip());
         let mut line = self.line(node, Direction::Egress, FlowKind::L7, source, destination);
-        line.flow.l4 = ports(flow, None);
+        line.flow.l4 = Some(ports(flow, None));
         line.flow.event_type = Some(EventType { kind: EVENT_L7, sub_type: None });
         let dns = Dns { observation_source: "proxy".to_owned(), ..dns };
         line.flow.l7 = Some(L7 { kind, dns: Some(dns) });
@@ -291,14 +290,43 @@ fn denied_by(flow: &mut Flow, hook: Direction) -> &mut Vec<NamedPolicy> {
     }
 }
 
-fn ports(flow: FlowKey, flags: Option<TcpFlags>) -> Option<L4> {
+fn layer_4(packet: &Packet) -> L4 {
+    match (packet.content(), packet.flow().protocol) {
+        (Content::Tcp(flags), _) => ports(packet.flow(), Some(flags)),
+        (Content::Udp, _) => ports(packet.flow(), None),
+        (Content::Icmp(IcmpMessage { icmp, .. }), Protocol::Icmpv6) => {
+            L4 { icmpv6: Some(icmp), ..L4::default() }
+        }
+        (Content::Icmp(IcmpMessage { icmp, .. }), _) => L4 { icmpv4: Some(icmp), ..L4::default() },
+    }
+}
+
+/// The ports of a message of DNS or of a packet that has some.
+fn ports(flow: FlowKey, flags: Option<TcpFlags>) -> L4 {
     let (source_port, destination_port) = (flow.source.port(), flow.destination.port());
     match flow.protocol {
         Protocol::Tcp => {
-            Some(L4 { tcp: Some(Tcp { source_port, destination_port, flags }), udp: None })
+            L4 { tcp: Some(Tcp { source_port, destination_port, flags }), ..L4::default() }
         }
-        Protocol::Udp => Some(L4 { tcp: None, udp: Some(Udp { source_port, destination_port }) }),
-        Protocol::Icmp | Protocol::Icmpv6 => None,
+        _ => L4 { udp: Some(Udp { source_port, destination_port }), ..L4::default() },
+    }
+}
+
+/// As `ICMPv4TypeCode.String` of `gopacket` says them, which Hubble's summary quotes.
+fn icmpv4_name(icmp: Icmp) -> String {
+    match icmp.kind {
+        0 => "EchoReply".to_owned(),
+        8 => "EchoRequest".to_owned(),
+        kind => format!("{kind}({})", icmp.code),
+    }
+}
+
+/// The same of `ICMPv6TypeCode`.
+fn icmpv6_name(icmp: Icmp) -> String {
+    match icmp.kind {
+        128 => "EchoRequest".to_owned(),
+        129 => "EchoReply".to_owned(),
+        kind => format!("{kind}({})", icmp.code),
     }
 }
 

@@ -33,7 +33,9 @@ pub(super) struct Repository {
 impl Repository {
     /// No policies, and no addresses but those of the nodes.
     pub(super) fn new(nodes: impl IntoIterator<Item = (IpAddr, NodeId)>) -> Self {
-        let mut ipcache = IpCache::default();
+        let nodes: Vec<(IpAddr, NodeId)> = nodes.into_iter().collect();
+        let has = |ipv4| nodes.iter().any(|(address, _)| address.is_ipv4() == ipv4);
+        let mut ipcache = IpCache::new(has(true) && has(false));
         for (address, node) in nodes {
             ipcache.set_node(address, node);
         }
@@ -68,10 +70,12 @@ impl Repository {
         }
     }
 
-    /// Gives an address to a pod; returns the number of its identity.
-    pub(super) fn add_pod(&mut self, address: IpAddr, labels: Labels) -> Number {
+    /// Gives addresses to a pod; returns the number of its identity.
+    pub(super) fn add_pod(&mut self, addresses: &[IpAddr], labels: Labels) -> Number {
         let identity = self.identities.number(&Identity::Endpoint(labels));
-        self.ipcache.set_pod(address, identity);
+        for address in addresses {
+            self.ipcache.set_pod(*address, identity);
+        }
         identity
     }
 

@@ -9,11 +9,11 @@ use ztc_model::policy::{Policy, PolicyRef};
 
 use crate::fault::Fault;
 
-use super::config::{Attachment, Config, NodeConfig, NodeId, Now, PortId};
+use super::config::{Attachment, Config, NodeConfig, NodeId, Now, PortId, like};
 use super::conntrack::{Belongs, Conntrack};
 use super::endpoints::{Endpoint, EndpointState, Endpoints, Enforced};
 use super::hooks::{Fate, Sabotage};
-use super::packet::{Content, Packet, Unreadable};
+use super::packet::{Content, IcmpMessage, Packet, Unreadable};
 use super::proxy::{Proxies, Redirect};
 use super::record::{DropReason, Recorder};
 use super::repository::Repository;
@@ -40,9 +40,9 @@ pub(crate) struct Datapath {
 /// What is plugged into a port, as far as a packet from there needs to know.
 #[derive(Debug, Clone, Copy)]
 enum Plugged {
-    Pod(NodeId, IpAddr),
+    Pod(NodeId),
     Node(NodeId),
-    Outside(IpAddr),
+    Outside,
 }
 
 /// What became of a packet.
@@ -68,7 +68,10 @@ impl Datapath {
     /// A switch with nothing plugged in, and no policies.
     pub(crate) fn new(config: Config) -> Self {
         let Config { nodes, services, faults } = config;
-        let addresses = nodes.iter().enumerate().map(|(at, node)| (node.address, NodeId(at)));
+        let of_node = |(at, node): (usize, &NodeConfig)| {
+            node.addresses.clone().into_iter().map(move |it| (it, NodeId(at)))
+        };
+        let addresses = nodes.iter().enumerate().flat_map(of_node);
         Self {
             repository: Repository::new(addresses),
             endpoints: Endpoints::default(),
@@ -89,28 +92,28 @@ impl Datapath {
         let port = PortId(self.next_port);
         self.next_port += 1;
         let plugged = match attachment {
-            Attachment::Pod { reference, node, address, labels, named_ports } => {
+            Attachment::Pod { reference, node, addresses, labels, named_ports } => {
                 let endpoint = Endpoint {
                     id: port.0 + 1,
                     reference,
                     node,
-                    address,
-                    identity: self.repository.add_pod(address, labels),
+                    identity: self.repository.add_pod(&addresses, labels),
+                    addresses,
                     names: self.repository.names(&named_ports),
                     named_ports,
                     enforced: Enforced::closed(),
                 };
                 self.endpoints.insert(port, endpoint);
                 self.repository.regenerate(&mut self.endpoints);
-                Plugged::Pod(node, address)
+                Plugged::Pod(node)
             }
             Attachment::Node { node, addresses } => {
                 self.node_ports[node.0] = Some((port, addresses));
                 Plugged::Node(node)
             }
-            Attachment::Outside { address } => {
-                self.outside.insert(address, port);
-                Plugged::Outside(address)
+            Attachment::Outside { addresses } => {
+                self.outside.extend(addresses.into_iter().map(|address| (address, port)));
+                Plugged::Outside
             }
         };
         self.ports.insert(port, plugged);
@@ -120,19 +123,19 @@ impl Datapath {
     /// Unplugs a port. What is left of its connections is forgotten.
     pub(crate) fn detach(&mut self, port: PortId, now: Now) {
         match self.ports.remove(&port) {
-            Some(Plugged::Pod(_, address)) => {
-                self.endpoints.remove(port);
-                if self.endpoints.at(address).is_none() {
-                    self.repository.remove_pod(address);
-                }
-                for conntrack in &mut self.conntracks {
-                    conntrack.forget(address, now.monotonic);
+            Some(Plugged::Pod(_)) => {
+                let gone = self.endpoints.remove(port);
+                for address in gone.map(|it| it.addresses).unwrap_or_default() {
+                    if self.endpoints.at(address).is_none() {
+                        self.repository.remove_pod(address);
+                    }
+                    for conntrack in &mut self.conntracks {
+                        conntrack.forget(address, now.monotonic);
+                    }
                 }
             }
             Some(Plugged::Node(node)) => self.node_ports[node.0] = None,
-            Some(Plugged::Outside(address)) => {
-                self.outside.remove(&address);
-            }
+            Some(Plugged::Outside) => self.outside.retain(|_, owner| *owner != port),
             None => {}
         }
     }
@@ -167,14 +170,14 @@ impl Datapath {
         let packet = match Packet::parse(packet) {
             Ok(packet) => packet,
             Err(reason) => {
-                return self.finish(None, self.unreadable(plugged, reason, now));
+                return self.finish(None, self.unreadable(from, plugged, reason, now));
             }
         };
         let mut visit = Visit { packet, now, asked: None, flows: Vec::new() };
         let to = match plugged {
-            Plugged::Pod(node, address) => self.pod_sends(from, node, address, &mut visit),
+            Plugged::Pod(node) => self.pod_sends(from, node, &mut visit),
             Plugged::Node(node) => self.node_sends(node, &mut visit),
-            Plugged::Outside(address) => self.outside_sends(address, &mut visit),
+            Plugged::Outside => self.outside_sends(from, &mut visit),
         };
         let Visit { packet, flows, .. } = visit;
         self.finish(to.map(|port| (port, packet.into_bytes())), flows)
@@ -224,7 +227,12 @@ impl Datapath {
         Forwarded { to, flows }
     }
 
-    fn unreadable(&self, from: Plugged, reason: Unreadable, now: Now) -> Vec<Line> {
+    /// Whether a pod has an address of the family of another one.
+    fn speaks(&self, pod: PortId, other: IpAddr) -> bool {
+        self.endpoints.get(pod).is_some_and(|it| like(&it.addresses, other).is_some())
+    }
+
+    fn unreadable(&self, port: PortId, from: Plugged, reason: Unreadable, now: Now) -> Vec<Line> {
         let (source, destination, reason) = match reason {
             Unreadable::Malformed => return Vec::new(),
             Unreadable::Fragment(source, destination) => {
@@ -234,27 +242,18 @@ impl Datapath {
                 (source, destination, DropReason::UnknownL4Protocol)
             }
         };
-        let Plugged::Pod(node, address) = from else {
+        let Plugged::Pod(node) = from else {
             return Vec::new();
         };
-        let reason = if source.is_ipv4() == address.is_ipv4() {
-            reason
-        } else {
-            DropReason::UnsupportedL3Protocol
-        };
+        let reason =
+            if self.speaks(port, source) { reason } else { DropReason::UnsupportedL3Protocol };
         vec![self.recorder(now).unreadable(node, (source, destination), reason)]
     }
 
-    fn pod_sends(
-        &mut self,
-        port: PortId,
-        node: NodeId,
-        address: IpAddr,
-        visit: &mut Visit,
-    ) -> Option<PortId> {
+    fn pod_sends(&mut self, port: PortId, node: NodeId, visit: &mut Visit) -> Option<PortId> {
         let source = visit.packet.flow().source.ip();
-        if source != address {
-            let reason = if source.is_ipv4() == address.is_ipv4() {
+        if self.endpoints.get(port).is_none_or(|it| !it.addresses.contains(&source)) {
+            let reason = if self.speaks(port, source) {
                 DropReason::InvalidSourceIp
             } else {
                 DropReason::UnsupportedL3Protocol
@@ -285,13 +284,17 @@ impl Datapath {
     fn node_sends(&mut self, node: NodeId, visit: &mut Visit) -> Option<PortId> {
         let flow = visit.packet.flow();
         let now = visit.now.monotonic;
-        let NodeConfig { address, proxy_port, .. } = self.nodes[node.0];
-        if flow.source == SocketAddr::new(address, proxy_port)
+        let NodeConfig { addresses, proxy_port, .. } = &self.nodes[node.0];
+        if flow.source.port() == *proxy_port
+            && addresses.contains(&flow.source.ip())
             && let Some(asked) = self.proxies.asked(flow.protocol, flow.destination, now)
         {
             // The proxy's answer belongs to a connection that the client's egress has let pass.
             visit.packet.set_source(asked);
             return self.endpoints.at(flow.destination.ip()).map(|(port, _)| port);
+        }
+        if self.sabotage.loses_of_node(flow) {
+            return None;
         }
         if let Some(client) = self.proxies.client_of(flow.protocol, flow.source, now) {
             // Policy was asked at the client's egress, when the query was redirected.
@@ -300,9 +303,9 @@ impl Datapath {
         self.deliver(Some(node), visit)
     }
 
-    fn outside_sends(&mut self, address: IpAddr, visit: &mut Visit) -> Option<PortId> {
+    fn outside_sends(&mut self, port: PortId, visit: &mut Visit) -> Option<PortId> {
         let flow = visit.packet.flow();
-        if flow.source.ip() != address {
+        if self.outside.get(&flow.source.ip()) != Some(&port) {
             // As the reverse path filter of a router would.
             return None;
         }
@@ -312,6 +315,8 @@ impl Datapath {
     /// Sends a packet to the DNS proxy of its client's node.
     fn divert_to_proxy(&mut self, port: PortId, node: NodeId, visit: &mut Visit) -> Option<PortId> {
         let flow = visit.packet.flow();
+        let proxy_port = self.nodes[node.0].proxy_port;
+        let proxy = self.nodes[node.0].address_like(flow.destination.ip())?;
         let redirect = Redirect {
             protocol: flow.protocol,
             endpoint: port,
@@ -321,8 +326,7 @@ impl Datapath {
         };
         let asked = visit.asked.unwrap_or(flow.destination);
         self.proxies.redirect(redirect, asked, visit.now.monotonic);
-        let NodeConfig { address, proxy_port, .. } = self.nodes[node.0];
-        visit.packet.set_destination(SocketAddr::new(address, proxy_port));
+        visit.packet.set_destination(SocketAddr::new(proxy, proxy_port));
         self.node_port(node)
     }
 
@@ -366,7 +370,7 @@ impl Datapath {
     fn translate(&mut self, visit: &mut Visit) -> Translation {
         let flow = visit.packet.flow();
         let endpoints = &self.endpoints;
-        let address_of = |pod: &_| endpoints.address_of(pod);
+        let address_of = |pod: &_| endpoints.address_of(pod, flow.destination.ip());
         let translation = self.services.translate(flow, address_of, visit.now.monotonic);
         if let Translation::To(backend) = translation {
             visit.packet.set_destination(backend);
@@ -406,13 +410,13 @@ impl Datapath {
 fn untranslate(packet: &mut Packet, asked: SocketAddr) {
     match packet.content() {
         Content::Tcp(_) | Content::Udp => packet.set_source(asked),
-        Content::Icmp(Some(quoted)) => {
+        Content::Icmp(IcmpMessage { quoted: Some(quoted), .. }) => {
             // An error of a router on the way is from the router; one of the backend's is from it.
             if packet.flow().source.ip() == quoted.flow.destination.ip() {
                 packet.set_source(asked);
             }
             packet.set_quoted_destination(asked);
         }
-        Content::Icmp(None) => {}
+        Content::Icmp(IcmpMessage { quoted: None, .. }) => {}
     }
 }

@@ -80,14 +80,25 @@ enum Judged {
     Forward(Redirect, Box<Message>),
 }
 
-/// Starts to listen on the node's address, over UDP and TCP.
+/// Starts to listen on the node's addresses, over UDP and TCP.
 pub(crate) fn start(
     thread: &RuntimeThread,
     netns: &NetNs,
     config: &NodeConfig,
+    switch: &Arc<Switch>,
+) -> Result<(), DnsProxyError> {
+    config.addresses.iter().try_for_each(|address| {
+        let address = SocketAddr::new(*address, config.proxy_port);
+        listen(thread, netns, address, Arc::clone(switch))
+    })
+}
+
+fn listen(
+    thread: &RuntimeThread,
+    netns: &NetNs,
+    address: SocketAddr,
     switch: Arc<Switch>,
 ) -> Result<(), DnsProxyError> {
-    let address = SocketAddr::new(config.address, config.proxy_port);
     let bind = || {
         let datagrams = std::net::UdpSocket::bind(address)?;
         let connections = std::net::TcpListener::bind(address)?;
@@ -98,7 +109,7 @@ pub(crate) fn start(
     };
     let (datagrams, connections) =
         netns.run(bind)?.map_err(|source| DnsProxyError::Listen { address, source })?;
-    let proxy = Arc::new(Proxy { switch, address: config.address });
+    let proxy = Arc::new(Proxy { switch, address: address.ip() });
     thread.handle().spawn(Arc::clone(&proxy).serve_datagrams(datagrams));
     thread.handle().spawn(proxy.serve_connections(connections));
     Ok(())

@@ -24,4 +24,4 @@ pub(crate) use kubelet::Prober;
 pub(crate) use node::{Node, NodeError};
 pub(crate) use pump::{Pump, PumpError, Switch};
 pub(crate) use sandbox::{WORK_DIR, is_inside};
-pub(crate) use workload::{Workload, WorkloadError, WorkloadPlan};
+pub(crate) use workload::{Network, Workload, WorkloadError, WorkloadPlan};

@@ -7,7 +7,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
     NetlinkPayload,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage,
 };
@@ -112,6 +112,8 @@ fn host_address(index: u32, address: IpAddr) -> AddressMessage {
     message.header.family = family_of(address);
     message.header.prefix_len = if address.is_ipv4() { 32 } else { 128 };
     message.header.index = index;
+    // Nobody else is on the wire: without this an address of IPv6 is not usable at once.
+    message.header.flags = AddressHeaderFlags::Nodad;
     message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
     message
 }

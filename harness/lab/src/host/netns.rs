@@ -4,7 +4,7 @@
 //! caller ever changes its own. A namespace vanishes, with its devices, with the last of: its
 //! descriptor, its processes, its sockets.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,6 +16,14 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 
 use super::netlink::{self, NetlinkError};
 use super::tun::{self, Tun};
+
+/// The groups that may send echo requests without a capability (icmp(7)). In a cluster the container
+/// runtime opens it to all groups; agents of the lab have this one, and without root no other is known
+/// to the kernel.
+const ECHO_GROUPS: &str = "0 0";
+
+/// Where they are set.
+const ECHO_GROUPS_FILE: &str = "/proc/sys/net/ipv4/ping_group_range";
 
 /// Why a network namespace could not be made or entered.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +58,14 @@ pub(crate) enum NetnsError {
         /// Which step failed.
         source: NetlinkError,
     },
+    /// A setting of the kernel could not be made in it.
+    #[error("cannot write {file} in a network namespace")]
+    Sysctl {
+        /// Which.
+        file: &'static str,
+        /// The operating system's reason.
+        source: io::Error,
+    },
     /// It could not be entered.
     #[error("cannot enter a network namespace")]
     Enter {
@@ -75,8 +91,14 @@ impl NetNs {
             let device = Tun::create().map_err(|source| NetnsError::Device { source })?;
             netlink::configure(tun::NAME, addresses)
                 .map_err(|source| NetnsError::Configure { source })?;
+            write(ECHO_GROUPS_FILE, ECHO_GROUPS)?;
             Ok((Self(Arc::new(file.into())), device))
         })?
+    }
+
+    /// Writes a setting of the kernel, under `/proc/sys/net`, for this namespace.
+    pub(crate) fn set(&self, file: &'static str, value: &'static str) -> Result<(), NetnsError> {
+        self.run(|| write(file, value))?
     }
 
     /// Moves the calling thread into it, for good.
@@ -93,6 +115,11 @@ impl NetNs {
             Ok(work())
         })?
     }
+}
+
+/// Writes a setting for the namespace of the calling thread.
+fn write(file: &'static str, value: &str) -> Result<(), NetnsError> {
+    fs::write(file, value).map_err(|source| NetnsError::Sysctl { file, source })
 }
 
 fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {

@@ -1,12 +1,9 @@
 //! A node: its network namespace, its DNS proxy, and kubelet's probes.
 
-use std::fs;
-use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use super::dns_proxy::{self, DnsProxyError};
-use super::kubelet::AMBIENT_PROBE_SOURCE;
+use super::kubelet::AMBIENT_PROBE_SOURCES;
 use super::netns::{NetNs, NetnsError};
 use super::pump::{Plug, Pump, PumpError};
 use super::runtime_thread::{RuntimeThread, RuntimeThreadError};
@@ -15,7 +12,8 @@ use crate::datapath::{Attachment, NodeConfig, NodeId};
 /// The ports that a node's own sockets take, in the form of `ip_local_port_range` (ip(7)).
 ///
 /// The DNS proxy asks servers from its client's address and its own port, so an agent in that pod
-/// must never have the same port open: agents take theirs below this range (`ztc_probe`'s ports).
+/// must never have the same port open: agents take theirs below this range (`ztc_probe`'s ports), in
+/// the network of a node too.
 const LOCAL_PORTS: &str = "61000 65535";
 
 /// Where they are set, for the network namespace of whoever writes.
@@ -31,14 +29,6 @@ pub(crate) enum NodeError {
         node: String,
         /// Why.
         source: NetnsError,
-    },
-    /// The range of its ports could not be set.
-    #[error("cannot write {LOCAL_PORTS_FILE} of {node}")]
-    Ports {
-        /// Which node.
-        node: String,
-        /// Why.
-        source: io::Error,
     },
     /// It could not be plugged into the switch.
     #[error("cannot plug {node} in")]
@@ -73,33 +63,38 @@ pub(crate) struct Node {
     pub(crate) config: NodeConfig,
     /// The runtime whose sockets are the node's.
     pub(crate) thread: RuntimeThread,
+    /// Its network, which pods with `hostNetwork` share.
+    pub(crate) netns: NetNs,
     _plug: Plug,
-    _netns: NetNs,
 }
 
 impl Node {
     /// Starts a node. Blocks for some milliseconds.
     pub(crate) fn start(id: NodeId, config: NodeConfig, pump: &Pump) -> Result<Self, NodeError> {
         let node = || config.name.clone();
-        let addresses = vec![config.address, AMBIENT_PROBE_SOURCE];
+        let addresses = [&config.addresses[..], &AMBIENT_PROBE_SOURCES].concat();
         let (netns, device) = NetNs::create(&addresses)
             .map_err(|source| NodeError::Netns { node: node(), source })?;
         netns
-            .run(|| fs::write(LOCAL_PORTS_FILE, LOCAL_PORTS))
-            .map_err(|source| NodeError::Netns { node: node(), source })?
-            .map_err(|source| NodeError::Ports { node: node(), source })?;
+            .set(LOCAL_PORTS_FILE, LOCAL_PORTS)
+            .map_err(|source| NodeError::Netns { node: node(), source })?;
         let plug = pump
             .attach(Attachment::Node { node: id, addresses }, device)
             .map_err(|source| NodeError::Attach { node: node(), source })?;
         let thread = RuntimeThread::start(&config.name, Some(&netns))
             .map_err(|source| NodeError::Thread { node: node(), source })?;
-        dns_proxy::start(&thread, &netns, &config, Arc::clone(pump.switch()))
+        dns_proxy::start(&thread, &netns, &config, pump.switch())
             .map_err(|source| NodeError::DnsProxy { node: node(), source })?;
-        Ok(Self { config, thread, _plug: plug, _netns: netns })
+        Ok(Self { config, thread, netns, _plug: plug })
     }
 
-    /// Where the probes of a pod come from.
-    pub(crate) fn probe_source(&self, ambient: bool) -> IpAddr {
-        if ambient { AMBIENT_PROBE_SOURCE } else { self.config.address }
+    /// Where the probes of a pod with this address come from.
+    pub(crate) fn probe_source(&self, ambient: bool, pod: IpAddr) -> IpAddr {
+        let [ipv4, ipv6] = AMBIENT_PROBE_SOURCES;
+        match (ambient, pod) {
+            (true, IpAddr::V4(_)) => ipv4,
+            (true, IpAddr::V6(_)) => ipv6,
+            (false, _) => self.config.address_like(pod).unwrap_or(self.config.addresses[0]),
+        }
     }
 }

@@ -274,7 +274,7 @@ mod tests {
     fn pump() -> Pump {
         let node = NodeConfig {
             name: "node-a".into(),
-            address: [172, 31, 0, 2].into(),
+            addresses: vec![[172, 31, 0, 2].into()],
             proxy_port: 10053,
         };
         let (nodes, services) = (vec![node], Vec::new());
@@ -295,7 +295,7 @@ mod tests {
         let pump = pump();
         let mut witnesses = pump.switch().subscribe();
         let (ours, theirs) = device();
-        let attachment = Attachment::Outside { address: [203, 0, 113, 10].into() };
+        let attachment = Attachment::Outside { addresses: vec![[203, 0, 113, 10].into()] };
         let _plug = pump.attach(attachment, ours).unwrap();
         assert!(pump.check().is_ok());
 
@@ -310,7 +310,7 @@ mod tests {
         let pump = pump();
         let mut witnesses = pump.switch().subscribe();
         let (ours, theirs) = device();
-        let attachment = Attachment::Outside { address: [203, 0, 113, 10].into() };
+        let attachment = Attachment::Outside { addresses: vec![[203, 0, 113, 10].into()] };
         drop(pump.attach(attachment, ours).unwrap());
         drop(theirs);
         assert!(pump.check().is_ok());

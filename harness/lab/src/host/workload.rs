@@ -1,4 +1,5 @@
-//! A pod or an outside host: a network namespace on the switch with an agent in it.
+//! A pod or an outside host: a network namespace with an agent in it, on a port of the switch of its
+//! own or on that of its node.
 
 use std::fs;
 use std::io;
@@ -45,13 +46,22 @@ pub(crate) enum WorkloadError {
     Agent(#[from] AgentError),
 }
 
+/// Whose network a pod or an outside host has.
+#[derive(Debug)]
+pub(crate) enum Network {
+    /// One of its own, which is this to the datapath.
+    Own(Attachment),
+    /// That of its node: to the datapath it is the node.
+    OfTheNode(NetNs),
+}
+
 /// What a pod or an outside host is made from.
 #[derive(Debug)]
 pub(crate) struct WorkloadPlan {
-    /// Its own address.
-    pub(crate) address: IpAddr,
-    /// What it is to the datapath.
-    pub(crate) attachment: Attachment,
+    /// Its own addresses, the first one first.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Whose network it has.
+    pub(crate) network: Network,
     /// What its agent is told.
     pub(crate) launch: AgentConfig,
     /// What its `resolv.conf` says.
@@ -61,11 +71,12 @@ pub(crate) struct WorkloadPlan {
 /// A pod or an outside host at work. Dropped, it is gone.
 #[derive(Debug)]
 pub(crate) struct Workload {
-    /// Its own address.
-    pub(crate) address: IpAddr,
+    /// Its own addresses, the first one first.
+    pub(crate) addresses: Vec<IpAddr>,
     /// Its agent.
     pub(crate) agent: Agent,
-    _plug: Plug,
+    /// Absent where it has its node's network.
+    _plug: Option<Plug>,
     _netns: NetNs,
 }
 
@@ -78,17 +89,23 @@ impl Workload {
         command: &AgentCommand,
         runtime: &Handle,
     ) -> Result<Self, WorkloadError> {
-        let WorkloadPlan { address, attachment, launch, resolv_conf } = plan;
+        let WorkloadPlan { addresses, network, launch, resolv_conf } = plan;
         let name = || launch.name.clone();
-        let (netns, device) = NetNs::create(&[address])
-            .map_err(|source| WorkloadError::Netns { name: name(), source })?;
-        let plug = pump
-            .attach(attachment, device)
-            .map_err(|source| WorkloadError::Attach { name: name(), source })?;
+        let (netns, plug) = match network {
+            Network::OfTheNode(netns) => (netns, None),
+            Network::Own(attachment) => {
+                let (netns, device) = NetNs::create(&addresses)
+                    .map_err(|source| WorkloadError::Netns { name: name(), source })?;
+                let plug = pump
+                    .attach(attachment, device)
+                    .map_err(|source| WorkloadError::Attach { name: name(), source })?;
+                (netns, Some(plug))
+            }
+        };
         fs::write(&launch.resolv_conf, resolv_conf).map_err(|source| {
             WorkloadError::ResolvConf { path: launch.resolv_conf.clone(), source }
         })?;
         let agent = Agent::start(&netns, command, launch, runtime)?;
-        Ok(Self { address, agent, _plug: plug, _netns: netns })
+        Ok(Self { addresses, agent, _plug: plug, _netns: netns })
     }
 }

@@ -66,11 +66,12 @@ async fn packets_pass() -> Played {
     let cluster = lane(0).await?;
     let book = cluster.addresses().await?;
     let mut web = Client::open(cluster.as_ref(), "zt-shop/web").await?;
-    let by_name = |host: &str, port| Target { host: Host::Name(host.to_owned()), port };
+    let by_name =
+        |host: &str, port| Target { host: Host::Name(host.to_owned()), port, family: None };
     let near = by_name("cart", 9000);
     let far = by_name("ledger.zt-pay", 80);
     let outside = by_name("api.zt.test", 9000);
-    let metadata = Target { host: Host::Ip([169, 254, 169, 254].into()), port: 80 };
+    let metadata = Target { host: Host::Ip([169, 254, 169, 254].into()), port: 80, family: None };
 
     expect_peer(&web.send(Stimulus::Tcp { to: near.clone() }, PASSES).await?, "zt-shop/cart")?;
     expect_peer(&web.send(Stimulus::Udp { to: near }, PASSES).await?, "zt-shop/cart")?;
@@ -78,7 +79,11 @@ async fn packets_pass() -> Played {
     expect_peer(&web.send(Stimulus::Tcp { to: outside }, PASSES).await?, "outside/api")?;
     expect_peer(&web.send(get(metadata), PASSES).await?, "outside/metadata")?;
     let ledger: ztc_model::world::PodRef = "zt-pay/ledger".parse()?;
-    let direct = Target { host: Host::Ip(book.pods[&ledger]), port: 9000 };
+    let echoed = web.send(Stimulus::Ping { to: book.pods[&ledger] }, PASSES).await?;
+    if echoed != (Observed::Echo { remote: book.pods[&ledger] }) {
+        return Err(format!("the client that pinged saw: {echoed}").into());
+    }
+    let direct = Target { host: Host::Ip(book.pods[&ledger]), port: 9000, family: None };
     expect_peer(&web.send(Stimulus::Tcp { to: direct }, PASSES).await?, "zt-pay/ledger")?;
     Ok(cluster.down().await?)
 }
@@ -87,7 +92,7 @@ async fn a_denied_flow_is_silent() -> Played {
     let cluster = lane(0).await?;
     let mut evidence = cluster.evidence();
     let mut web = Client::open(cluster.as_ref(), "zt-shop/web").await?;
-    let to = Target { host: Host::Name("ledger.zt-pay".to_owned()), port: 9000 };
+    let to = Target { host: Host::Name("ledger.zt-pay".to_owned()), port: 9000, family: None };
     let stimulus = Stimulus::Tcp { to };
     expect_peer(&web.send(stimulus.clone(), PASSES).await?, "zt-pay/ledger")?;
 
@@ -173,7 +178,7 @@ async fn a_pod_is_born() -> Played {
     let cluster = lane(0).await?;
     let pod = "zt-shop/newborn".parse()?;
     for _ in 0..2 {
-        let to = Target { host: Host::Name("ledger.zt-pay".to_owned()), port: 9000 };
+        let to = Target { host: Host::Name("ledger.zt-pay".to_owned()), port: 9000, family: None };
         let stimulus = Stimulus::Tcp { to };
         let first = vec![FirstRun { id: RunId(1000), deadline_ms: PASSES, stimulus }];
         cluster.create_pod(&pod, first).await?;
@@ -215,7 +220,7 @@ async fn several_lanes() -> Played {
     let (first, second, third) = tokio::try_join!(lane(0), lane(1), lane(2))?;
     for cluster in [first, second, third] {
         let mut web = Client::open(cluster.as_ref(), "zt-shop/web").await?;
-        let to = Target { host: Host::Name("ledger.zt-pay".to_owned()), port: 80 };
+        let to = Target { host: Host::Name("ledger.zt-pay".to_owned()), port: 80, family: None };
         expect_peer(&web.send(get(to), PASSES).await?, "zt-pay/ledger")?;
         cluster.down().await?;
         if cluster.endpoints().await.is_ok() {
@@ -331,12 +336,14 @@ fn world() -> World {
     let metadata = OutsideHost {
         name: "metadata".to_owned(),
         address: Some([169, 254, 169, 254].into()),
+        address_ipv6: None,
         dns: vec!["metadata.zt.test".to_owned()],
         serves: vec![serves(Speaks::Http, 80)],
     };
     let api = OutsideHost {
         name: "api".to_owned(),
         address: None,
+        address_ipv6: None,
         dns: vec!["api.zt.test".to_owned()],
         serves: vec![serves(Speaks::Tcp, 9000)],
     };
@@ -376,6 +383,7 @@ fn pod(name: &str, node: NodeSlot) -> Pod {
             serves(Speaks::Http, 8080),
         ],
         readiness: None,
+        host_network: false,
         born: Born::WithTheWorld,
     }
 }

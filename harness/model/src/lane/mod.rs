@@ -16,7 +16,7 @@ use thiserror::Error;
 use crate::dns::DnsRule;
 use crate::manifest::{Manifest, ObjectRef, manifests};
 use crate::outcome::Expected;
-use crate::stimulus::{Peer, Send, Target};
+use crate::stimulus::{Echo, Peer, Send, Target};
 use crate::suite::{Case, Cell, Origin};
 use crate::world::{PodRef, World};
 use crate::yaml::Source;
@@ -61,6 +61,12 @@ pub enum Unsound {
         namespace: String,
         /// Its name.
         name: String,
+    },
+    /// A pod is in its node's network, where its copies would want the same ports.
+    #[error("{pod} is in its node's network, of which there is one")]
+    NodeNetwork {
+        /// Which.
+        pod: PodRef,
     },
     /// A word is the name of a namespace and of something else, so names with it are ambiguous.
     #[error("`{word}` is a namespace, and a service or a part of a name outside as well")]
@@ -108,6 +114,9 @@ impl Renaming {
         if let Some(service) = shared {
             let (namespace, name) = (service.namespace.clone(), service.name.clone());
             return Err(Unsound::SharedService { namespace, name });
+        }
+        if let Some(pod) = world.pods.iter().find(|it| it.host_network) {
+            return Err(Unsound::NodeNetwork { pod: pod.reference() });
         }
         let outside = world.outside.iter().flat_map(|host| &host.dns).flat_map(|it| it.split('.'));
         let mut words = world.services.iter().map(|it| it.name.as_str()).chain(outside);
@@ -204,10 +213,11 @@ impl Renaming {
     /// The same stimulus in the lane.
     #[must_use]
     pub fn send(&self, send: &Send) -> Send {
-        let target = |to: &Target| Target { peer: self.peer(&to.peer), port: to.port };
+        let target = |to: &Target| Target { peer: self.peer(&to.peer), ..to.clone() };
         match send {
             Send::Tcp(to) => Send::Tcp(target(to)),
             Send::Udp(to) => Send::Udp(target(to)),
+            Send::Ping(to) => Send::Ping(Echo { peer: self.peer(&to.peer), ..to.clone() }),
             Send::Http { method, to, path } => {
                 Send::Http { method: method.clone(), to: target(to), path: path.clone() }
             }

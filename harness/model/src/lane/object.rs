@@ -136,9 +136,8 @@ impl Walk<'_> {
                     field => self.refuse(field),
                 })
             }),
-            "fromEntities" | "toEntities" | "fromCIDR" | "toCIDR" | "fromCIDRSet" | "toCIDRSet" => {
-                Ok(())
-            }
+            "icmps" | "fromEntities" | "toEntities" | "fromCIDR" | "toCIDR" | "fromCIDRSet"
+            | "toCIDRSet" => Ok(()),
             field => self.refuse(field),
         })
     }

@@ -3,16 +3,14 @@
 //! Follows `pkg/k8s/network_policy.go` of Cilium and, for what the API server fills in or refuses,
 //! `pkg/apis/networking` of Kubernetes.
 
-use std::fmt;
-
-use serde::de::{IgnoredAny, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::labels::{CLUSTER, DEFAULT_CLUSTER, K8S, NAMESPACE, NAMESPACE_LABELS};
 use crate::selector::{Keys, LabelSelector, Requirement, Selector};
 use crate::yaml::{Diagnostic, Document, Spanned};
 
-use super::ports::is_port_name;
+use super::ports::{IntOrString, is_port_name};
 use super::range::CidrRule;
 use super::{
     DirectionPolicy, Effect, EndpointPolicy, Peer, PeerSelector, Policy, PolicyRef, PortMatch,
@@ -91,36 +89,6 @@ struct NetworkPort {
     port: Option<Spanned<IntOrString>>,
     #[serde(default)]
     end_port: Option<Spanned<u16>>,
-}
-
-/// A number or a text, as Kubernetes' type of that name.
-enum IntOrString {
-    Int(u64),
-    String(String),
-}
-
-impl<'de> Deserialize<'de> for IntOrString {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-
-        impl Visitor<'_> for Either {
-            type Value = IntOrString;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the number or the name of a port")
-            }
-
-            fn visit_u64<E>(self, number: u64) -> Result<IntOrString, E> {
-                Ok(IntOrString::Int(number))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<IntOrString, E> {
-                Ok(IntOrString::String(text.to_owned()))
-            }
-        }
-
-        deserializer.deserialize_any(Either)
-    }
 }
 
 /// Reads a `NetworkPolicy`.

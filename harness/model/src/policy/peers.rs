@@ -51,6 +51,13 @@ impl PeerSelector {
                 }
                 // `IPStringToLabel` in `pkg/labels/cidr.go`: a range of length 0 is the world.
                 Identity::Reserved(Reserved::World) => range.prefix_len() == 0,
+                // With both families it is the world of its own.
+                Identity::Reserved(Reserved::WorldIpv4) => {
+                    matches!(range, IpNet::V4(_)) && range.prefix_len() == 0
+                }
+                Identity::Reserved(Reserved::WorldIpv6) => {
+                    matches!(range, IpNet::V6(_)) && range.prefix_len() == 0
+                }
                 Identity::Endpoint(_) | Identity::Reserved(_) => false,
             },
         })

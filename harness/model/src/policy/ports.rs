@@ -5,7 +5,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::yaml::{Diagnostic, Document, Spanned};
 
@@ -19,7 +20,8 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
-    /// ICMP, which has no ports: only rules without ports match it.
+    /// ICMP. What rules see as its port is the type of the message, as in Cilium's policy maps
+    /// (`bpf/lib/policy.h`, `enable_icmp_rule`).
     Icmp,
     /// ICMP for IPv6, likewise.
     Icmpv6,
@@ -156,5 +158,35 @@ pub(super) fn read_protocols(
             format!("protocol `{other}` is not evaluated"),
             Some("expected one of `TCP`, `UDP`, `ANY`"),
         )),
+    }
+}
+
+/// A number or a text, as Kubernetes' type of that name.
+pub(super) enum IntOrString {
+    Int(u64),
+    String(String),
+}
+
+impl<'de> Deserialize<'de> for IntOrString {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl Visitor<'_> for Either {
+            type Value = IntOrString;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number or a name")
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<IntOrString, E> {
+                Ok(IntOrString::Int(number))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<IntOrString, E> {
+                Ok(IntOrString::String(text.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_any(Either)
     }
 }

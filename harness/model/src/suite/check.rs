@@ -2,85 +2,32 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::lane::is_a_copys_name;
 use crate::manifest::{Manifest, ObjectRef};
 use crate::outcome::EnforcementPoint;
-use crate::stimulus::{Peer, Send, Target};
+use crate::stimulus::{Echo, Peer, Send, Target};
 use crate::suite::file::{ExpectationFile, OneOrMany, SuiteFile};
 use crate::suite::load::Question;
 use crate::suite::{Case, Cell, Feature, Origin};
-use crate::world::{Born, Namespace, OutsideHost, Pod, PodRef, ServedPort, Speaks, World};
+use crate::world::{Born, OutsideHost, Pod, PodRef, ServedPort, Speaks, World};
 use crate::yaml::{Diagnostic, Source, Spanned};
+use ztc_wire::Family;
 
 type Checked<T = ()> = Result<T, Box<Diagnostic>>;
 
 /// The port of DNS servers.
 const DNS_PORT: u16 = 53;
 
-pub(super) fn world(source: &Source, world: &World) -> Checked {
-    let copied = world.namespaces.iter().find(|it| is_a_copys_name(&it.name));
-    if let Some(Namespace { name, .. }) = copied {
-        let message = format!("`{name}` is the name of a copy in a lane");
-        return Err(in_text(source, 1, name, message));
-    }
-    let mut seen = BTreeSet::new();
-    for pod in &world.pods {
-        let reference = pod.reference();
-        if world.namespace(&pod.namespace).is_none() {
-            return Err(in_text(
-                source,
-                1,
-                &pod.namespace,
-                format!(
-                    "pod {reference} is in namespace `{}`, which the world does not list",
-                    pod.namespace
-                ),
-            ));
-        }
-        if !seen.insert(reference.clone()) {
-            return Err(in_text(source, 1, &pod.name, format!("pod {reference} is listed twice")));
-        }
-        if let Some(port) = pod.readiness
-            && !serves(&pod.serves, port, &[Speaks::Http])
-        {
-            return Err(in_text(
-                source,
-                1,
-                &pod.name,
-                format!(
-                    "the readiness probe of {reference} asks port {port}, which serves no http"
-                ),
-            ));
-        }
-    }
-    for waypoint in &world.waypoints {
-        if world.namespace(&waypoint.namespace).is_none() {
-            let message = format!(
-                "waypoint {} is in namespace `{}`, which the world does not list",
-                waypoint.name, waypoint.namespace
-            );
-            return Err(in_text(source, 1, &waypoint.namespace, message));
-        }
-    }
-    for service in &world.services {
-        if world.backends(service).next().is_none() {
-            return Err(in_text(
-                source,
-                1,
-                &service.name,
-                format!("service {}/{} selects no pod", service.namespace, service.name),
-            ));
-        }
-    }
-    Ok(())
-}
-
 /// A diagnostic at the first place from a line on that holds a word, which is what is wrong.
 #[expect(
     clippy::unnecessary_box_returns,
     reason = "diagnostics are boxed wherever they are returned"
 )]
-fn in_text(source: &Source, from: usize, word: &str, message: String) -> Box<Diagnostic> {
+pub(super) fn in_text(
+    source: &Source,
+    from: usize,
+    word: &str,
+    message: String,
+) -> Box<Diagnostic> {
     let (line, column) = source
         .text
         .lines()
@@ -145,6 +92,46 @@ pub(super) fn distinct_cells(source: &Source, file: &SuiteFile, cases: &[Case]) 
                 return Err(source.diagnostic_at(at, message, None));
             }
         }
+    }
+    Ok(())
+}
+
+/// Records of echo requests carry no identifier, so one pair of addresses has one stimulus in
+/// flight: a case that pings a peer by its name and by its address could not tell the records apart.
+pub(super) fn distinct_pairs(
+    source: &Source,
+    world: &World,
+    expectations: &[Spanned<ExpectationFile>],
+    cells: &[Cell],
+) -> Checked {
+    let family = |to: &Echo| match &to.peer {
+        Peer::Address(address) => Some(Family::of(*address)),
+        // Without a word it is the first address of the peer, whichever that is.
+        _ => to.family,
+    };
+    let target = |peer: &Peer| match peer {
+        Peer::Address(address) => {
+            let host = world.outside.iter().find(|host| host.has(*address));
+            host.map_or_else(|| peer.clone(), |host| Peer::Outside(host.name.clone()))
+        }
+        peer => peer.clone(),
+    };
+    let differ = |one: &Echo, other: &Echo| {
+        target(&one.peer) != target(&other.peer)
+            || family(one).zip(family(other)).is_some_and(|(one, other)| one != other)
+    };
+    let mut seen: Vec<(&Origin, &Echo)> = Vec::new();
+    for cell in cells {
+        let Send::Ping(to) = &cell.send else { continue };
+        if seen.iter().any(|(from, other)| **from == cell.from && !differ(to, other)) {
+            let message = format!("{} pings {} twice in this case", cell.from, target(&to.peer));
+            return Err(source.diagnostic_at(
+                expectation_at(expectations, cell.line),
+                message,
+                Some("records of echo requests could not be told apart"),
+            ));
+        }
+        seen.push((&cell.from, to));
     }
     Ok(())
 }
@@ -240,6 +227,12 @@ pub(super) fn reachable(
     {
         return Err(source.diagnostic_at(&file.from, message, None));
     }
+    if let Origin::Pod(pod) = from
+        && world.pod(pod).is_some_and(|it| it.host_network)
+        && asks_cluster_dns(send)
+    {
+        return wrong(format!("{pod} is in its node's network, and does not ask cluster DNS"));
+    }
     match (from, send) {
         (Origin::Kubelet, Send::Readiness(pod)) => match world.pod(pod) {
             None => wrong(format!("unknown pod `{pod}`")),
@@ -254,18 +247,25 @@ pub(super) fn reachable(
         }
         (Origin::Pod(_), Send::Tcp(to)) => listens(world, to, &[Speaks::Tcp]).or_else(wrong),
         (Origin::Pod(_), Send::Udp(to)) => listens(world, to, &[Speaks::Udp]).or_else(wrong),
+        (Origin::Pod(_), Send::Ping(to)) => echoes(world, &to.peer).or_else(wrong),
         (Origin::Pod(_), Send::Http { to, .. }) => {
             listens(world, to, &[Speaks::Http]).or_else(wrong)
         }
         (Origin::Pod(_), Send::Dns { server: None, .. }) => Ok(()),
         (Origin::Pod(_), Send::Dns { server: Some(server), .. }) => {
-            let to = Target { peer: server.clone(), port: DNS_PORT };
+            let to = Target { peer: server.clone(), port: DNS_PORT, family: None };
             listens(world, &to, &[Speaks::Dns]).or_else(wrong)
         }
     }
 }
 
-fn serves(ports: &[ServedPort], port: u16, speaks: &[Speaks]) -> bool {
+/// Whether it begins at the pod's own resolver, which for a pod in its node's network is the node's
+/// (`dnsPolicy: ClusterFirst` falls back to `Default` there).
+fn asks_cluster_dns(send: &Send) -> bool {
+    matches!(send, Send::Dns { server: None, .. }) || matches!(send.peer(), Some(Peer::Name(_)))
+}
+
+pub(super) fn serves(ports: &[ServedPort], port: u16, speaks: &[Speaks]) -> bool {
     ports.iter().any(|it| it.port == port && speaks.contains(&it.speaks))
 }
 
@@ -282,7 +282,7 @@ fn listens(world: &World, to: &Target, speaks: &[Speaks]) -> Result<(), String> 
         Peer::Address(address) => world
             .outside
             .iter()
-            .any(|host| host.address == Some(*address) && serves(&host.serves, to.port, speaks)),
+            .any(|host| host.has(*address) && serves(&host.serves, to.port, speaks)),
         Peer::Name(name) => match named(world, name) {
             None => return Err(format!("no service and no outside host is called `{name}`")),
             Some(Named::Host(host)) => serves(&host.serves, to.port, speaks),
@@ -295,6 +295,23 @@ fn listens(world: &World, to: &Target, speaks: &[Speaks]) -> Result<(), String> 
         Ok(())
     } else {
         Err(format!("nobody serves this at {to}: its control could never pass"))
+    }
+}
+
+/// Every kernel answers an echo request, so it is enough that there is one.
+fn echoes(world: &World, peer: &Peer) -> Result<(), String> {
+    match peer {
+        Peer::Pod(reference) if world.pod(reference).is_none() => {
+            Err(format!("unknown pod `{reference}`"))
+        }
+        Peer::Outside(name) if world.outside(name).is_none() => {
+            Err(format!("unknown outside host `{name}`"))
+        }
+        Peer::Address(address) if !world.outside.iter().any(|it| it.has(*address)) => {
+            Err(format!("nobody in the world has {address}: its control could never pass"))
+        }
+        Peer::Name(name) => Err(format!("an echo request goes to an address, not to `{name}`")),
+        Peer::Pod(_) | Peer::Outside(_) | Peer::Address(_) => Ok(()),
     }
 }
 
@@ -320,8 +337,10 @@ fn named<'a>(world: &'a World, name: &str) -> Option<Named<'a>> {
 
 /// The names that may answer a stimulus; empty when the world cannot tell.
 pub(super) fn peers(world: &World, send: &Send) -> BTreeSet<String> {
-    // A DNS answer names its server only where the server supports NSID, so any may answer.
-    let Some(peer) = send.peer().filter(|_| !matches!(send, Send::Dns { .. })) else {
+    // A DNS answer names its server only where the server supports NSID, and a kernel that echoes
+    // says no name at all.
+    let says_no_name = matches!(send, Send::Dns { .. } | Send::Ping(_));
+    let Some(peer) = send.peer().filter(|_| !says_no_name) else {
         return BTreeSet::new();
     };
     let outside = |host: &OutsideHost| Peer::Outside(host.name.clone()).to_string();
@@ -329,7 +348,7 @@ pub(super) fn peers(world: &World, send: &Send) -> BTreeSet<String> {
         Peer::Pod(pod) => BTreeSet::from([pod.to_string()]),
         Peer::Outside(_) => BTreeSet::from([peer.to_string()]),
         Peer::Address(address) => {
-            world.outside.iter().filter(|it| it.address == Some(*address)).map(outside).collect()
+            world.outside.iter().filter(|it| it.has(*address)).map(outside).collect()
         }
         Peer::Name(name) => match named(world, name) {
             None => BTreeSet::new(),
@@ -383,6 +402,7 @@ fn differs_in_one_attribute(world: &World, from: &PodRef, twin: &PodRef) -> Resu
         ("namespace", one.namespace != other.namespace),
         ("service account", one.service_account != other.service_account),
         ("node", one.node != other.node),
+        ("network", one.host_network != other.host_network),
         ("time of birth", one.born != other.born),
     ] {
         if differs {
@@ -431,6 +451,22 @@ pub(super) fn needed(
     }
     let message = format!("the suite does not say that it needs {feature}");
     Err(source.diagnostic_at(point, message, Some("add it to `needs` at the top of the suite")))
+}
+
+/// A suite that sends over IPv6 says that it needs it, or a fabric without would run the case.
+pub(super) fn needs_family(
+    source: &Source,
+    needs: &BTreeSet<Feature>,
+    at: &Spanned<OneOrMany>,
+    send: &Send,
+) -> Checked {
+    let by_address = matches!(send.peer(), Some(Peer::Address(address)) if address.is_ipv6());
+    let over_ipv6 = by_address || send.family() == Some(Family::Ipv6);
+    if !over_ipv6 || needs.contains(&Feature::Ipv6) {
+        return Ok(());
+    }
+    let message = format!("the suite does not say that it needs {}", Feature::Ipv6);
+    Err(source.diagnostic_at(at, message, Some("add it to `needs` at the top of the suite")))
 }
 
 pub(super) fn nothing_of_passages(source: &Source, file: &ExpectationFile) -> Checked {

@@ -45,6 +45,15 @@ pub struct CaseFile {
     /// another one.
     #[schemars(with = "Vec<String>")]
     pub apply: Vec<Spanned<String>>,
+    /// The documented hole that the case shows on purpose, in one sentence: what gets through, and past
+    /// what.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub gap: Option<Spanned<String>>,
+    /// The case of this suite that closes the gap, or `none`; every gap says it.
+    #[serde(default, rename = "closed-by")]
+    #[schemars(with = "Option<String>")]
+    pub closed_by: Option<Spanned<String>>,
     /// Pods of the world to make after the policies are enforced.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
@@ -61,7 +70,7 @@ pub struct ExpectationFile {
     /// Who sends: a pod as `namespace/name`, or `kubelet`; one or a list.
     #[schemars(with = "OneOrMany")]
     pub from: Spanned<OneOrMany>,
-    /// What: `tcp`, `udp`, `dns`, `METHOD http://…`, `readiness`; one or a list.
+    /// What: `tcp`, `udp`, `ping`, `dns`, `METHOD http://…`, `readiness`; one or a list.
     #[schemars(with = "OneOrMany")]
     pub send: Spanned<OneOrMany>,
     /// Whether it gets through.

@@ -6,7 +6,7 @@ use crate::manifest::{self, Manifest};
 use crate::outcome::Expected;
 use crate::stimulus::Send;
 use crate::suite::file::{CaseFile, ExpectationFile, Is, SuiteFile};
-use crate::suite::{Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check};
+use crate::suite::{Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check, gaps, worlds};
 use crate::world::{PodRef, World};
 use crate::yaml::{self, Diagnostic, Source, Spanned};
 
@@ -25,7 +25,7 @@ pub struct Library {
 /// A diagnostic at what is wrong.
 pub fn world(source: &Source) -> Result<World, Box<Diagnostic>> {
     let world: World = yaml::strict(source)?;
-    check::world(source, &world)?;
+    worlds::world(source, &world)?;
     Ok(world)
 }
 
@@ -47,6 +47,7 @@ pub fn load(source: &Source, library: &Library) -> Result<Suite, Box<Diagnostic>
     let reader = Reader { source, needs, library, world, suite };
     let cases = file.cases.iter().map(|case| reader.case(case)).collect::<Result<Vec<_>, _>>()?;
     check::distinct_names(source, &file)?;
+    gaps::closing_cases(source, &file)?;
     check::distinct_cells(source, &file, &cases)?;
     Ok(Suite {
         name: file.suite.value.clone(),
@@ -86,6 +87,7 @@ impl Reader<'_> {
         for expectation in &file.expect {
             self.expand(expectation, &apply, &create, &mut cells)?;
         }
+        check::distinct_pairs(self.source, self.world, &file.expect, &cells)?;
         if cells.is_empty() {
             return Err(self.source.diagnostic_at(
                 &file.name,
@@ -96,6 +98,7 @@ impl Reader<'_> {
         Ok(Case {
             id: CaseId::new(self.suite, &file.name.value),
             because: file.because.value.trim().to_owned(),
+            gap: gaps::gap(self.source, self.suite, file, &cells)?,
             world: self.world.world.clone(),
             apply,
             create,
@@ -153,6 +156,7 @@ impl Reader<'_> {
                 let send: Send = text.parse().map_err(|error: crate::stimulus::SendError| {
                     self.source.diagnostic_at(&file.send, error.to_string(), None)
                 })?;
+                check::needs_family(self.source, self.needs, &file.send, &send)?;
                 check::reachable(self.source, file, self.world, create, &origin, &send)?;
                 let cell = Cell {
                     peers: check::peers(self.world, &send),

@@ -5,7 +5,9 @@
 
 mod check;
 pub mod file;
+mod gaps;
 mod load;
+mod worlds;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -108,6 +110,26 @@ impl fmt::Display for CaseId {
     }
 }
 
+/// A documented hole that a case shows on purpose: its flows get through, and are expected to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Gap {
+    /// What gets through, and past what, in one sentence.
+    pub what: String,
+    /// The case that shows how it is closed; absent where nothing closes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed_by: Option<CaseId>,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.closed_by {
+            Some(case) => write!(f, "{} Closed by {case}.", self.what),
+            None => write!(f, "{} No case closes it.", self.what),
+        }
+    }
+}
+
 /// A case that can be run.
 #[derive(Debug, Clone)]
 pub struct Case {
@@ -115,6 +137,8 @@ pub struct Case {
     pub id: CaseId,
     /// Why its expectations should hold.
     pub because: String,
+    /// The hole that it shows, if it shows one.
+    pub gap: Option<Gap>,
     /// The world that it runs against.
     pub world: String,
     /// What to apply, in this order.
@@ -142,7 +166,7 @@ impl Case {
         let meant = |send: &Send, host: &OutsideHost| {
             let by_peer = match send.peer() {
                 Some(Peer::Outside(name)) => *name == host.name,
-                Some(Peer::Address(address)) => Some(*address) == host.address,
+                Some(Peer::Address(address)) => host.has(*address),
                 Some(Peer::Name(name)) => host.dns.contains(name),
                 Some(Peer::Pod(_)) | None => false,
             };

@@ -67,6 +67,24 @@ fn a_peer_may_be_a_reserved_identity() {
     assert_eq!(ingress(&text, &peer("shop", "web")), Decision::NotAllowed);
 }
 
+/// What is outside: with both families each has an identity of its own.
+fn worlds() -> [Identity; 3] {
+    [Reserved::World, Reserved::WorldIpv4, Reserved::WorldIpv6].map(Identity::Reserved)
+}
+
+/// `GetWorldIdentityFromIP` in `pkg/identity/reserved.go`: with both families the range of all
+/// addresses of one is the world of that one.
+#[test]
+fn all_addresses_of_a_family_are_the_world_of_that_family() {
+    for (range, selected) in [("0.0.0.0/0", Reserved::WorldIpv4), ("::/0", Reserved::WorldIpv6)] {
+        let text = namespaced(&format!("egress:\n- toCIDR: [\"{range}\"]"));
+        for world in [Reserved::WorldIpv4, Reserved::WorldIpv6] {
+            let passes = egress(&text, &Identity::Reserved(world)) == allowed(ONE);
+            assert_eq!(passes, world == selected, "{range}: {world:?}");
+        }
+    }
+}
+
 /// `pkg/policy/api/entity.go`.
 #[test]
 fn entities_are_what_cilium_says() {
@@ -75,7 +93,7 @@ fn entities_are_what_cilium_says() {
     let of = |name| Identity::Reserved(name);
     let cases = [
         ("all", vec![pods.clone(), outside.clone(), of(Reserved::World), of(Reserved::Init)]),
-        ("world", vec![outside.clone(), of(Reserved::World)]),
+        ("world", [vec![outside.clone()], worlds().to_vec()].concat()),
         ("cluster", vec![pods.clone(), of(Reserved::Host), of(Reserved::Unmanaged)]),
         ("host", vec![of(Reserved::Host)]),
         ("remote-node", vec![of(Reserved::RemoteNode), of(Reserved::KubeApiserver)]),
@@ -96,7 +114,7 @@ fn entities_are_what_cilium_says() {
         let count = everyone.iter().filter(|it| egress(&text, it) == allowed(ONE)).count();
         let expected = match entity {
             "all" => everyone.len(),
-            "cluster" => everyone.len() - 2,
+            "cluster" => everyone.len() - 1 - worlds().len(),
             _ => selected.len(),
         };
         assert_eq!(count, expected, "{entity}");

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     fn ledger(port: u16) -> Target {
-        Target { host: Host::Name("ledger.zt-pay".into()), port }
+        Target { host: Host::Name("ledger.zt-pay".into()), port, family: None }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod dns;
 mod failure;
 mod http;
+mod ping;
 mod resolve;
 mod send;
 mod socket;

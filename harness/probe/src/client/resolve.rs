@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
-use ztc_wire::{DnsRcode, DnsTransport, Host, Leg, Observed, Phase, RecordType, Target};
+use ztc_wire::{DnsRcode, DnsTransport, Family, Host, Leg, Observed, Phase, RecordType, Target};
 
 use super::dns::{self, Response};
 use super::failure::unsent;
@@ -17,7 +17,7 @@ pub(super) fn server(run: &Run) -> Result<SocketAddr, Observed> {
 
 /// The address of a target; a name is asked for with [`Leg::Resolve`], one query a socket.
 ///
-/// Every name of the search list is tried until one has an address, IPv4 first. When none has, the
+/// Every name of the search list is tried until one has an address, of the wanted family or IPv4 first. When none has, the
 /// most telling answer is observed: a refusal or a failure before a plain "no such name", the last
 /// one among equals.
 pub(super) async fn target(run: &Run, to: &Target) -> Result<SocketAddr, Observed> {
@@ -30,7 +30,7 @@ pub(super) async fn target(run: &Run, to: &Target) -> Result<SocketAddr, Observe
     let server = first_server(&conf)?;
     let mut negative = None;
     for candidate in conf.candidates(name) {
-        match address(run, server, &candidate).await? {
+        match address(run, server, &candidate, to.family).await? {
             Ok(address) => return Ok(SocketAddr::new(address, to.port)),
             Err(rcode) => negative = Some(more_telling(negative, (rcode, candidate))),
         }
@@ -44,9 +44,15 @@ async fn address(
     run: &Run,
     server: SocketAddr,
     name: &str,
+    family: Option<Family>,
 ) -> Result<Result<IpAddr, DnsRcode>, Observed> {
     let mut rcode = DnsRcode::NOERROR;
-    for record in [RecordType::A, RecordType::Aaaa] {
+    let records = match family {
+        None => &[RecordType::A, RecordType::Aaaa][..],
+        Some(Family::Ipv4) => &[RecordType::A],
+        Some(Family::Ipv6) => &[RecordType::Aaaa],
+    };
+    for &record in records {
         let query = dns::plain_query(name, record)?;
         let Response { rcode: said, answers, .. } =
             dns::ask(run, Leg::Resolve, server, DnsTransport::Udp, &query).await?;

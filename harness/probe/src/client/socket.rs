@@ -30,22 +30,30 @@ fn tcp_socket(remote: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// A UDP socket that sends to, and hears from, this address only.
-fn associate(run: &Run, leg: Leg, remote: SocketAddr) -> Result<UdpSocket, Observed> {
-    let (socket, local) = bind(run, remote, std::net::UdpSocket::bind)?;
+/// Has a socket for datagrams send to, and hear from, this address only.
+fn associate(
+    run: &Run,
+    leg: Leg,
+    (socket, local): Bound,
+    remote: SocketAddr,
+) -> Result<UdpSocket, Observed> {
     run.started(leg, local, remote);
     socket
         .connect(remote)
-        .map_err(|error| from_network("connect a UDP socket", run.phase(), &error))?;
+        .map_err(|error| from_network("connect a datagram socket", run.phase(), &error))?;
     socket
         .set_nonblocking(true)
         .and_then(|()| UdpSocket::from_std(socket))
-        .map_err(|error| unsent("make a UDP socket", error))
+        .map_err(|error| unsent("make a datagram socket", error))
 }
+
+/// A socket for datagrams and what it is bound to. The standard library has one type for all of
+/// them, and calls it after UDP.
+pub(super) type Bound = (std::net::UdpSocket, SocketAddr);
 
 /// Binds to the address that leads to `remote` and to the next port; returns both with what `bind`
 /// made of them.
-fn bind<T>(
+pub(super) fn bind<T>(
     run: &Run,
     remote: SocketAddr,
     bind: impl Fn(SocketAddr) -> io::Result<T>,
@@ -70,7 +78,19 @@ pub(super) async fn exchange_datagrams(
     remote: SocketAddr,
     question: &[u8],
 ) -> Result<Vec<u8>, Observed> {
-    let socket = associate(run, leg, remote)?;
+    let bound = bind(run, remote, std::net::UdpSocket::bind)?;
+    exchange_on(run, leg, bound, remote, question).await
+}
+
+/// The same on a socket that is bound already.
+pub(super) async fn exchange_on(
+    run: &Run,
+    leg: Leg,
+    bound: Bound,
+    remote: SocketAddr,
+    question: &[u8],
+) -> Result<Vec<u8>, Observed> {
+    let socket = associate(run, leg, bound, remote)?;
     let failed = |operation| move |error: io::Error| from_network(operation, run.phase(), &error);
     socket.send(question).await.map_err(failed("send"))?;
     receive(&socket).await.map_err(failed("receive"))

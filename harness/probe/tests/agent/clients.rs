@@ -29,6 +29,14 @@ fn get(to: SocketAddr) -> Stimulus {
     }
 }
 
+/// Whether this process may send echo requests without a capability (icmp(7)).
+fn may_ping() -> bool {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ping_group_range").unwrap();
+    let [low, high] = range.split_whitespace().collect::<Vec<_>>()[..] else { return false };
+    let group = rustix::process::getegid().as_raw();
+    (low.parse().unwrap()..=high.parse().unwrap()).contains(&group)
+}
+
 fn dns(name: &str, record: RecordType, transport: DnsTransport, server: SocketAddr) -> Stimulus {
     Stimulus::Dns { name: name.into(), record, transport, server: Some(server) }
 }
@@ -128,6 +136,20 @@ async fn services_answer_over_ipv6_where_there_is_ipv6() {
         let run = session.observe(id, stimulus).await;
         assert_eq!(run.observed, Observed::Reply { peer: NAME.into(), remote });
         assert_eq!(run.started[0].1.ip(), Ipv6Addr::LOCALHOST);
+    }
+}
+
+#[tokio::test]
+async fn an_echo_reply_tells_an_address_and_a_socket_that_is_refused_says_nothing() {
+    let to = loopback(0).ip();
+    let run = Agent::start(vec![]).observe(Stimulus::Ping { to }).await;
+    if may_ping() {
+        assert_eq!(run.observed, Observed::Echo { remote: to });
+        assert!(matches!(run.started[..], [(Leg::Send, local, remote)]
+            if local.ip() == to && local.port() != 0 && remote.ip() == to));
+    } else {
+        assert!(matches!(run.observed, Observed::Unsent { .. }), "{run:?}");
+        assert!(run.started.is_empty());
     }
 }
 

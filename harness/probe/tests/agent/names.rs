@@ -28,7 +28,7 @@ fn agent(dns: u16, tcp: u16) -> Agent {
 }
 
 fn tcp(name: &str, port: u16) -> Stimulus {
-    Stimulus::Tcp { to: Target { host: Host::Name(name.into()), port } }
+    Stimulus::Tcp { to: Target { host: Host::Name(name.into()), port, family: None } }
 }
 
 #[tokio::test]

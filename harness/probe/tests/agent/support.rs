@@ -178,7 +178,7 @@ pub(crate) fn loopback(port: u16) -> SocketAddr {
 }
 
 pub(crate) fn target(address: SocketAddr) -> Target {
-    Target { host: Host::Ip(address.ip()), port: address.port() }
+    Target { host: Host::Ip(address.ip()), port: address.port(), family: None }
 }
 
 /// Ports that nobody has, for TCP and UDP, all different: from below the range of the agents' own

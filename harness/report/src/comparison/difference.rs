@@ -98,6 +98,7 @@ fn in_kind(seen: &str) -> String {
         ["accepted,", "then", "reset" | "closed"] => "accepted, then ended".to_owned(),
         [code, "for", _name] => format!("{code} for a name"),
         [code, addresses @ ..] if is_addresses(addresses) => format!("{code} with an address"),
+        ["echoed", "by", _address] => "echoed".to_owned(),
         ["unreachable", ..] => "unreachable".to_owned(),
         ["not", "Ready:", ..] => "not Ready".to_owned(),
         ["an", "answer", "that", "is", "not", "ours:", ..] => {
@@ -186,6 +187,7 @@ mod tests {
             Observed::Closed { reset: true },
             Observed::Refused,
             Observed::Unreachable { error: "No route to host".to_owned() },
+            Observed::Echo { remote: remote().ip() },
             Observed::Garbled { got: "a b".to_owned() },
             dns(DnsRcode::NOERROR, &[[10, 0, 0, 1]]),
             dns(DnsRcode::NOERROR, &[]),
@@ -204,6 +206,6 @@ mod tests {
         .into();
         assert!(kinds.insert(in_kind(&Seen::Kubelet { ready: true, message: None }.to_string())));
         assert!(kinds.insert(in_kind(&Seen::Kubelet { ready: false, message: None }.to_string())));
-        assert_eq!(kinds.len(), 21, "{kinds:#?}");
+        assert_eq!(kinds.len(), 22, "{kinds:#?}");
     }
 }

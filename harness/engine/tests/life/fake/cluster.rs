@@ -96,6 +96,7 @@ impl Cluster for FakeCluster {
             pods: world.pods.iter().map(address).collect(),
             outside: BTreeMap::new(),
             kubelet: world.pods.iter().map(|pod| (pod.reference(), KUBELET)).collect(),
+            ..AddressBook::default()
         })
     }
 

@@ -70,7 +70,7 @@ pub(crate) fn evidence(
     let flow = Flow {
         verdict,
         ip: Some(Addresses::new(source.ip(), destination.ip())),
-        l4: Some(L4 { tcp: Some(ports), udp: None }),
+        l4: Some(L4 { tcp: Some(ports), ..L4::default() }),
         ..said
     };
     let line = hubble::Line { flow, node_name: "node-b".to_owned(), time: String::new() };

@@ -63,7 +63,7 @@ fn pod(
     Attachment::Pod {
         reference: format!("{namespace}/{name}").parse().unwrap(),
         node: NodeId(node),
-        address: address.parse().unwrap(),
+        addresses: address.split(' ').map(|it| it.parse().unwrap()).collect(),
         labels: endpoint_labels(namespace, &namespace_labels, "default", &labels),
         named_ports: match name {
             "ledger" => [((Protocol::Tcp, "http".to_owned()), 8080)].into_iter().collect(),
@@ -88,7 +88,7 @@ impl Cluster {
     pub(super) fn broken(faults: &str) -> Self {
         let node = |name: &str, address: &str| NodeConfig {
             name: name.to_owned(),
-            address: address.parse().unwrap(),
+            addresses: vec![address.parse().unwrap()],
             proxy_port: PROXY_PORT,
         };
         let faults: Faults = faults.parse().unwrap();
@@ -112,7 +112,8 @@ impl Cluster {
             node: NodeId(node),
             addresses: vec![address.parse().unwrap(), AMBIENT_PROBE.parse().unwrap()],
         };
-        let outside = |address: &str| Attachment::Outside { address: address.parse().unwrap() };
+        let outside =
+            |address: &str| Attachment::Outside { addresses: vec![address.parse().unwrap()] };
         for (name, attachment) in [
             ("node-a", node(0, NODE_A)),
             ("node-b", node(1, NODE_B)),

@@ -200,7 +200,8 @@ proptest! {
         packet.set_source(asked);
         packet.set_quoted_destination(asked);
         prop_assert!(
-            matches!(packet.content(), Content::Icmp(Some(it)) if it.flow.destination == asked)
+            matches!(packet.content(), Content::Icmp(it)
+                if it.quoted.is_some_and(|it| it.flow.destination == asked))
         );
         let bytes = packet.into_bytes();
         prop_assert_eq!(ends(&bytes).0.ip(), asked.ip());

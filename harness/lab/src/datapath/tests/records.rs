@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use ztc_model::evidence::{Did, Direction, Evidence};
-use ztc_model::hubble::{Line, Record, read};
+use ztc_model::hubble::{Icmp, L4, Line, Record, read};
 use ztc_model::outcome::EnforcementPoint;
 use ztc_model::policy::Protocol;
 
 use super::cluster::{CART, Cluster, DNS_VIP, LEDGER, METADATA, NODE_B, WEB, at};
-use super::packets::{syn, udp};
+use super::packets::{ping, syn, udp};
 use super::policies::{BLOCK_METADATA, LEDGER_FROM_WEB, WEB_DNS};
 
 /// `facts/cilium/hubble-imds-deny.jsonl`, the policy verdict, without the fields that the lab
@@ -46,6 +46,21 @@ fn a_record_has_what_a_recorded_one_has() {
     let (real, lab) = (real.destination.unwrap(), lab.destination.unwrap());
     assert_eq!(lab.labels, real.labels);
     assert_eq!((lab.id, lab.cluster_name), (real.id, real.cluster_name));
+}
+
+#[test]
+fn a_record_of_an_echo_request_has_its_type_and_opens_a_flow_without_ports() {
+    let mut cluster = Cluster::new();
+    cluster.apply(BLOCK_METADATA);
+    cluster.send("web", ping(at(WEB, 0), at(METADATA, 0)));
+    let line = Arc::new(cluster.flows.swap_remove(0));
+    let icmpv4 = Some(Icmp { kind: 8, code: 0 });
+    assert_eq!(line.flow.l4, Some(L4 { icmpv4, ..L4::default() }));
+    assert_eq!(line.flow.summary, "ICMPv4 EchoRequest");
+    let evidence = Evidence::from_hubble(&line).unwrap();
+    assert_eq!(evidence.did, Did::DenyByRule { direction: Direction::Egress });
+    assert_eq!(evidence.flow.protocol, Protocol::Icmp);
+    assert_eq!((evidence.flow.source, evidence.flow.destination), (at(WEB, 0), at(METADATA, 0)));
 }
 
 #[test]

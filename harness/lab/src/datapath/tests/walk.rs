@@ -364,3 +364,15 @@ spec:
     assert_eq!(cluster.reaches("web", syn(at(WEB, 4000), at(LEDGER, 8081))), None);
     assert_eq!(cluster.reaches("web", syn(at(WEB, 4000), at(CART, 8080))), None, "no such name");
 }
+
+#[test]
+fn a_pod_sends_from_either_of_its_addresses_and_from_no_other() {
+    let mut cluster = Cluster::new();
+    cluster.attach_second_cart("10.244.1.20 fd00::20");
+    for (from, to) in [("10.244.1.20", VENDOR), ("fd00::20", "2001:db8::1")] {
+        cluster.send("cart-2", syn(at(from, 40_000), at(to, 80)));
+        assert_eq!(cluster.recorded(), [""; 0], "{from}");
+    }
+    cluster.send("cart-2", syn(at("fd00::21", 40_000), at("2001:db8::1", 80)));
+    assert_eq!(cluster.recorded(), ["node-b drop egress INVALID_SOURCE_IP []"]);
+}

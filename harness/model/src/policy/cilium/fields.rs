@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use crate::policy::ports::IntOrString;
 use crate::policy::range::CidrRule;
 use crate::selector::LabelSelector;
 use crate::yaml::Spanned;
@@ -16,7 +17,6 @@ pub(super) const NOT_EVALUATED: &[&str] = &[
     "fromNodes",
     "fromRequires",
     "http",
-    "icmps",
     "kafka",
     "l7",
     "l7proto",
@@ -90,11 +90,12 @@ pub(super) struct Ingress<P> {
     pub(super) from_cidr_set: Option<Spanned<Vec<CidrRule>>>,
     #[serde(default)]
     pub(super) to_ports: Option<Vec<P>>,
+    #[serde(default)]
+    pub(super) icmps: Option<Spanned<Vec<IcmpRule>>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, bound = "P: Deserialize<'de>")]
-#[expect(clippy::struct_field_names, reason = "the names of the manifest")]
 pub(super) struct Egress<P> {
     #[serde(default)]
     pub(super) to_endpoints: Option<Spanned<Vec<LabelSelector>>>,
@@ -106,6 +107,24 @@ pub(super) struct Egress<P> {
     pub(super) to_cidr_set: Option<Spanned<Vec<CidrRule>>>,
     #[serde(default)]
     pub(super) to_ports: Option<Vec<P>>,
+    #[serde(default)]
+    pub(super) icmps: Option<Spanned<Vec<IcmpRule>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct IcmpRule {
+    #[serde(default)]
+    pub(super) fields: Option<Vec<IcmpField>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct IcmpField {
+    #[serde(default)]
+    pub(super) family: Option<Spanned<String>>,
+    #[serde(rename = "type")]
+    pub(super) kind: Spanned<IntOrString>,
 }
 
 #[derive(Deserialize)]

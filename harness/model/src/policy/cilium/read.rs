@@ -17,12 +17,17 @@ use crate::selector::{Condition, Keys, LabelSelector, Requirement, Selector};
 use crate::yaml::{Diagnostic, Document, Spanned};
 
 use super::fields::{
-    Egress, Entity, Ingress, L7Rules, NOT_EVALUATED, NameRule, Object, PortDenyRule, PortProtocol,
-    PortRule, Section,
+    Egress, Entity, IcmpRule, Ingress, L7Rules, NOT_EVALUATED, NameRule, Object, PortDenyRule,
+    PortProtocol, PortRule, Section,
 };
+use super::icmp;
 
 /// The most ports of one list (`maxPorts` in `rule_validation.go`).
 const MAX_PORTS: usize = 40;
+
+/// What is outside the cluster: with both families each has an identity of its own
+/// (`EntitySelectorMapping` in `pkg/policy/api/entity.go`).
+const WORLDS: [Reserved; 3] = [Reserved::World, Reserved::WorldIpv4, Reserved::WorldIpv6];
 
 type Read<T> = Result<T, Box<Diagnostic>>;
 
@@ -71,6 +76,7 @@ struct PortList<'a> {
 struct Element<'a> {
     peers: Peers<'a>,
     ports: Vec<PortList<'a>>,
+    icmps: Option<&'a Spanned<Vec<IcmpRule>>>,
 }
 
 impl<'a, P> From<&'a Ingress<P>> for Element<'a>
@@ -85,7 +91,8 @@ where
             ranges: element.from_cidr.as_ref(),
             range_sets: element.from_cidr_set.as_ref(),
         };
-        Self { peers, ports: element.to_ports.iter().flatten().map(PortList::from).collect() }
+        let ports = element.to_ports.iter().flatten().map(PortList::from).collect();
+        Self { peers, ports, icmps: element.icmps.as_ref() }
     }
 }
 
@@ -101,7 +108,8 @@ where
             ranges: element.to_cidr.as_ref(),
             range_sets: element.to_cidr_set.as_ref(),
         };
-        Self { peers, ports: element.to_ports.iter().flatten().map(PortList::from).collect() }
+        let ports = element.to_ports.iter().flatten().map(PortList::from).collect();
+        Self { peers, ports, icmps: element.icmps.as_ref() }
     }
 }
 
@@ -204,7 +212,7 @@ impl Reader<'_> {
         }))
     }
 
-    /// The rules of an element: one for each entry of `toPorts`, or one for all ports.
+    /// The rules of an element: one for each entry of `toPorts` or `icmps`, or one for all ports.
     ///
     /// `{}` selects nobody and allows nothing; with ports and no peers it is about everyone.
     fn rules(&self, effect: Effect, element: &Element<'_>) -> Read<Vec<Rule>> {
@@ -213,6 +221,9 @@ impl Reader<'_> {
         for list in &element.ports {
             let dns = list.rules.map(|rules| self.dns(element, list, rules)).transpose()?;
             ports.push((self.ports(list)?, dns));
+        }
+        for matches in icmp::messages(self.document, element.icmps, !element.ports.is_empty())? {
+            ports.push((matches, None));
         }
         let peers = match peers {
             Selected::Nobody => return Ok(Vec::new()),
@@ -404,7 +415,7 @@ impl Entity {
         let reserved = |reserved: Reserved| vec![by_name(reserved.name())];
         match self {
             Self::All => vec![Selector::all()],
-            Self::World => reserved(Reserved::World),
+            Self::World => WORLDS.map(|world| by_name(world.name())).into(),
             Self::Host => reserved(Reserved::Host),
             Self::RemoteNode => reserved(Reserved::RemoteNode),
             Self::KubeApiserver => reserved(Reserved::KubeApiserver),
@@ -417,7 +428,7 @@ impl Entity {
                 let pods = Requirement::equals(K8S, CLUSTER, DEFAULT_CLUSTER);
                 Reserved::ALL
                     .into_iter()
-                    .filter(|&name| name != Reserved::World)
+                    .filter(|name| !WORLDS.contains(name))
                     .map(|name| by_name(name.name()))
                     .chain([Selector::all().and(pods)])
                     .collect()

@@ -1,0 +1,133 @@
+//! What a world may not say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::lane::is_a_copys_name;
+use crate::suite::check::{in_text, serves};
+use crate::world::{NodeSlot, Pod, PodRef, Speaks, World};
+use crate::yaml::{Diagnostic, Source};
+
+/// The ports of a node that a pod in its network may serve on: below them are those of root, from
+/// 10000 on those that agents send from and those of node ports.
+const NODE_PORTS: std::ops::RangeInclusive<u16> = 1024..=9999;
+
+/// Ports of a node on which its own daemons listen: etcd, the API server, Cilium's agent, operator
+/// and Envoy with their health and metrics (`Documentation/operations/system_requirements.rst` of
+/// Cilium).
+const DAEMON_PORTS: [u16; 18] = [
+    2379, 2380, 2381, 4240, 4244, 4245, 4250, 4251, 6060, 6061, 6062, 6443, 9234, 9878, 9879, 9890,
+    9891, 9901,
+];
+
+/// Whether a world can be made.
+///
+/// # Errors
+/// A diagnostic at what cannot.
+pub(super) fn world(source: &Source, world: &World) -> Result<(), Box<Diagnostic>> {
+    host_network(source, world)?;
+    if let Some(it) = world.namespaces.iter().find(|it| is_a_copys_name(&it.name)) {
+        let message = format!("`{}` is the name of a copy in a lane", it.name);
+        return Err(in_text(source, 1, &it.name, message));
+    }
+    let mut seen = BTreeSet::new();
+    for pod in &world.pods {
+        let reference = pod.reference();
+        if world.namespace(&pod.namespace).is_none() {
+            return Err(in_text(
+                source,
+                1,
+                &pod.namespace,
+                format!(
+                    "pod {reference} is in namespace `{}`, which the world does not list",
+                    pod.namespace
+                ),
+            ));
+        }
+        if !seen.insert(reference.clone()) {
+            return Err(in_text(source, 1, &pod.name, format!("pod {reference} is listed twice")));
+        }
+        if let Some(port) = pod.readiness
+            && !serves(&pod.serves, port, &[Speaks::Http])
+        {
+            return Err(in_text(
+                source,
+                1,
+                &pod.name,
+                format!(
+                    "the readiness probe of {reference} asks port {port}, which serves no http"
+                ),
+            ));
+        }
+    }
+    for waypoint in &world.waypoints {
+        if world.namespace(&waypoint.namespace).is_none() {
+            let message = format!(
+                "waypoint {} is in namespace `{}`, which the world does not list",
+                waypoint.name, waypoint.namespace
+            );
+            return Err(in_text(source, 1, &waypoint.namespace, message));
+        }
+    }
+    for service in &world.services {
+        if world.backends(service).next().is_none() {
+            return Err(in_text(
+                source,
+                1,
+                &service.name,
+                format!("service {}/{} selects no pod", service.namespace, service.name),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Pods in their nodes' networks share the ports of a node, with each other and with its daemons.
+fn host_network(source: &Source, world: &World) -> Result<(), Box<Diagnostic>> {
+    let mut taken: BTreeMap<(NodeSlot, u16, bool), PodRef> = BTreeMap::new();
+    for pod in world.pods.iter().filter(|pod| pod.host_network) {
+        let wrong = |message| Err(in_text(source, 1, &pod.name, message));
+        for served in &pod.serves {
+            let (reference, port) = (pod.reference(), served.port);
+            if !NODE_PORTS.contains(&port) || DAEMON_PORTS.contains(&port) {
+                return wrong(format!(
+                    "{reference} is in its node's network, where port {port} is not free: serve on \
+                     one from {} to {} that no daemon of a node has",
+                    NODE_PORTS.start(),
+                    NODE_PORTS.end()
+                ));
+            }
+            for udp in transports(served.speaks) {
+                let key = (pod.node, port, *udp);
+                if let Some(other) = taken.insert(key, reference.clone()) {
+                    return wrong(format!(
+                        "{reference} and {other} serve port {port} in the network of the same node"
+                    ));
+                }
+            }
+        }
+        if let Some(service) = world.services.iter().find(|service| is_behind(world, service, pod))
+        {
+            return wrong(format!(
+                "{} is in its node's network and behind service {}/{}: no fabric is sure to \
+                 translate that",
+                pod.reference(),
+                service.namespace,
+                service.name
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn is_behind(world: &World, service: &crate::world::KubeService, pod: &Pod) -> bool {
+    world.backends(service).any(|it| it.reference() == pod.reference())
+}
+
+/// Whether what a port speaks is over UDP, for each transport that it takes.
+const fn transports(speaks: Speaks) -> &'static [bool] {
+    match speaks {
+        Speaks::Tcp | Speaks::Http => &[false],
+        Speaks::Udp => &[true],
+        Speaks::Dns => &[false, true],
+    }
+}
