@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use ztc_model::evidence::Evidence;
+use ztc_model::evidence::{Did, Evidence};
 use ztc_model::outcome::{Reading, Seen};
 use ztc_model::policy::Protocol;
 use ztc_wire::{DnsTransport, Leg, Observed, Stimulus};
@@ -112,12 +112,19 @@ fn settles(record: &Evidence) -> bool {
     record.did.is_denial() && record.opening
 }
 
+/// Whether it means so before the client has said a word. A refused query does not: the client gets
+/// an answer at once, and with a search list goes on to the next name.
+fn ends_the_wait(record: &Evidence) -> bool {
+    settles(record) && !matches!(record.did, Did::RefuseName { .. })
+}
+
 impl Shot {
     pub(crate) fn state(&self, peers: &BTreeSet<String>) -> State {
-        let on_record = self.evidence.iter().any(|it| settles(it));
+        let on_record = |says: fn(&Evidence) -> bool| self.evidence.iter().any(|it| says(it));
         match self.seen.as_ref().map(|seen| Reading::of(seen, peers)) {
-            None | Some(Reading::Stopped) if on_record => State::StoppedOnRecord,
+            None if on_record(ends_the_wait) => State::StoppedOnRecord,
             None => State::Open,
+            Some(Reading::Stopped) if on_record(settles) => State::StoppedOnRecord,
             Some(Reading::Through { .. } | Reading::Astray { .. }) => State::Through,
             Some(Reading::Stopped) => State::StoppedInSilence,
             Some(Reading::Unsent { .. } | Reading::Unclear { .. }) => State::Void,

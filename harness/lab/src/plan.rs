@@ -369,6 +369,8 @@ mod tests {
             name: name.to_owned(),
             address: address.map(IpAddr::from),
             dns: vec![format!("{name}.zt.test")],
+            aliases: Vec::new(),
+            ttl: None,
             serves: Vec::new(),
         }
     }

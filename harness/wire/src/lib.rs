@@ -14,4 +14,6 @@ pub use config::{AGENT_ENV, AgentConfig, ConfigError, FirstRun};
 pub use frame::{FrameError, LineSplitter, MAX_LINE, decode, encode};
 pub use message::{Event, FromAgent, Leg, PROTOCOL, RunId, ToAgent};
 pub use observed::{DnsRcode, Observed, Phase};
-pub use stimulus::{DnsTransport, Host, RecordType, Service, Stimulus, Target, Zone, ZoneRecord};
+pub use stimulus::{
+    DnsTransport, Host, RecordType, Service, Stimulus, Target, Zone, ZoneAlias, ZoneRecord,
+};

@@ -137,6 +137,9 @@ pub enum Service {
 pub struct Zone {
     /// The records, fully qualified; a name may come several times.
     pub records: Vec<ZoneRecord>,
+    /// The names that stand for others.
+    #[serde(default)]
+    pub aliases: Vec<ZoneAlias>,
 }
 
 /// One address record.
@@ -147,6 +150,18 @@ pub struct ZoneRecord {
     pub name: String,
     /// The address: A or AAAA follows from its family.
     pub address: IpAddr,
+    /// Time to live in seconds.
+    pub ttl: u32,
+}
+
+/// One CNAME record. The name has no other, and the answer to a query for it has the whole chain.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ZoneAlias {
+    /// Fully qualified name; a trailing dot is optional.
+    pub name: String,
+    /// The name that it stands for, likewise.
+    pub target: String,
     /// Time to live in seconds.
     pub ttl: u32,
 }

@@ -1,7 +1,8 @@
 //! Which identity an address has.
 //!
 //! Source: `pkg/ipcache`. The addresses of pods and nodes are exact; every other address belongs
-//! to the longest of the ranges that policies mention, or to the world. An address that no policy
+//! to the longest of the ranges that policies mention, or to the world, unless the node has learnt
+//! it for a name that a policy is about. An address that no policy
 //! mentions is `world` even if it is special to others, as 169.254.7.127 is.
 
 use std::collections::{BTreeMap, HashMap};
@@ -19,6 +20,8 @@ pub(super) struct IpCache {
     owners: HashMap<IpAddr, Owner>,
     /// The mentioned ranges by their length, each by its first address.
     ranges: BTreeMap<u8, HashMap<IpAddr, Number>>,
+    /// Addresses that a node has learnt for names which policies are about.
+    learnt: HashMap<(NodeId, IpAddr), Number>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +58,11 @@ impl IpCache {
         }
     }
 
+    /// Replaces the addresses that nodes have learnt for names.
+    pub(super) fn set_learnt(&mut self, learnt: HashMap<(NodeId, IpAddr), Number>) {
+        self.learnt = learnt;
+    }
+
     /// The identity of an address as a node sees it: a node is `host` to itself and `remote-node`
     /// to others.
     pub(super) fn identity(&self, address: IpAddr, seen_from: NodeId) -> Number {
@@ -62,20 +70,25 @@ impl IpCache {
             Some(Owner::Pod(identity)) => *identity,
             Some(Owner::Node(node)) if *node == seen_from => Reserved::Host.number(),
             Some(Owner::Node(_)) => Reserved::RemoteNode.number(),
-            None => self.longest(address).unwrap_or(Reserved::World.number()),
+            None => {
+                let learnt = self.learnt.get(&(seen_from, address)).copied();
+                let number = learnt.or_else(|| Some(self.longest(address)?.1));
+                number.unwrap_or(Reserved::World.number())
+            }
         }
     }
 
-    /// The identities of the ranges.
-    pub(super) fn range_identities(&self) -> impl Iterator<Item = Number> {
-        self.ranges.values().flat_map(HashMap::values).copied()
+    /// The identities of the ranges, and of what was learnt.
+    pub(super) fn outside_identities(&self) -> impl Iterator<Item = Number> {
+        self.ranges.values().flat_map(HashMap::values).chain(self.learnt.values()).copied()
     }
 
-    fn longest(&self, address: IpAddr) -> Option<Number> {
+    /// The longest range around an address, with its identity.
+    pub(super) fn longest(&self, address: IpAddr) -> Option<(IpNet, Number)> {
         self.ranges.iter().rev().find_map(|(length, ranges)| {
             // A length that the address does not have is one of the other version.
-            let range = IpNet::new(address, *length).ok()?;
-            ranges.get(&range.network()).copied()
+            let range = IpNet::new(address, *length).ok()?.trunc();
+            Some((range, *ranges.get(&range.network())?))
         })
     }
 }

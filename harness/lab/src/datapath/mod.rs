@@ -24,6 +24,7 @@ mod endpoints;
 mod hooks;
 mod identity;
 mod ipcache;
+mod names;
 mod packet;
 mod policy_map;
 mod proxy;

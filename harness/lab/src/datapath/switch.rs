@@ -161,6 +161,9 @@ impl Datapath {
 
     /// Takes a packet in.
     pub(crate) fn forward(&mut self, from: PortId, packet: Vec<u8>, now: Now) -> Forwarded {
+        if self.repository.forget_names(now.monotonic) {
+            self.repository.regenerate(&mut self.endpoints);
+        }
         let Some(plugged) = self.ports.get(&from).copied() else {
             return Forwarded { to: None, flows: Vec::new() };
         };

@@ -332,12 +332,16 @@ fn world() -> World {
         name: "metadata".to_owned(),
         address: Some([169, 254, 169, 254].into()),
         dns: vec!["metadata.zt.test".to_owned()],
+        aliases: Vec::new(),
+        ttl: None,
         serves: vec![serves(Speaks::Http, 80)],
     };
     let api = OutsideHost {
         name: "api".to_owned(),
         address: None,
         dns: vec!["api.zt.test".to_owned()],
+        aliases: Vec::new(),
+        ttl: None,
         serves: vec![serves(Speaks::Tcp, 9000)],
     };
     World {

@@ -47,6 +47,7 @@ pub(super) fn world(source: &Source, world: &World) -> Checked {
             ));
         }
     }
+    outside_names(source, world)?;
     for service in &world.services {
         if world.backends(service).next().is_none() {
             return Err(in_text(
@@ -55,6 +56,24 @@ pub(super) fn world(source: &Source, world: &World) -> Checked {
                 &service.name,
                 format!("service {}/{} selects no pod", service.namespace, service.name),
             ));
+        }
+    }
+    Ok(())
+}
+
+/// A name has one host, or nobody could say who answers; an alias stands for a name of its host.
+fn outside_names(source: &Source, world: &World) -> Checked {
+    let mut seen = BTreeSet::new();
+    for host in &world.outside {
+        if let (Some(alias), true) = (host.aliases.first(), host.dns.is_empty()) {
+            let message =
+                format!("`{alias}` is an alias of nothing: outside/{} has no `dns`", host.name);
+            return Err(in_text(source, 1, alias, message));
+        }
+        for name in host.dns.iter().chain(&host.aliases) {
+            if !seen.insert(name) {
+                return Err(in_text(source, 1, name, format!("the name `{name}` is given twice")));
+            }
         }
     }
     Ok(())
@@ -291,7 +310,7 @@ enum Named<'a> {
 /// Who a name stands for: `SERVICE.NAMESPACE[.svc[.cluster.local]]`, or an outside host.
 fn named<'a>(world: &'a World, name: &str) -> Option<Named<'a>> {
     let name = name.trim_end_matches('.');
-    if let Some(host) = world.outside.iter().find(|host| host.dns.iter().any(|it| it == name)) {
+    if let Some(host) = world.outside.iter().find(|host| host.is_called(name)) {
         return Some(Named::Host(host));
     }
     let name = name.strip_suffix(".cluster.local").unwrap_or(name);

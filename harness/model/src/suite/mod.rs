@@ -142,10 +142,10 @@ impl Case {
             let by_peer = match send.peer() {
                 Some(Peer::Outside(name)) => *name == host.name,
                 Some(Peer::Address(address)) => Some(*address) == host.address,
-                Some(Peer::Name(name)) => host.dns.contains(name),
+                Some(Peer::Name(name)) => host.is_called(name),
                 Some(Peer::Pod(_)) | None => false,
             };
-            by_peer || matches!(send, Send::Dns { name, .. } if host.dns.contains(name))
+            by_peer || matches!(send, Send::Dns { name, .. } if host.is_called(name))
         };
         let hosts = world.outside.iter();
         hosts

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use ztc_wire::{
     DnsRcode, DnsTransport, Event, Leg, Observed, Phase, RecordType, RunId, Service, Stimulus,
-    ToAgent, Zone, ZoneRecord,
+    ToAgent, Zone, ZoneAlias, ZoneRecord,
 };
 
 fn tcp(to: SocketAddr) -> Stimulus {
@@ -45,6 +45,11 @@ fn zone() -> Zone {
             record("api.zt.test.", "192.0.2.2"),
             record("six.zt.test", "2001:db8::1"),
         ],
+        aliases: vec![ZoneAlias {
+            name: "also.zt.test".into(),
+            target: "six.zt.test".into(),
+            ttl: 5,
+        }],
     }
 }
 
@@ -273,6 +278,7 @@ async fn a_dns_service_answers_over_both_transports_and_tells_its_name() {
             ("api.zt.test", RecordType::A, DnsRcode::NOERROR, &["192.0.2.1", "192.0.2.2"][..]),
             ("API.zt.Test.", RecordType::A, DnsRcode::NOERROR, &["192.0.2.1", "192.0.2.2"]),
             ("six.zt.test", RecordType::Aaaa, DnsRcode::NOERROR, &["2001:db8::1"]),
+            ("also.zt.test", RecordType::Aaaa, DnsRcode::NOERROR, &["2001:db8::1"]),
             ("six.zt.test", RecordType::A, DnsRcode::NOERROR, &[]),
             ("no.zt.test", RecordType::A, DnsRcode::NXDOMAIN, &[]),
         ] {

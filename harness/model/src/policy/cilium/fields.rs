@@ -28,7 +28,6 @@ pub(super) const NOT_EVALUATED: &[&str] = &[
     "serverNames",
     "status",
     "terminatingTLS",
-    "toFQDNs",
     "toGroups",
     "toNodes",
     "toRequires",
@@ -104,6 +103,8 @@ pub(super) struct Egress<P> {
     pub(super) to_cidr: Option<Spanned<Vec<Spanned<String>>>>,
     #[serde(default, rename = "toCIDRSet")]
     pub(super) to_cidr_set: Option<Spanned<Vec<CidrRule>>>,
+    #[serde(default, rename = "toFQDNs")]
+    pub(super) to_fqdns: Option<Spanned<Vec<Spanned<NameRule>>>>,
     #[serde(default)]
     pub(super) to_ports: Option<Vec<P>>,
 }
