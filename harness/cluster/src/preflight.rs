@@ -120,6 +120,7 @@ pub(crate) fn findings(seen: &Seen, spec: &ClusterSpec) -> Vec<Finding> {
         agents_everywhere(seen),
         definitions(seen, has_mesh),
         enforcement(seen),
+        ranges(seen).into_iter().collect(),
         evidence(seen),
         if has_mesh { ambient(seen) } else { Vec::new() },
     ]
@@ -213,6 +214,17 @@ fn enforcement(seen: &Seen) -> Vec<Finding> {
         _ => {}
     }
     findings
+}
+
+/// Ranges of addresses may select nodes, and since 1.20 pods, too (`docs security/policy/layer3`).
+fn ranges(seen: &Seen) -> Option<Finding> {
+    let mode = seen.set("policy-cidr-match-mode").filter(|mode| !mode.is_empty())?;
+    Some(Finding {
+        blocks: false,
+        found: format!("`policy-cidr-match-mode` is `{mode}`"),
+        consequence: "ranges of addresses select pods or nodes, so cases that say they select neither fail",
+        fix: "leave `policyCIDRMatchMode` empty, or take `outside-cidrs` out of the profile's features".to_owned(),
+    })
 }
 
 /// Whether enforcement points would say what they did.

@@ -13,6 +13,7 @@ use ztc_model::identity::Reserved;
 
 use super::config::NodeId;
 use super::identity::Number;
+use crate::fault::{Fault, Faults};
 
 /// The identities of addresses.
 #[derive(Debug, Default)]
@@ -22,6 +23,10 @@ pub(super) struct IpCache {
     ranges: BTreeMap<u8, HashMap<IpAddr, Number>>,
     /// Addresses that a node has learnt for names which policies are about.
     learnt: HashMap<(NodeId, IpAddr), Number>,
+    /// Whether policies mention a range of every address of a version, of IPv4 and of IPv6.
+    everything: (bool, bool),
+    /// Whether ranges, on purpose, select pods and nodes too.
+    overrules: (bool, bool),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +36,13 @@ enum Owner {
 }
 
 impl IpCache {
+    /// No addresses.
+    pub(super) fn new(faults: &Faults) -> Self {
+        let has = |fault| faults.has(fault);
+        let overrules = (has(Fault::CidrMatchesPods), has(Fault::CidrMatchesHost));
+        Self { overrules, ..Self::default() }
+    }
+
     /// Says that a pod with this identity has the address.
     pub(super) fn set_pod(&mut self, address: IpAddr, identity: Number) {
         self.owners.insert(address, Owner::Pod(identity));
@@ -50,10 +62,15 @@ impl IpCache {
     /// (`pkg/labels/cidr.go`) and is passed over.
     pub(super) fn set_ranges(&mut self, ranges: impl IntoIterator<Item = (IpNet, Number)>) {
         self.ranges.clear();
+        self.everything = (false, false);
         for (range, identity) in ranges {
-            if range.prefix_len() > 0 {
-                let same_length = self.ranges.entry(range.prefix_len()).or_default();
-                same_length.insert(range.network(), identity);
+            match range {
+                _ if range.prefix_len() > 0 => {
+                    let same_length = self.ranges.entry(range.prefix_len()).or_default();
+                    same_length.insert(range.network(), identity);
+                }
+                IpNet::V4(_) => self.everything.0 = true,
+                IpNet::V6(_) => self.everything.1 = true,
             }
         }
     }
@@ -66,7 +83,7 @@ impl IpCache {
     /// The identity of an address as a node sees it: a node is `host` to itself and `remote-node`
     /// to others.
     pub(super) fn identity(&self, address: IpAddr, seen_from: NodeId) -> Number {
-        match self.owners.get(&address) {
+        match self.owners.get(&address).filter(|owner| !self.is_overruled(address, owner)) {
             Some(Owner::Pod(identity)) => *identity,
             Some(Owner::Node(node)) if *node == seen_from => Reserved::Host.number(),
             Some(Owner::Node(_)) => Reserved::RemoteNode.number(),
@@ -76,6 +93,17 @@ impl IpCache {
                 number.unwrap_or(Reserved::World.number())
             }
         }
+    }
+
+    /// Whether a range, on purpose, takes an address from its owner.
+    fn is_overruled(&self, address: IpAddr, owner: &Owner) -> bool {
+        let (pods, nodes) = self.overrules;
+        let broken = match owner {
+            Owner::Pod(_) => pods,
+            Owner::Node(_) => nodes,
+        };
+        let everything = if address.is_ipv4() { self.everything.0 } else { self.everything.1 };
+        broken && (everything || self.longest(address).is_some())
     }
 
     /// The identities of the ranges, and of what was learnt.

@@ -31,6 +31,7 @@ mod proxy;
 mod record;
 mod repository;
 mod service;
+mod spoil;
 mod switch;
 #[cfg(test)]
 mod tests;

@@ -198,6 +198,14 @@ impl Datapath {
         self.unless_lost(record)
     }
 
+    /// Learns, on purpose, from a datagram that no proxy has seen, if it is an answer.
+    pub(super) fn learn_unasked(&mut self, node: NodeId, datagram: &[u8], now: Now) {
+        let answer = Message::from_vec(datagram).ok();
+        if let Some(lesson) = answer.as_ref().and_then(Lesson::of) {
+            self.learn(node, &lesson, now.monotonic);
+        }
+    }
+
     fn learn(&mut self, node: NodeId, lesson: &Lesson, now: Instant) {
         if self.repository.learn(node, lesson, now) {
             self.repository.regenerate(&mut self.endpoints);

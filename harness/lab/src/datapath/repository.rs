@@ -11,9 +11,12 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 use ztc_model::dns::DnsRule;
+use ztc_model::evidence::Direction;
 use ztc_model::identity::{Identity, Reserved};
 use ztc_model::labels::Labels;
-use ztc_model::policy::{NamedPorts, PeerSelector, Policy, PolicyRef, endpoint_policy};
+use ztc_model::policy::{
+    Decision, Effect, NamedPorts, PeerSelector, Policy, PolicyRef, Protocol, endpoint_policy,
+};
 
 use super::config::NodeId;
 use super::endpoints::{Endpoint, Endpoints, Enforced};
@@ -21,6 +24,8 @@ use super::identity::{Identities, Number};
 use super::ipcache::IpCache;
 use super::names::{Lesson, Names as LearntNames};
 use super::policy_map::{KnownPeer, Names, Peer, PolicyMap};
+use super::spoil::spoiled;
+use crate::fault::{Fault, Faults};
 
 /// Policies and identities.
 #[derive(Debug)]
@@ -33,12 +38,13 @@ pub(super) struct Repository {
     learnt: LearntNames,
     /// The sets of named ports by their numbers.
     named_ports: Vec<NamedPorts>,
+    faults: Faults,
 }
 
 impl Repository {
     /// No policies, and no addresses but those of the nodes.
-    pub(super) fn new(nodes: impl IntoIterator<Item = (IpAddr, NodeId)>) -> Self {
-        let mut ipcache = IpCache::default();
+    pub(super) fn new(nodes: impl IntoIterator<Item = (IpAddr, NodeId)>, faults: Faults) -> Self {
+        let mut ipcache = IpCache::new(&faults);
         for (address, node) in nodes {
             ipcache.set_node(address, node);
         }
@@ -51,6 +57,7 @@ impl Repository {
             learnt: LearntNames::default(),
             // The first is that of `NO_NAMES`.
             named_ports: vec![NamedPorts::new()],
+            faults,
         }
     }
 
@@ -61,7 +68,7 @@ impl Repository {
 
     /// Adds a policy or replaces the one of its name.
     pub(super) fn apply(&mut self, policy: Policy) {
-        self.policies.insert(policy.reference(), policy);
+        self.policies.insert(policy.reference(), spoiled(policy, &self.faults));
         self.map_addresses();
         self.revision += 1;
     }
@@ -98,7 +105,7 @@ impl Repository {
 
     /// Forgets the names whose time is over; says whether there were any.
     pub(super) fn forget_names(&mut self, now: Instant) -> bool {
-        let were_some = self.learnt.forget(now);
+        let were_some = !self.faults.has(Fault::FqdnIgnoresTtl) && self.learnt.forget(now);
         if were_some {
             self.map_names();
         }
@@ -138,6 +145,32 @@ impl Repository {
         }
     }
 
+    /// Whether some rule allows a flow to or from an identity, whatever deny rules say of it. For a lab
+    /// that gets the precedence of deny rules wrong.
+    pub(super) fn allows_somehow(
+        &self,
+        endpoint: &Endpoint,
+        hook: Direction,
+        (peer, named): (Number, &NamedPorts),
+        (protocol, port): (Protocol, u16),
+    ) -> bool {
+        let labels = self.identities.get(endpoint.identity).map(Identity::labels);
+        let policy = endpoint_policy(self.policies.values(), &labels.unwrap_or_default());
+        let mut policy = match hook {
+            Direction::Ingress => policy.ingress,
+            Direction::Egress => policy.egress,
+        };
+        policy.default_deny = true;
+        policy.rules.retain(|rule| rule.effect == Effect::Allow);
+        let decide = |peer: &Identity| policy.decide(peer, protocol, port, named);
+        self.identities.get(peer).is_some_and(|peer| decide(peer) != Decision::NotAllowed)
+    }
+
+    /// The names of the ports of a peer.
+    pub(super) fn named(&self, peer: Peer) -> &NamedPorts {
+        &self.named_ports[peer.names as usize]
+    }
+
     fn compile(&self, endpoint: &Endpoint, peers: &BTreeSet<Peer>) -> Enforced {
         let labels = self.identities.get(endpoint.identity).map(Identity::labels);
         let policy = endpoint_policy(self.policies.values(), &labels.unwrap_or_default());
@@ -151,10 +184,7 @@ impl Repository {
         let receivers: Vec<KnownPeer<'_>> = peers
             .iter()
             .filter_map(|peer| known(*peer))
-            .map(|(peer, identity)| {
-                let named = &self.named_ports[peer.names as usize];
-                KnownPeer { peer, identity, named }
-            })
+            .map(|(peer, identity)| KnownPeer { peer, identity, named: self.named(peer) })
             .collect();
         Enforced {
             revision: self.revision,

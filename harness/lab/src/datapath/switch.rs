@@ -70,7 +70,7 @@ impl Datapath {
         let Config { nodes, services, faults } = config;
         let addresses = nodes.iter().enumerate().map(|(at, node)| (node.address, NodeId(at)));
         Self {
-            repository: Repository::new(addresses),
+            repository: Repository::new(addresses, faults.clone()),
             endpoints: Endpoints::default(),
             proxies: Proxies::new(),
             sabotage: Sabotage::new(faults),
@@ -349,6 +349,11 @@ impl Datapath {
     }
 
     fn enter_pod(&mut self, port: PortId, node: NodeId, visit: &mut Visit) -> Option<PortId> {
+        if self.sabotage.faults.has(Fault::FqdnLearnsWithoutProxy)
+            && let Some(answer) = visit.packet.datagram()
+        {
+            self.learn_unasked(node, answer, visit.now);
+        }
         let belongs = self.look_up(node, Direction::Ingress, visit);
         if let Belongs::Reply { asked } = belongs {
             if let Some(asked) = asked {

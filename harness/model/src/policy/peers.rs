@@ -39,6 +39,11 @@ impl PeerSelector {
         Self(peers)
     }
 
+    /// Its parts.
+    pub fn parts(&self) -> &[Peer] {
+        &self.0
+    }
+
     /// Whether it selects a peer.
     pub fn selects(&self, peer: &Identity) -> bool {
         self.selects_labelled(peer, &peer.view())

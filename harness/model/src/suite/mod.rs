@@ -53,6 +53,12 @@ pub enum Feature {
     Waypoint,
     /// IPv6 addresses.
     Ipv6,
+    /// Addresses that were learnt for a name are forgotten when their time is over, and not minutes
+    /// later, with the connections to them.
+    FqdnExpiry,
+    /// Ranges of addresses select neither pods nor nodes: `policy-cidr-match-mode` is empty, as it is
+    /// by default.
+    OutsideCidrs,
 }
 
 impl Feature {
@@ -69,6 +75,8 @@ impl fmt::Display for Feature {
             Self::Ztunnel => "ztunnel",
             Self::Waypoint => "waypoint",
             Self::Ipv6 => "ipv6",
+            Self::FqdnExpiry => "fqdn-expiry",
+            Self::OutsideCidrs => "outside-cidrs",
         })
     }
 }
