@@ -65,7 +65,7 @@ impl Burst {
         let board = Arc::new(Board::new(cluster.evidence()));
         let agent = Agent::attach(cluster, pod, first_run(), HELLO_CEILING);
         agent.hello(HELLO_CEILING, POLL).await?;
-        Ok(Self { aim: Aim { agent: Arc::new(agent), board, stimulus, deadline } })
+        Ok(Self { aim: Aim { agent: Arc::new(agent), board, stimulus, after: None, deadline } })
     }
 
     /// Sends `count` stimuli, at most `window` of them in flight.

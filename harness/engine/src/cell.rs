@@ -43,6 +43,7 @@ pub(crate) async fn watch_denial(
     mut stage: watch::Receiver<Stage>,
     interruption: &Interruption,
 ) -> Watched {
+    let first = aim.clone();
     let mut volley = Volley::new(aim);
     let mut ticks = interval(pace.stream_every());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -55,7 +56,19 @@ pub(crate) async fn watch_denial(
             },
         }
     };
-    let ceiling = accepted + pace.settle_ceiling();
+    // What was sent before this is over says nothing about what comes after it.
+    let preceded = tokio::select! {
+        preceded = first.precede(pace.pass_ceiling()) => preceded,
+        () = interruption.wait() => return Watched::default(),
+    };
+    if let Err(reason) = preceded {
+        return Watched { unsettled: Some(reason), ..Watched::default() };
+    }
+    let (at, begin) = match first.after {
+        Some(_) => (Instant::now(), Instant::now()),
+        None => (at, accepted),
+    };
+    let ceiling = begin + pace.settle_ceiling();
     let truth = loop {
         let mut truth = Truth::NotYet;
         while truth == Truth::NotYet && Instant::now() < ceiling {
@@ -121,6 +134,8 @@ pub(crate) async fn watch_passage(
         return Watched::default();
     };
     let passage = async {
+        // If that fails, the flow itself has to tell whether it was needed.
+        let _preceded = aim.precede(pace.pass_ceiling()).await;
         // What the ceiling ends on is sent again below and judged there, with its evidence.
         let _last = aim.until_through(&cell.peers, pace.pass_ceiling()).await;
         let mut volley = Volley::new(aim);

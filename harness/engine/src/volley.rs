@@ -27,6 +27,8 @@ pub(crate) struct Aim {
     pub(crate) agent: Arc<Agent>,
     pub(crate) board: Arc<Board>,
     pub(crate) stimulus: Stimulus,
+    /// What has to get through first, under the policies, and who may answer it.
+    pub(crate) after: Option<(Stimulus, BTreeSet<String>)>,
     pub(crate) deadline: Duration,
 }
 
@@ -58,6 +60,20 @@ impl Aim {
             }
             // A refusal comes at once; without a pause this would be a flood.
             tokio::time::sleep_until(Instant::now() + Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Gets through with what has to come first, if there is something.
+    ///
+    /// # Errors
+    /// What was seen instead, until the ceiling.
+    pub(crate) async fn precede(&self, ceiling: Duration) -> Result<(), String> {
+        let Some((stimulus, peers)) = &self.after else { return Ok(()) };
+        let first = Self { stimulus: stimulus.clone(), after: None, ..self.clone() };
+        let seen = first.until_through(peers, ceiling).await;
+        match Reading::of(&seen, peers) {
+            Reading::Through { .. } => Ok(()),
+            _ => Err(format!("what has to get through first did not: {seen}")),
         }
     }
 

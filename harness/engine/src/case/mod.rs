@@ -13,9 +13,10 @@ use tokio::time::Instant;
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::outcome::{Expected, Reading, Seen};
 use ztc_model::stimulus::Send;
-use ztc_model::suite::{Case, Cell, Origin};
+use ztc_model::suite::{Case, Cell, Origin, peers};
 use ztc_model::verdict::{Doubt, Facts, passes};
 use ztc_model::world::{Born, PodRef};
+use ztc_wire::Stimulus;
 
 use crate::address;
 use crate::agent::Agent;
@@ -225,10 +226,21 @@ impl<'a> Life<'a> {
                 agent: self.lane.agent(pod, self.pace).await?,
                 board: Arc::clone(&self.lane.board),
                 stimulus,
+                after: self.after(cell, book)?,
                 deadline: self.pace.probe_deadline(),
             })),
             _ => self.kubelet_probe(cell, book).map(Sender::Kubelet),
         }
+    }
+
+    fn after(
+        &self,
+        cell: &Cell,
+        book: &AddressBook,
+    ) -> Result<Option<(Stimulus, BTreeSet<String>)>, String> {
+        let Some(send) = &cell.after else { return Ok(None) };
+        let stimulus = address::stimulus(send, book)?;
+        Ok(stimulus.map(|it| (it, peers(&self.lane.world, send))))
     }
 
     fn kubelet_probe(&self, cell: &Cell, book: &AddressBook) -> Result<KubeletProbe, String> {
@@ -377,6 +389,7 @@ impl<'a> Life<'a> {
             agent: Arc::clone(agent),
             board: Arc::clone(&self.lane.board),
             stimulus,
+            after: None,
             deadline: self.pace.probe_deadline(),
         })
     }

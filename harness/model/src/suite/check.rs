@@ -230,15 +230,15 @@ fn exists_in_case(world: &World, create: &[PodRef], pod: &PodRef) -> Result<(), 
 }
 
 /// Whether anybody listens where the stimulus goes. A denial of what nobody serves proves nothing.
-pub(super) fn reachable(
+pub(super) fn reachable<T>(
     source: &Source,
-    file: &ExpectationFile,
+    (file, at): (&ExpectationFile, &Spanned<T>),
     world: &World,
     create: &[PodRef],
     from: &Origin,
     send: &Send,
 ) -> Checked {
-    let wrong = |message: String| Err(source.diagnostic_at(&file.send, message, None));
+    let wrong = |message: String| Err(source.diagnostic_at(at, message, None));
     if let Origin::Pod(pod) = from
         && let Err(message) = exists_in_case(world, create, pod)
     {
@@ -323,7 +323,7 @@ fn named<'a>(world: &'a World, name: &str) -> Option<Named<'a>> {
 }
 
 /// The names that may answer a stimulus; empty when the world cannot tell.
-pub(super) fn peers(world: &World, send: &Send) -> BTreeSet<String> {
+pub fn peers(world: &World, send: &Send) -> BTreeSet<String> {
     // A DNS answer names its server only where the server supports NSID, so any may answer.
     let Some(peer) = send.peer().filter(|_| !matches!(send, Send::Dns { .. })) else {
         return BTreeSet::new();

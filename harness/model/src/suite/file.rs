@@ -64,6 +64,11 @@ pub struct ExpectationFile {
     /// What: `tcp`, `udp`, `dns`, `METHOD http://…`, `readiness`; one or a list.
     #[schemars(with = "OneOrMany")]
     pub send: Spanned<OneOrMany>,
+    /// What each source has to get through with first, under the policies: only what is sent after
+    /// that counts.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub after: Option<Spanned<String>>,
     /// Whether it gets through.
     pub is: Is,
     /// Who must say that it let the flow pass.

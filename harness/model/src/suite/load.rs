@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::manifest::{self, Manifest};
 use crate::outcome::Expected;
-use crate::stimulus::Send;
+use crate::stimulus::{Send, SendError};
 use crate::suite::file::{CaseFile, ExpectationFile, Is, SuiteFile};
 use crate::suite::{Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check};
 use crate::world::{PodRef, World};
@@ -150,11 +150,13 @@ impl Reader<'_> {
         for from in &file.from.value.0 {
             let origin = self.origin(&file.from, from)?;
             for text in &file.send.value.0 {
-                let send: Send = text.parse().map_err(|error: crate::stimulus::SendError| {
+                let send: Send = text.parse().map_err(|error: SendError| {
                     self.source.diagnostic_at(&file.send, error.to_string(), None)
                 })?;
-                check::reachable(self.source, file, self.world, create, &origin, &send)?;
+                check::reachable(self.source, (file, &file.send), self.world, create, &origin, &send)?;
+                let after = self.after(file, create, &origin)?;
                 let cell = Cell {
+                    after,
                     peers: check::peers(self.world, &send),
                     from: origin.clone(),
                     send,
@@ -167,6 +169,24 @@ impl Reader<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What has to get through first: something that an agent sends which exists before the case.
+    fn after(
+        &self,
+        file: &ExpectationFile,
+        create: &[PodRef],
+        origin: &Origin,
+    ) -> Result<Option<Send>, Box<Diagnostic>> {
+        let Some(text) = &file.after else { return Ok(None) };
+        let wrong = |message: String| self.source.diagnostic_at(text, message, None);
+        let send: Send = text.value.parse().map_err(|error: SendError| wrong(error.to_string()))?;
+        match origin {
+            Origin::Pod(pod) if !create.contains(pod) => {}
+            _ => return Err(wrong(format!("nothing is sent first by {origin}"))),
+        }
+        check::reachable(self.source, (file, text), self.world, create, origin, &send)?;
+        Ok(Some(send))
     }
 
     fn origin(

@@ -13,6 +13,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use check::peers;
 pub use load::{Library, load, world};
 
 use crate::manifest::Manifest;
@@ -157,7 +158,10 @@ impl Case {
         };
         let hosts = world.outside.iter();
         hosts
-            .filter(|host| self.cells.iter().any(|cell| meant(&cell.send, host)))
+            .filter(|host| {
+                let mut sent = self.cells.iter().flat_map(|cell| [Some(&cell.send), cell.after.as_ref()]);
+                sent.any(|send| send.is_some_and(|send| meant(send, host)))
+            })
             .map(|host| host.name.as_str())
             .collect()
     }
@@ -170,6 +174,8 @@ pub struct Cell {
     pub from: Origin,
     /// What.
     pub send: Send,
+    /// What has to get through first, under the policies.
+    pub after: Option<Send>,
     /// What is expected.
     pub expected: Expected,
     /// The names that may answer; empty when the world cannot tell.
