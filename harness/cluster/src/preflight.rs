@@ -419,6 +419,15 @@ mod tests {
     }
 
     #[test]
+    fn ranges_that_select_nodes_are_a_warning() {
+        let mut seen = seen();
+        seen.config.insert("policy-cidr-match-mode".to_owned(), "nodes".to_owned());
+        let findings = findings(&seen, &spec());
+        assert!(findings.len() == 1 && !findings[0].blocks, "{findings:?}");
+        assert!(findings[0].fix.contains("outside-cidrs"), "{findings:?}");
+    }
+
+    #[test]
     fn a_node_without_an_agent_is_found() {
         assert_eq!(one(|seen| seen.nodes.push("two".to_owned())), "no agent of Cilium runs on two");
     }

@@ -372,7 +372,11 @@ impl Cluster for RealLane {
             let applied = api::apply(client, &manifest.object, run).await?;
             self.ready.ledger.made(manifest.reference.to_string());
             let uid = applied.metadata.uid.unwrap_or_default();
-            Ok(Change::Added { object: manifest.reference.clone(), uid })
+            let object = manifest.reference.clone();
+            Ok(match manifest.invalid {
+                Some(_) => Change::Invalid { object },
+                None => Change::Added { object, uid },
+            })
         })
         .await
         .map_err(|error| FabricError::Apply {
@@ -394,12 +398,22 @@ impl Cluster for RealLane {
 
     async fn settled(&self, receipt: &Receipt) -> Result<Settling, FabricError> {
         let failed = |source: Cause| FabricError::Settled { source };
+        if let Change::Invalid { object } = &receipt.change {
+            let found = api::validity(&self.ready.client, object).await;
+            return match found.map_err(|error| failed(error.into()))? {
+                None => Ok(Settling::NotYet {
+                    status: format!("nobody says whether {object} is valid"),
+                }),
+                Some(Err(_reason)) => Ok(Settling::Realised),
+                Some(Ok(())) => Err(failed(ClusterError::Valid { object: object.clone() }.into())),
+            };
+        }
         match self.agents.settled(&receipt.change).await {
             Ok(Settling::Realised) => Ok(Settling::Realised),
             Ok(Settling::NotYet { status }) => {
                 // One that Cilium does not take is never realised.
                 if let Change::Added { object, .. } = &receipt.change
-                    && let Some(reason) = api::invalid(&self.ready.client, object)
+                    && let Some(Err(reason)) = api::validity(&self.ready.client, object)
                         .await
                         .map_err(|error| failed(error.into()))?
                 {

@@ -167,7 +167,8 @@ fn denied_after() -> String {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_sent_before_what_has_to_come_first_does_not_count() {
-    let first = Stop { port: 9001, fate: Fate::Late(Duration::from_millis(200)), ..Stop::default() };
+    let first =
+        Stop { port: 9001, fate: Fate::Late(Duration::from_millis(200)), ..Stop::default() };
     let script = Script {
         stops: vec![Stop::default(), first],
         leaks: |_, in_force| (50..100).contains(&in_force.as_millis()),

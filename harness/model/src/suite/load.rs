@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::manifest::{self, Manifest};
 use crate::outcome::Expected;
 use crate::stimulus::{Send, SendError};
-use crate::suite::file::{CaseFile, ExpectationFile, Is, SuiteFile};
+use crate::suite::file::{Applied, CaseFile, ExpectationFile, Is, SuiteFile, Taken};
 use crate::suite::{Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check};
 use crate::world::{PodRef, World};
 use crate::yaml::{self, Diagnostic, Source, Spanned};
@@ -105,22 +105,14 @@ impl Reader<'_> {
         })
     }
 
-    fn manifests(&self, names: &[Spanned<String>]) -> Result<Vec<Manifest>, Box<Diagnostic>> {
+    fn manifests(&self, files: &[Spanned<Applied>]) -> Result<Vec<Manifest>, Box<Diagnostic>> {
         let mut all: Vec<Manifest> = Vec::new();
-        for name in names {
-            let source = self.library.manifests.get(&name.value).ok_or_else(|| {
-                let known: Vec<&str> = self.library.manifests.keys().map(String::as_str).collect();
-                self.source.diagnostic_at(
-                    name,
-                    format!("there is no manifest `{}` beside this suite", name.value),
-                    Some(&format!("there are: {}", known.join(", "))),
-                )
-            })?;
-            for manifest in manifest::manifests(source)? {
+        for file in files {
+            for (source, manifest) in self.applied(file)? {
                 check::manifest(source, self.world, &manifest)?;
                 if all.iter().any(|other| other.reference == manifest.reference) {
                     return Err(self.source.diagnostic_at(
-                        name,
+                        file,
                         format!("{} is applied twice", manifest.reference),
                         Some("the second would replace the first; split the case"),
                     ));
@@ -129,6 +121,28 @@ impl Reader<'_> {
             }
         }
         Ok(all)
+    }
+
+    fn applied(&self, at: &Spanned<Applied>) -> Result<Vec<(&Source, Manifest)>, Box<Diagnostic>> {
+        let Applied { file, is } = &at.value;
+        let source = self.library.manifests.get(file).ok_or_else(|| {
+            let known: Vec<&str> = self.library.manifests.keys().map(String::as_str).collect();
+            self.source.diagnostic_at(
+                at,
+                format!("there is no manifest `{file}` beside this suite"),
+                Some(&format!("there are: {}", known.join(", "))),
+            )
+        })?;
+        let manifests = match is {
+            Taken::Valid => manifest::manifests(source)?,
+            Taken::Invalid => vec![manifest::invalid(source).map_err(|refusal| {
+                refusal.unwrap_or_else(|| {
+                    let message = format!("Cilium takes `{file}`: nothing in it is invalid");
+                    self.source.diagnostic_at(at, message, None)
+                })
+            })?],
+        };
+        Ok(manifests.into_iter().map(|manifest| (source, manifest)).collect())
     }
 
     fn expand(
@@ -153,7 +167,14 @@ impl Reader<'_> {
                 let send: Send = text.parse().map_err(|error: SendError| {
                     self.source.diagnostic_at(&file.send, error.to_string(), None)
                 })?;
-                check::reachable(self.source, (file, &file.send), self.world, create, &origin, &send)?;
+                check::reachable(
+                    self.source,
+                    (file, &file.send),
+                    self.world,
+                    create,
+                    &origin,
+                    &send,
+                )?;
                 let after = self.after(file, create, &origin)?;
                 let cell = Cell {
                     after,

@@ -159,7 +159,8 @@ impl Case {
         let hosts = world.outside.iter();
         hosts
             .filter(|host| {
-                let mut sent = self.cells.iter().flat_map(|cell| [Some(&cell.send), cell.after.as_ref()]);
+                let mut sent =
+                    self.cells.iter().flat_map(|cell| [Some(&cell.send), cell.after.as_ref()]);
                 sent.any(|send| send.is_some_and(|send| meant(send, host)))
             })
             .map(|host| host.name.as_str())

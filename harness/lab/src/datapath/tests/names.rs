@@ -12,8 +12,8 @@ use super::cluster::{
     CART, COREDNS, Cluster, DNS_VIP, LEDGER, METADATA, NODE_A, PROXY_PORT, VENDOR, WEB, at,
 };
 use super::packets::{data, ends, syn, syn_ack, udp};
-use super::policies::{BLOCK_METADATA, DNS_DEFAULT_DENY, WEB_DNS, WEB_FQDNS};
-use crate::datapath::Redirect;
+use super::policies::{BLOCK_METADATA, DNS_DEFAULT_DENY, SHOP_DEFAULT_DENY, WEB_DNS, WEB_FQDNS};
+use crate::datapath::{NodeId, Redirect};
 
 /// The web's query to this server reaches the proxy, which learns who asks whom.
 fn redirected(cluster: &mut Cluster, server: SocketAddr) -> Redirect {
@@ -267,4 +267,29 @@ fn a_name_opens_no_pod_and_no_denied_address() {
     assert!(web_reaches(&mut cluster, at(METADATA, 443)));
     cluster.apply(BLOCK_METADATA);
     assert!(!web_reaches(&mut cluster, at(METADATA, 443)));
+}
+
+#[test]
+fn a_broken_proxy_learns_too_much_for_too_long_or_for_too_many() {
+    let reaches = |cluster: &mut Cluster, from: &str, address: &str| {
+        cluster.reaches(from, syn(at(address, 4001), at(VENDOR, 443))).is_some()
+    };
+    let (mut cluster, redirect) = with_names("fqdn-ignores-ttl");
+    answered(&mut cluster, &redirect, "api.zt.test.", VENDOR);
+    cluster.wait(Duration::from_hours(1));
+    assert!(reaches(&mut cluster, "web", WEB));
+
+    let (mut cluster, _) = with_names("fqdn-learns-without-proxy");
+    let answer = answer("api.zt.test.", ResponseCode::NoError, &[VENDOR]).to_vec().unwrap();
+    cluster.datapath.learn_unasked(NodeId(0), &answer, cluster.now);
+    assert!(reaches(&mut cluster, "web", WEB));
+
+    for (faults, leaks) in [("", false), ("fqdn-leaks-namespace", true)] {
+        let (mut cluster, redirect) = with_names(faults);
+        let ledger = SHOP_DEFAULT_DENY.replace("zt-shop", "zt-pay");
+        cluster.apply(&ledger);
+        cluster.apply(&WEB_FQDNS.replace("{ matchLabels: { app: web } }", "{}"));
+        answered(&mut cluster, &redirect, "api.zt.test.", VENDOR);
+        assert_eq!(reaches(&mut cluster, "ledger", LEDGER), leaks, "{faults}");
+    }
 }

@@ -67,6 +67,16 @@ pub(super) struct Section {
     pub(super) egress_deny: Option<Vec<Egress<PortDenyRule>>>,
 }
 
+impl Section {
+    /// Whether any of its four lists is there, empty or not.
+    pub(super) fn has_a_list(&self) -> bool {
+        self.ingress.is_some()
+            || self.ingress_deny.is_some()
+            || self.egress.is_some()
+            || self.egress_deny.is_some()
+    }
+}
+
 #[derive(Default, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EnableDefaultDeny {

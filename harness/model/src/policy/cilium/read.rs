@@ -144,12 +144,16 @@ impl Reader<'_> {
             elements(egress_deny.as_ref()),
         )?;
         match (ingress, egress) {
-            (None, None) => Err(self.document.diagnostic_at(
-                section,
-                "nothing in `ingress`, `ingressDeny`, `egress` or `egressDeny`: \
-                 Cilium accepts the policy and enforces nothing",
-                Some("an empty list is no rule; write `ingress: [{}]` to deny all ingress"),
-            )),
+            (None, None) => {
+                let nothing = self.document.diagnostic_at(
+                    section,
+                    "nothing in `ingress`, `ingressDeny`, `egress` or `egressDeny`: \
+                     Cilium accepts the policy and enforces nothing",
+                    Some("an empty list is no rule; write `ingress: [{}]` to deny all ingress"),
+                );
+                // The schema wants one of the four lists; whether it is empty it does not ask.
+                Err(if section.value.has_a_list() { nothing.of_invalid() } else { nothing })
+            }
             (ingress, egress) => Ok(Spec {
                 subject,
                 policy: EndpointPolicy {
@@ -269,7 +273,7 @@ impl Reader<'_> {
                 "combining `{direction}{first}` and `{direction}{second}` is not supported yet"
             );
             let help = "write two elements: they add up";
-            return Err(self.document.diagnostic(*at, message, Some(help)));
+            return Err(self.document.diagnostic(*at, message, Some(help)).of_invalid());
         }
         Ok(match lists.pop() {
             _ if nobody => Selected::Nobody,
@@ -382,20 +386,28 @@ impl Reader<'_> {
         let refuse = |message: &str, help| Err(self.document.diagnostic_at(rules, message, help));
         let names = rules.value.dns.as_deref().unwrap_or_default();
         if element.peers.direction == "from" {
-            return refuse("DNS rules are not allowed on ingress", None);
+            return refuse("DNS rules are not allowed on ingress", None)
+                .map_err(Diagnostic::of_invalid);
         }
         if names.is_empty() {
             let help = "write `dns: [{ matchPattern: \"*\" }]`, or leave `rules` out";
             return refuse("`rules` without names restrict nothing", Some(help));
         }
         if list.ports.is_empty() {
-            return refuse("DNS rules need the port of the DNS server", None);
+            return refuse("DNS rules need the port of the DNS server", None)
+                .map_err(Diagnostic::of_invalid);
         }
         for port in list.ports {
             match self.port(port)? {
                 Ports::One(_) | Ports::Named(_) => {}
-                Ports::All => return refuse("DNS rules need a port other than 0", None),
-                Ports::Range(..) => return refuse("DNS rules do not support port ranges", None),
+                Ports::All => {
+                    return refuse("DNS rules need a port other than 0", None)
+                        .map_err(Diagnostic::of_invalid);
+                }
+                Ports::Range(..) => {
+                    return refuse("DNS rules do not support port ranges", None)
+                        .map_err(Diagnostic::of_invalid);
+                }
             }
         }
         collect(names, |name| self.name(name, "a DNS rule"))
