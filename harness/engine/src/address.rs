@@ -17,6 +17,7 @@ pub(crate) fn stimulus(send: &Send, book: &AddressBook) -> Result<Option<Stimulu
     Ok(Some(match send {
         Send::Tcp(to) => Stimulus::Tcp { to: target(to, book)? },
         Send::Udp(to) => Stimulus::Udp { to: target(to, book)? },
+        Send::UdpFlow(to) => Stimulus::UdpFlow { to: target(to, book)? },
         Send::Http { method, to, path } => Stimulus::Http {
             method: method.clone(),
             to: target(to, book)?,

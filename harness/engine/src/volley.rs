@@ -80,9 +80,12 @@ impl Aim {
     fn protocol(&self, leg: Leg) -> Protocol {
         match (leg, &self.stimulus) {
             (Leg::Resolve, _)
-            | (_, Stimulus::Udp { .. } | Stimulus::Dns { transport: DnsTransport::Udp, .. }) => {
-                Protocol::Udp
-            }
+            | (
+                _,
+                Stimulus::Udp { .. }
+                | Stimulus::UdpFlow { .. }
+                | Stimulus::Dns { transport: DnsTransport::Udp, .. },
+            ) => Protocol::Udp,
             (Leg::Send, _) => Protocol::Tcp,
         }
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! tcp  zt-pay/ledger:8080              to a pod's own address
 //! udp  outside/api:9000                to an outside host
+//! udp/flow zt-pay/ledger:9001          the same, all from one port
 //! GET  http://ledger.zt-pay:8080/path  to a name or an address
 //! dns      A api.zt.test               to the pod's own resolver
 //! dns/tcp  A api.zt.test @outside/dns  to another one, over TCP
@@ -28,6 +29,8 @@ pub enum Send {
     Tcp(Target),
     /// A datagram with a nonce.
     Udp(Target),
+    /// The same in a flow that goes on: every time from the same port.
+    UdpFlow(Target),
     /// An HTTP request.
     Http {
         /// The method.
@@ -79,7 +82,7 @@ pub enum Peer {
 pub enum SendError {
     /// The first word is none of ours.
     #[error(
-        "`{word}` is no stimulus; there are tcp, udp, dns, dns/tcp, readiness and METHOD http://…"
+        "`{word}` is no stimulus; there are tcp, udp, udp/flow, dns, dns/tcp, readiness and METHOD http://…"
     )]
     Verb {
         /// The word.
@@ -121,7 +124,9 @@ impl Send {
     /// Whom it is sent to, where the case names somebody.
     pub fn peer(&self) -> Option<&Peer> {
         match self {
-            Self::Tcp(to) | Self::Udp(to) | Self::Http { to, .. } => Some(&to.peer),
+            Self::Tcp(to) | Self::Udp(to) | Self::UdpFlow(to) | Self::Http { to, .. } => {
+                Some(&to.peer)
+            }
             Self::Dns { server, .. } => server.as_ref(),
             Self::Readiness(_) => None,
         }
@@ -136,6 +141,7 @@ impl FromStr for Send {
         match words.as_slice() {
             ["tcp", target] => target.parse().map(Self::Tcp),
             ["udp", target] => target.parse().map(Self::Udp),
+            ["udp/flow", target] => target.parse().map(Self::UdpFlow),
             ["readiness", pod] => pod.parse().map(Self::Readiness).map_err(|_not_a_pod| {
                 SendError::Shape { verb: "readiness", form: "readiness NAMESPACE/POD" }
             }),
@@ -147,6 +153,9 @@ impl FromStr for Send {
             }
             ["tcp", ..] => Err(SendError::Shape { verb: "tcp", form: "tcp PEER:PORT" }),
             ["udp", ..] => Err(SendError::Shape { verb: "udp", form: "udp PEER:PORT" }),
+            ["udp/flow", ..] => {
+                Err(SendError::Shape { verb: "udp/flow", form: "udp/flow PEER:PORT" })
+            }
             ["dns" | "dns/tcp", ..] => Err(DNS_SHAPE),
             words => Err(SendError::Verb { word: words.first().copied().unwrap_or("").to_owned() }),
         }
@@ -267,6 +276,7 @@ impl fmt::Display for Send {
         match self {
             Self::Tcp(to) => write!(f, "tcp {to}"),
             Self::Udp(to) => write!(f, "udp {to}"),
+            Self::UdpFlow(to) => write!(f, "udp/flow {to}"),
             Self::Http { method, to, path } => write!(f, "{method} http://{to}{path}"),
             Self::Dns { name, ipv6, tcp, server } => {
                 let verb = if *tcp { "dns/tcp" } else { "dns" };
@@ -288,6 +298,7 @@ mod tests {
         for text in [
             "tcp zt-pay/ledger:8080",
             "udp outside/api:9000",
+            "udp/flow zt-pay/ledger:9001",
             "tcp 203.0.113.10:443",
             "tcp [2001:db8::1]:443",
             "GET http://ledger.zt-pay:8080/balance?of=all",

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One thing that an agent sends, once, on a fresh socket.
+/// One thing that an agent sends, once; all but one kind on a fresh socket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Stimulus {
@@ -18,6 +18,11 @@ pub enum Stimulus {
     },
     /// Send a datagram with a nonce, wait for the datagram that answers it.
     Udp {
+        /// Where to.
+        to: Target,
+    },
+    /// The same in a flow that goes on: all datagrams to there are from one port.
+    UdpFlow {
         /// Where to.
         to: Target,
     },

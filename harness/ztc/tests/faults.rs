@@ -173,6 +173,14 @@ fn a_rule_that_is_got_wrong_fails_the_cases_about_it() {
             &[("a-denied-range-stops-neither-pods-nor-probes", "fail-closed")],
         ),
         (
+            "established-not-rechecked",
+            "l1-rules",
+            &[
+                ("a-policy-holds-for-flows-that-were-let-pass-before", "fail-open"),
+                ("closed-egress-ends-flows-under-way", "fail-open"),
+            ],
+        ),
+        (
             "fqdn-learns-without-proxy",
             "l6-fqdn",
             &[("nothing-is-learnt-past-the-dns-proxy", "fail-open")],

@@ -257,7 +257,9 @@ pub(super) fn reachable<T>(
             wrong("readiness probes come `from: kubelet`".to_owned())
         }
         (Origin::Pod(_), Send::Tcp(to)) => listens(world, to, &[Speaks::Tcp]).or_else(wrong),
-        (Origin::Pod(_), Send::Udp(to)) => listens(world, to, &[Speaks::Udp]).or_else(wrong),
+        (Origin::Pod(_), Send::Udp(to) | Send::UdpFlow(to)) => {
+            listens(world, to, &[Speaks::Udp]).or_else(wrong)
+        }
         (Origin::Pod(_), Send::Http { to, .. }) => {
             listens(world, to, &[Speaks::Http]).or_else(wrong)
         }

@@ -2,7 +2,7 @@
 
 use ztc_wire::{Observed, Stimulus};
 
-use super::{dns, http, resolve, tcp, udp};
+use super::{dns, flow, http, resolve, tcp, udp};
 use crate::run::Run;
 
 /// Sends a stimulus and returns what was seen. Dropping the future closes its socket.
@@ -14,6 +14,7 @@ async fn exchange(run: &Run, stimulus: &Stimulus) -> Result<Observed, Observed> 
     match stimulus {
         Stimulus::Tcp { to } => tcp::exchange(run, resolve::target(run, to).await?).await,
         Stimulus::Udp { to } => udp::exchange(run, resolve::target(run, to).await?).await,
+        Stimulus::UdpFlow { to } => flow::exchange(run, resolve::target(run, to).await?).await,
         Stimulus::Http { method, to, path, headers } => {
             let request = http::request(method, to, path, headers)?;
             http::exchange(run, resolve::target(run, to).await?, request).await

@@ -32,14 +32,24 @@ fn tcp_socket(remote: SocketAddr) -> io::Result<TcpSocket> {
 
 /// A UDP socket that sends to, and hears from, this address only.
 fn associate(run: &Run, leg: Leg, remote: SocketAddr) -> Result<UdpSocket, Observed> {
-    let (socket, local) = bind(run, remote, std::net::UdpSocket::bind)?;
+    let (socket, local) = associated(run, remote)?;
     run.started(leg, local, remote);
+    Ok(socket)
+}
+
+/// The same, for the caller to announce: with its own address.
+pub(super) fn associated(
+    run: &Run,
+    remote: SocketAddr,
+) -> Result<(UdpSocket, SocketAddr), Observed> {
+    let (socket, local) = bind(run, remote, std::net::UdpSocket::bind)?;
     socket
         .connect(remote)
         .map_err(|error| from_network("connect a UDP socket", run.phase(), &error))?;
     socket
         .set_nonblocking(true)
         .and_then(|()| UdpSocket::from_std(socket))
+        .map(|socket| (socket, local))
         .map_err(|error| unsent("make a UDP socket", error))
 }
 
