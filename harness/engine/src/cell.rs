@@ -64,11 +64,14 @@ pub(crate) async fn watch_denial(
     if let Err(reason) = preceded {
         return Watched { unsettled: Some(reason), ..Watched::default() };
     }
-    let (at, begin) = match first.after {
-        Some(_) => (Instant::now(), Instant::now()),
-        None => (at, accepted),
+    let (at, ceiling) = match first.after {
+        // What came first may have to wear off, and where nobody speaks a denial is waited out.
+        Some(_) => {
+            let now = Instant::now();
+            (now, now + pace.settle_ceiling() + pace.probe_deadline())
+        }
+        None => (at, accepted + pace.settle_ceiling()),
     };
-    let ceiling = begin + pace.settle_ceiling();
     let truth = loop {
         let mut truth = Truth::NotYet;
         while truth == Truth::NotYet && Instant::now() < ceiling {

@@ -1,9 +1,10 @@
 //! Ways to break the lab on purpose, so that the harness can be tested: each must be noticed.
 //!
-//! Most faults come after the decision about a packet, and only where policy was asked: not for a
-//! node that talks to its own pods, so that pods become ready and the harness comes to the point where
-//! it has to notice. Others get one rule of Cilium's wrong, so that the decision itself and its
-//! records are wrong: each is for a mistake that somebody could make, and some case has to notice it.
+//! Most faults come after the decision about a packet, and only where policy was asked; what a node
+//! sends to its own pods is lost only where policy is enforced, so that pods become ready and the
+//! harness comes to the point where it has to notice. Others get one rule of Cilium's wrong, so that
+//! the decision itself and its records are wrong: each is for a mistake that somebody could make, and
+//! some case has to notice it.
 
 use std::fmt;
 use std::num::NonZeroU32;

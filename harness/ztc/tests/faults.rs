@@ -31,7 +31,7 @@ fn project() -> Project {
 fn a_lab_that_ignores_deny_rules_fails_open_where_a_deny_rule_denies() {
     let Some((code, reports)) = run("", "ignore-egress-deny") else { return };
     assert_eq!(code, 4);
-    for cell in cells(&reports, true) {
+    for cell in by_agents(cells(&reports, true)) {
         let explicit = cell.expected.contains("explicit-deny");
         assert_eq!(cell.verdict.word() == "fail-open", explicit, "{}", told(cell));
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ztc_model::evidence::{Direction, FlowKey};
-use ztc_model::identity::Reserved;
 use ztc_model::policy::{Decision, Protocol};
 
 use crate::fault::{Fault, Faults};
@@ -119,9 +118,7 @@ impl Datapath {
         let policy = enforced.at(hook);
         let entry = policy.lookup(peer, flow.protocol, destination_port(flow));
         let denied = DropReason::of(&entry.decision);
-        // A node always reaches its own pods, so nothing breaks that on purpose.
-        let breakable = hook == Direction::Egress || peer.identity != Reserved::Host.number();
-        if denied.is_some() && breakable && self.sabotage.is_late(now) {
+        if denied.is_some() && self.sabotage.is_late(now) {
             return self.pass(node, hook, belongs, visit);
         }
         let recorder = self.recorder(visit.now);
@@ -131,9 +128,8 @@ impl Datapath {
         }
         if let Some(reason) = denied {
             visit.flows.push(recorder.dropped(node, hook, &visit.packet, reason));
-            let passes = breakable
-                && (self.sabotage.passes_denied(hook, &entry.decision, flow, now)
-                    || self.gets_precedence_wrong(port, hook, peer, belongs, flow));
+            let passes = self.sabotage.passes_denied(hook, &entry.decision, flow, now)
+                || self.gets_precedence_wrong(port, hook, peer, belongs, flow);
             return if passes { self.pass(node, hook, belongs, visit) } else { Fate::Stopped };
         }
         // What a node sends to its pods is lost only where policy is enforced: pods have to become
