@@ -227,24 +227,27 @@ fn types(object: &ObjectRef) -> TypeMeta {
     TypeMeta { api_version: object.api_version.clone(), kind: object.kind.clone() }
 }
 
-/// Why Cilium does not take a policy, if it says so: the condition `Valid` of its status is false. The
-/// object then exists and enforces nothing (`docs/facts.md`, surprise 1).
-pub(crate) async fn invalid(
+/// Whether Cilium takes a policy, and why not, if it says so: the condition `Valid` of its status. One
+/// that is not valid exists and enforces nothing (`docs/facts.md`, surprise 1).
+pub(crate) async fn validity(
     client: &Client,
     object: &ObjectRef,
-) -> Result<Option<String>, ApiError> {
+) -> Result<Option<Result<(), String>>, ApiError> {
     let found = api(client, &types(object), object.namespace.as_deref())
         .get_opt(&object.name)
         .await
         .map_err(|source| ApiError::Read { what: object.to_string(), source: source.into() })?;
-    Ok(found.and_then(|it| invalidity(&it.data)))
+    Ok(found.and_then(|it| said_of(&it.data)))
 }
 
-fn invalidity(object: &Value) -> Option<String> {
+fn said_of(object: &Value) -> Option<Result<(), String>> {
     let conditions = object["status"]["conditions"].as_array()?;
     let valid = conditions.iter().find(|it| it["type"] == "Valid")?;
-    (valid["status"] == "False")
-        .then(|| valid["message"].as_str().unwrap_or("no reason given").to_owned())
+    match valid["status"].as_str()? {
+        "True" => Some(Ok(())),
+        "False" => Some(Err(valid["message"].as_str().unwrap_or("no reason given").to_owned())),
+        _ => None,
+    }
 }
 
 /// Deletes an object; its uid, or nothing where there was none.

@@ -56,6 +56,8 @@ enum ClusterError {
     Nodes { nodes: usize },
     #[error("Cilium does not take {object}: {reason}")]
     Invalid { object: ObjectRef, reason: String },
+    #[error("Cilium takes {object}, which the case says to be invalid")]
+    Valid { object: ObjectRef },
     #[error("the world has no pod {pod}")]
     NoSuchPod { pod: PodRef },
     #[error("pod {pod} does not exist now")]

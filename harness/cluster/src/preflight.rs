@@ -135,6 +135,7 @@ pub(crate) fn findings(seen: &Seen, spec: &ClusterSpec) -> Vec<Finding> {
         agents_everywhere(seen),
         definitions(seen, has_mesh),
         enforcement(seen),
+        ranges(seen).into_iter().collect(),
         evidence(seen),
         names::findings(seen.dns_servers, &seen.name_servers),
         if has_mesh { ambient(seen) } else { Vec::new() },
@@ -229,6 +230,17 @@ fn enforcement(seen: &Seen) -> Vec<Finding> {
         _ => {}
     }
     findings
+}
+
+/// Ranges of addresses may select nodes, and since 1.20 pods, too (`docs security/policy/layer3`).
+fn ranges(seen: &Seen) -> Option<Finding> {
+    let mode = seen.set("policy-cidr-match-mode").filter(|mode| !mode.is_empty())?;
+    Some(Finding {
+        blocks: false,
+        found: format!("`policy-cidr-match-mode` is `{mode}`"),
+        consequence: "ranges of addresses select pods or nodes, so cases that say they select neither fail",
+        fix: "leave `policyCIDRMatchMode` empty, or take `outside-cidrs` out of the profile's features".to_owned(),
+    })
 }
 
 /// Whether enforcement points would say what they did.
@@ -422,6 +434,15 @@ mod tests {
         let findings = findings(&seen, &spec());
         assert!(findings.len() == 1 && !findings[0].blocks, "{findings:?}");
         assert_eq!(super::findings(&seen, &without_mesh()), []);
+    }
+
+    #[test]
+    fn ranges_that_select_nodes_are_a_warning() {
+        let mut seen = seen();
+        seen.config.insert("policy-cidr-match-mode".to_owned(), "nodes".to_owned());
+        let findings = findings(&seen, &spec());
+        assert!(findings.len() == 1 && !findings[0].blocks, "{findings:?}");
+        assert!(findings[0].fix.contains("outside-cidrs"), "{findings:?}");
     }
 
     #[test]

@@ -241,7 +241,8 @@ pub(crate) fn settling(node: &str, state: &AgentState, change: &Change) -> Settl
             Some(revision) => *revision,
             None => return Settling::Realised,
         },
-        Change::Nothing => return Settling::Realised,
+        // What the API server says of it is all that there is to see.
+        Change::Nothing | Change::Invalid { .. } => return Settling::Realised,
         Change::Added { .. } | Change::Removed { .. } => repository.revision,
     };
     let endpoints = endpoints.iter().filter(|it| it.identity.is_some() && !it.is_leaving());

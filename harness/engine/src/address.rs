@@ -22,6 +22,7 @@ pub(crate) fn stimulus(send: &Send, book: &AddressBook) -> Result<Option<Stimulu
         Send::Tcp(to) => Stimulus::Tcp { to: target(to, book)? },
         Send::Udp(to) => Stimulus::Udp { to: target(to, book)? },
         Send::Ping(to) => Stimulus::Ping { to: address(&to.peer, to.family, book)? },
+        Send::UdpFlow(to) => Stimulus::UdpFlow { to: target(to, book)? },
         Send::Http { method, to, path } => Stimulus::Http {
             method: method.clone(),
             to: target(to, book)?,

@@ -65,7 +65,8 @@ impl Burst {
         let board = Arc::new(Board::new(cluster.evidence()));
         let agent = Agent::attach(cluster, pod, first_run(), HELLO_CEILING);
         agent.hello(HELLO_CEILING, POLL).await?;
-        Ok(Self { aim: Aim { agent: Arc::new(agent), board, stimulus, deadline, pair: None } })
+        let (agent, after, pair) = (Arc::new(agent), None, None);
+        Ok(Self { aim: Aim { agent, board, stimulus, after, deadline, pair } })
     }
 
     /// Sends `count` stimuli, at most `window` of them in flight.

@@ -49,6 +49,7 @@ pub(crate) async fn watch_denial(
     mut stage: watch::Receiver<Stage>,
     interruption: &Interruption,
 ) -> Watched {
+    let first = aim.clone();
     let mut volley = Volley::new(aim.clone());
     let mut ticks = interval(pace.stream_every());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -61,7 +62,22 @@ pub(crate) async fn watch_denial(
             },
         }
     };
-    let ceiling = accepted + pace.settle_ceiling();
+    // What was sent before this is over says nothing about what comes after it.
+    let preceded = tokio::select! {
+        preceded = first.precede(pace.stream_every(), pace.pass_ceiling()) => preceded,
+        () = interruption.wait() => return Watched::default(),
+    };
+    if let Err(reason) = preceded {
+        return Watched { unsettled: Some(reason), ..Watched::default() };
+    }
+    let (at, ceiling) = match first.after {
+        // What came first may have to wear off, and where nobody speaks a denial is waited out.
+        Some(_) => {
+            let now = Instant::now();
+            (now, now + pace.settle_ceiling() + pace.probe_deadline())
+        }
+        None => (at, accepted + pace.settle_ceiling()),
+    };
     let truth = loop {
         let mut truth = Truth::NotYet;
         while truth == Truth::NotYet && Instant::now() < ceiling {
@@ -125,6 +141,8 @@ pub(crate) async fn watch_passage(
         return Watched::default();
     };
     let passage = async {
+        // If that fails, the flow itself has to tell whether it was needed.
+        let _preceded = aim.precede(pace.stream_every(), pace.pass_ceiling()).await;
         // What the ceiling ends on is sent again below and judged there, with its evidence.
         let _last = aim.until_through(&cell.peers, pace.stream_every(), pace.pass_ceiling()).await;
         let mut volley = Volley::new(aim.clone());

@@ -180,6 +180,11 @@ pub enum Change {
         /// The uid. A name would also be that of an object that was deleted just before.
         uid: String,
     },
+    /// The object is there, and has to be found invalid: nothing of it is ever enforced.
+    Invalid {
+        /// The object.
+        object: ObjectRef,
+    },
     /// The object with this `metadata.uid` is gone.
     Removed {
         /// The object.

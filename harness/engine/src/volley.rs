@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use ztc_model::evidence::Evidence;
+use ztc_model::evidence::{Did, Evidence};
 use ztc_model::outcome::{Reading, Seen};
 use ztc_model::policy::Protocol;
 use ztc_wire::{DnsTransport, Leg, Observed, Stimulus};
@@ -28,6 +28,8 @@ pub(crate) struct Aim {
     pub(crate) agent: Arc<Agent>,
     pub(crate) board: Arc<Board>,
     pub(crate) stimulus: Stimulus,
+    /// What has to get through first, under the policies, and who may answer it.
+    pub(crate) after: Option<(Stimulus, BTreeSet<String>)>,
     pub(crate) deadline: Duration,
     /// Between whom it goes, where a pod serves it.
     pub(crate) pair: Option<Pair>,
@@ -98,14 +100,31 @@ impl Aim {
         }
     }
 
+    /// Gets through with what has to come first, if there is something.
+    ///
+    /// # Errors
+    /// What was seen instead, until the ceiling.
+    pub(crate) async fn precede(&self, every: Duration, ceiling: Duration) -> Result<(), String> {
+        let Some((stimulus, peers)) = &self.after else { return Ok(()) };
+        let first = Self { stimulus: stimulus.clone(), after: None, ..self.clone() };
+        let seen = first.until_through(peers, every, ceiling).await;
+        match Reading::of(&seen, peers) {
+            Reading::Through { .. } => Ok(()),
+            _ => Err(format!("what has to get through first did not: {seen}")),
+        }
+    }
+
     fn protocol(&self, leg: Leg) -> Protocol {
         match (leg, &self.stimulus) {
             (Leg::Send, Stimulus::Ping { to }) if to.is_ipv4() => Protocol::Icmp,
             (Leg::Send, Stimulus::Ping { .. }) => Protocol::Icmpv6,
             (Leg::Resolve, _)
-            | (_, Stimulus::Udp { .. } | Stimulus::Dns { transport: DnsTransport::Udp, .. }) => {
-                Protocol::Udp
-            }
+            | (
+                _,
+                Stimulus::Udp { .. }
+                | Stimulus::UdpFlow { .. }
+                | Stimulus::Dns { transport: DnsTransport::Udp, .. },
+            ) => Protocol::Udp,
             (Leg::Send, _) => Protocol::Tcp,
         }
     }
@@ -156,12 +175,19 @@ fn settles(record: &Evidence) -> bool {
     record.did.is_denial() && record.opening
 }
 
+/// Whether it means so before the client has said a word. A refused query does not: the client gets
+/// an answer at once, and with a search list goes on to the next name.
+fn settles_unheard(record: &Evidence) -> bool {
+    settles(record) && !matches!(record.did, Did::RefuseName { .. })
+}
+
 impl Shot {
     pub(crate) fn state(&self, peers: &BTreeSet<String>) -> State {
-        let on_record = self.evidence.iter().any(|it| settles(it));
+        let on_record = |says: fn(&Evidence) -> bool| self.evidence.iter().any(|it| says(it));
         match self.seen.as_ref().map(|seen| Reading::of(seen, peers)) {
-            None | Some(Reading::Stopped) if on_record => State::StoppedOnRecord,
+            None if on_record(settles_unheard) => State::StoppedOnRecord,
             None => State::Open,
+            Some(Reading::Stopped) if on_record(settles) => State::StoppedOnRecord,
             Some(Reading::Through { .. } | Reading::Astray { .. }) => State::Through,
             Some(Reading::Stopped) => State::StoppedInSilence,
             Some(Reading::Unsent { .. } | Reading::Unclear { .. }) => State::Void,

@@ -1,8 +1,10 @@
 //! Ways to break the lab on purpose, so that the harness can be tested: each must be noticed.
 //!
-//! Faults come after the decision about a packet, and let kubelet's probes of pods pass where no
+//! Most faults come after the decision about a packet, and let kubelet's probes of pods pass where no
 //! policy denies them, so that pods become ready and the harness comes to the point where it has to
-//! notice.
+//! notice. Others get one rule of Cilium's wrong, so that
+//! the decision itself and its records are wrong: each is for a mistake that somebody could make, and
+//! some case has to notice it.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -48,7 +50,46 @@ pub enum Fault {
     /// `mute-clients`: what a pod sends on its own account vanishes before the switch looks at it,
     /// without a record. What it answers to others passes.
     MuteClients,
+    /// `notin-skips-missing-key`: a `NotIn` matches only what has the label.
+    NotInSkipsMissingKey,
+    /// `cidr-matches-pods`: a range of addresses selects the pods that have one of them.
+    CidrMatchesPods,
+    /// `cidr-matches-host`: a range of addresses selects the nodes that have one of them.
+    CidrMatchesHost,
+    /// `fqdn-learns-without-proxy`: addresses are learnt from every DNS answer over UDP to a pod.
+    FqdnLearnsWithoutProxy,
+    /// `fqdn-ignores-ttl`: what was learnt is never forgotten.
+    FqdnIgnoresTtl,
+    /// `fqdn-leaks-namespace`: what a policy allows by name it allows in every namespace.
+    FqdnLeaksNamespace,
+    /// `deny-loses-to-allow`: a deny rule drops only what no rule allows. The records say that it
+    /// was dropped.
+    DenyLosesToAllow,
+    /// `established-not-rechecked`: a connection that was let pass once goes on passing. The records say
+    /// that it was dropped.
+    EstablishedNotRechecked,
 }
+
+/// The faults without a number, by their names.
+const NAMED: [(&str, Fault); 17] = [
+    ("ignore-egress-deny", Fault::IgnoreEgressDeny),
+    ("allow-everything", Fault::AllowEverything),
+    ("drop-everything", Fault::DropEverything),
+    ("lose-flow-records", Fault::LoseFlowRecords),
+    ("wrong-policy-name", Fault::WrongPolicyName),
+    ("ipv6-unenforced", Fault::Ipv6Unenforced),
+    ("egress-only", Fault::EgressOnly),
+    ("first-packet-leaks", Fault::FirstPacketLeaks),
+    ("mute-clients", Fault::MuteClients),
+    ("notin-skips-missing-key", Fault::NotInSkipsMissingKey),
+    ("cidr-matches-pods", Fault::CidrMatchesPods),
+    ("cidr-matches-host", Fault::CidrMatchesHost),
+    ("fqdn-learns-without-proxy", Fault::FqdnLearnsWithoutProxy),
+    ("fqdn-ignores-ttl", Fault::FqdnIgnoresTtl),
+    ("fqdn-leaks-namespace", Fault::FqdnLeaksNamespace),
+    ("deny-loses-to-allow", Fault::DenyLosesToAllow),
+    ("established-not-rechecked", Fault::EstablishedNotRechecked),
+];
 
 /// The ways in which a lab is broken; normally none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,32 +102,37 @@ impl fmt::Display for Faults {
                 f.write_str(",")?;
             }
             match fault {
-                Fault::IgnoreEgressDeny => f.write_str("ignore-egress-deny")?,
-                Fault::AllowEverything => f.write_str("allow-everything")?,
-                Fault::DropEverything => f.write_str("drop-everything")?,
-                Fault::LoseFlowRecords => f.write_str("lose-flow-records")?,
-                Fault::WrongPolicyName => f.write_str("wrong-policy-name")?,
                 Fault::LateEnforcement(late) => {
                     write!(f, "late-enforcement={}ms", late.as_millis())?;
                 }
                 Fault::LeakOneIn(count) => write!(f, "leak-one-in={count}")?,
-                Fault::Ipv6Unenforced => f.write_str("ipv6-unenforced")?,
-                Fault::EgressOnly => f.write_str("egress-only")?,
-                Fault::FirstPacketLeaks => f.write_str("first-packet-leaks")?,
-                Fault::MuteClients => f.write_str("mute-clients")?,
+                fault => f.write_str(fault.name())?,
             }
         }
         Ok(())
     }
 }
 
+impl Fault {
+    /// Its name, without its number.
+    fn name(self) -> &'static str {
+        match self {
+            Self::LateEnforcement(_) => "late-enforcement",
+            Self::LeakOneIn(_) => "leak-one-in",
+            fault => {
+                let named = NAMED.iter().find(|(_, it)| *it == fault);
+                named.expect("every fault without a number is listed").0
+            }
+        }
+    }
+}
+
 /// A text that is no list of faults.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` is no fault of the lab; valid in {VARIABLE} are `ignore-egress-deny`, \
-     `allow-everything`, `drop-everything`, `lose-flow-records`, `wrong-policy-name`, \
-     `late-enforcement=300ms`, `leak-one-in=20`, `ipv6-unenforced`, `egress-only`, \
-     `first-packet-leaks` and `mute-clients`"
+    "`{text}` is no fault of the lab; valid in {VARIABLE} are {}`late-enforcement=300ms` and \
+     `leak-one-in=20`",
+    NAMED.map(|(name, _)| format!("`{name}`, ")).concat()
 )]
 pub struct NotAFault {
     text: String,
@@ -135,18 +181,7 @@ impl FromStr for Fault {
 
     fn from_str(text: &str) -> Result<Self, NotAFault> {
         let fault = match text.split_once('=') {
-            None => match text {
-                "ignore-egress-deny" => Some(Self::IgnoreEgressDeny),
-                "allow-everything" => Some(Self::AllowEverything),
-                "drop-everything" => Some(Self::DropEverything),
-                "lose-flow-records" => Some(Self::LoseFlowRecords),
-                "wrong-policy-name" => Some(Self::WrongPolicyName),
-                "ipv6-unenforced" => Some(Self::Ipv6Unenforced),
-                "egress-only" => Some(Self::EgressOnly),
-                "first-packet-leaks" => Some(Self::FirstPacketLeaks),
-                "mute-clients" => Some(Self::MuteClients),
-                _ => None,
-            },
+            None => NAMED.iter().find(|(name, _)| *name == text).map(|(_, fault)| *fault),
             Some(("late-enforcement", delay)) => milliseconds(delay).map(Self::LateEnforcement),
             Some(("leak-one-in", flows)) => flows.parse().ok().map(Self::LeakOneIn),
             Some(_) => None,
@@ -184,7 +219,7 @@ mod tests {
         let mut names = message.split('`').skip(1).step_by(2);
         assert_eq!(names.next(), Some("tpyo"));
         let faults: Vec<Fault> = names.map(|name| name.parse().unwrap()).collect();
-        assert_eq!(faults.len(), 11);
+        assert_eq!(faults.len(), NAMED.len() + 2);
     }
 
     #[test]

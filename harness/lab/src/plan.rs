@@ -435,6 +435,8 @@ mod tests {
             address: address.map(IpAddr::from),
             address_ipv6: None,
             dns: vec![format!("{name}.zt.test")],
+            aliases: Vec::new(),
+            ttl: None,
             serves: Vec::new(),
         }
     }

@@ -1,4 +1,4 @@
-//! Names in DNS rules.
+//! Names in DNS rules and in `toFQDNs`.
 //!
 //! Follows `pkg/fqdn/matchpattern` of Cilium. This room must not know who asks or who answers.
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 /// The longest name or pattern (`matchpattern.MaxFQDNLength`), in bytes.
 const MAX_LENGTH: usize = 255;
 
-/// What a DNS rule lets pass. The texts are lower-case and end with a dot, but for a lone `*`.
+/// What a DNS rule lets pass, or what names an element of `toFQDNs` is about. The texts are lower-case and end with a dot, but for a lone `*`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum DnsRule {
@@ -53,6 +53,12 @@ impl DnsRule {
             return Ok(Self::any());
         }
         Ok(Self::MatchPattern(absolute(pattern)))
+    }
+
+    /// Its text as manifests have it, without the last dot.
+    pub fn text(&self) -> &str {
+        let (Self::MatchName(text) | Self::MatchPattern(text)) = self;
+        text.trim_end_matches('.')
     }
 
     /// Whether it lets a name pass, written with or without its last dot, in any case.

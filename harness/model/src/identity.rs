@@ -4,12 +4,13 @@
 //! has which identity is the fabric's to know.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
+use crate::dns::DnsRule;
 use crate::labels::{
-    CIDR, CLUSTER, DEFAULT_CLUSTER, K8S, Labels, NAMESPACE, NAMESPACE_LABELS, RESERVED,
+    CIDR, CLUSTER, DEFAULT_CLUSTER, FQDN, K8S, Labels, NAMESPACE, NAMESPACE_LABELS, RESERVED,
     SERVICE_ACCOUNT,
 };
 
@@ -96,6 +97,13 @@ pub enum Identity {
     Reserved(Reserved),
     /// An address outside the cluster that some policy names a range of.
     Cidr(IpNet),
+    /// An address outside the cluster that was learnt for a name which some `toFQDNs` is about.
+    Fqdn {
+        /// The elements of `toFQDNs` that the name matches, of all policies.
+        names: BTreeSet<DnsRule>,
+        /// The longest of the ranges around it that policies mention, if there is one.
+        range: Option<IpNet>,
+    },
 }
 
 impl Identity {
@@ -116,6 +124,16 @@ impl Identity {
             // `GetCIDRLabels` in `pkg/labels/cidr.go`: the range and the world around it.
             Self::Cidr(range) if range.prefix_len() == 0 => reserved(Reserved::World),
             Self::Cidr(range) => reserved(Reserved::World).with(CIDR, &cidr_key(range), ""),
+            // `IdentityLabel` in `pkg/policy/api/fqdn.go`, beside the labels of ranges
+            // (`resolveLabels` in `pkg/ipcache/metadata.go`).
+            Self::Fqdn { names, range } => {
+                let mut labels = range
+                    .map_or_else(|| reserved(Reserved::World), |range| Self::Cidr(range).labels());
+                for name in names {
+                    labels.insert(FQDN, name.text(), "");
+                }
+                labels
+            }
         })
     }
 }

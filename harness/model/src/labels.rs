@@ -11,6 +11,8 @@ pub const K8S: &str = "k8s";
 pub const RESERVED: &str = "reserved";
 /// The source of labels that stand for a range of addresses.
 pub const CIDR: &str = "cidr";
+/// The source of labels that stand for a name that was learnt, or for a pattern of names.
+pub const FQDN: &str = "fqdn";
 /// In a selector: any source.
 pub const ANY: &str = "any";
 

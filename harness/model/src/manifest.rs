@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::policy::{self, Policy, PolicyKind, PolicyRef};
+use crate::policy::{self, Policy, PolicyKind, PolicyRef, Specs};
 use crate::selector::is_subdomain;
 use crate::yaml::{self, Diagnostic, Document, Source, Spanned};
 
@@ -24,6 +24,8 @@ pub struct Manifest {
     pub file: String,
     /// The line that names its kind, from 1.
     pub line: usize,
+    /// Why Cilium does not take it, where that is what a case is about. It says nothing then.
+    pub invalid: Option<String>,
 }
 
 /// An object of a cluster by its coordinates.
@@ -96,7 +98,47 @@ pub fn manifests(source: &Source) -> Result<Vec<Manifest>, Box<Diagnostic>> {
     yaml::documents(source)?.iter().map(manifest).collect()
 }
 
+/// Reads a file with one manifest that an API server takes and Cilium does not: the object exists, its
+/// condition `Valid` is false, and nothing of it is enforced (`docs/facts.md`, surprise 1).
+///
+/// # Errors
+/// What else is wrong with it; nothing, if there is nothing wrong with it.
+pub(crate) fn invalid(source: &Source) -> Result<Manifest, Option<Box<Diagnostic>>> {
+    let documents = yaml::documents(source)?;
+    let [document] = documents.as_slice() else {
+        let message = "a file of an invalid policy holds that one alone";
+        return Err(Some(Diagnostic::new(source, (1, 1), 1, message, None)));
+    };
+    let (header, reference, policy) = read(document)?;
+    match policy {
+        Err(refusal) if refusal.taken_and_invalid => {
+            let specs = Specs { reference: reference.clone(), specs: Vec::new() };
+            let nothing = match reference.kind {
+                PolicyKind::NetworkPolicy => Policy::Network(specs),
+                PolicyKind::CiliumNetworkPolicy => Policy::Cilium(specs),
+                PolicyKind::CiliumClusterwideNetworkPolicy => Policy::Clusterwide(specs),
+                // Istio's webhook refuses what is wrong with these.
+                PolicyKind::PeerAuthentication | PolicyKind::AuthorizationPolicy => {
+                    return Err(Some(refusal));
+                }
+            };
+            let manifest = written(document, &header, &reference, nothing)?;
+            Ok(Manifest { invalid: Some(refusal.message), ..manifest })
+        }
+        Err(refusal) => Err(Some(refusal)),
+        Ok(_) => Err(None),
+    }
+}
+
 fn manifest(document: &Document<'_>) -> Result<Manifest, Box<Diagnostic>> {
+    let (header, reference, policy) = read(document)?;
+    written(document, &header, &reference, policy?)
+}
+
+/// What a policy says, if it is valid.
+type Said = Result<Policy, Box<Diagnostic>>;
+
+fn read(document: &Document<'_>) -> Result<(Header, PolicyRef, Said), Box<Diagnostic>> {
     let header: Header = document.read_manifest(&[])?;
     let kind = kind(document, &header)?;
     let reference = reference(document, &header, kind)?;
@@ -106,13 +148,23 @@ fn manifest(document: &Document<'_>) -> Result<Manifest, Box<Diagnostic>> {
         PolicyKind::CiliumClusterwideNetworkPolicy => policy::clusterwide(document, &reference),
         PolicyKind::PeerAuthentication => policy::mesh::peers(document, &reference),
         PolicyKind::AuthorizationPolicy => policy::mesh::authorization(document, &reference),
-    }?;
+    };
+    Ok((header, reference, policy))
+}
+
+fn written(
+    document: &Document<'_>,
+    header: &Header,
+    reference: &PolicyRef,
+    policy: Policy,
+) -> Result<Manifest, Box<Diagnostic>> {
     Ok(Manifest {
-        reference: ObjectRef::from(&reference),
+        reference: ObjectRef::from(reference),
         policy,
         object: document.read_manifest(&[])?,
         file: document.file().to_owned(),
         line: document.line_of(&header.kind),
+        invalid: None,
     })
 }
 

@@ -5,6 +5,7 @@
 //! udp  outside/api:9000                to an outside host
 //! ping zt-pay/ledger                   an ICMP echo request
 //! tcp  zt-pay/ledger:8080 over ipv6    the same to the address of one family
+//! udp/flow zt-pay/ledger:9001          the same, all from one port
 //! GET  http://ledger.zt-pay:8080/path  to a name or an address
 //! dns      A api.zt.test               to the pod's own resolver
 //! dns/tcp  A api.zt.test @outside/dns  to another one, over TCP
@@ -32,6 +33,8 @@ pub enum Send {
     Udp(Target),
     /// An ICMP echo request with a nonce.
     Ping(Echo),
+    /// The same in a flow that goes on: every time from the same port.
+    UdpFlow(Target),
     /// An HTTP request.
     Http {
         /// The method.
@@ -94,7 +97,7 @@ pub enum Peer {
 pub enum SendError {
     /// The first word is none of ours.
     #[error(
-        "`{word}` is no stimulus; there are tcp, udp, ping, dns, dns/tcp, readiness and METHOD http://…"
+        "`{word}` is no stimulus; there are tcp, udp, udp/flow, ping, dns, dns/tcp, readiness and METHOD http://…"
     )]
     Verb {
         /// The word.
@@ -145,7 +148,9 @@ impl Send {
     /// Whom it is sent to, where the case names somebody.
     pub fn peer(&self) -> Option<&Peer> {
         match self {
-            Self::Tcp(to) | Self::Udp(to) | Self::Http { to, .. } => Some(&to.peer),
+            Self::Tcp(to) | Self::Udp(to) | Self::UdpFlow(to) | Self::Http { to, .. } => {
+                Some(&to.peer)
+            }
             Self::Ping(to) => Some(&to.peer),
             Self::Dns { server, .. } => server.as_ref(),
             Self::Readiness(_) => None,
@@ -157,7 +162,7 @@ impl Send {
     /// Over which family it is sent, where the case says so.
     pub const fn family(&self) -> Option<Family> {
         match self {
-            Self::Tcp(to) | Self::Udp(to) | Self::Http { to, .. } => to.family,
+            Self::Tcp(to) | Self::Udp(to) | Self::UdpFlow(to) | Self::Http { to, .. } => to.family,
             Self::Ping(to) => to.family,
             Self::Dns { .. } | Self::Readiness(_) => None,
         }
@@ -167,7 +172,9 @@ impl Send {
     /// leaves it to them.
     fn over(mut self, family: Family) -> Option<Self> {
         let (peer, of) = match &mut self {
-            Self::Tcp(to) | Self::Udp(to) | Self::Http { to, .. } => (&to.peer, &mut to.family),
+            Self::Tcp(to) | Self::Udp(to) | Self::UdpFlow(to) | Self::Http { to, .. } => {
+                (&to.peer, &mut to.family)
+            }
             Self::Ping(to) => (&to.peer, &mut to.family),
             Self::Dns { .. } | Self::Readiness(_) => return None,
         };
@@ -198,6 +205,7 @@ impl FromStr for Send {
             ["tcp", target] => target.parse().map(Self::Tcp),
             ["udp", target] => target.parse().map(Self::Udp),
             ["ping", peer] => parse_ping(peer),
+            ["udp/flow", target] => target.parse().map(Self::UdpFlow),
             ["readiness", pod] => pod.parse().map(Self::Readiness).map_err(|_not_a_pod| {
                 SendError::Shape { verb: "readiness", form: "readiness NAMESPACE/POD" }
             }),
@@ -210,6 +218,9 @@ impl FromStr for Send {
             ["tcp", ..] => Err(SendError::Shape { verb: "tcp", form: "tcp PEER:PORT" }),
             ["udp", ..] => Err(SendError::Shape { verb: "udp", form: "udp PEER:PORT" }),
             ["ping", ..] => Err(PING_SHAPE),
+            ["udp/flow", ..] => {
+                Err(SendError::Shape { verb: "udp/flow", form: "udp/flow PEER:PORT" })
+            }
             ["dns" | "dns/tcp", ..] => Err(DNS_SHAPE),
             words => Err(SendError::Verb { word: words.first().copied().unwrap_or("").to_owned() }),
         }
@@ -345,6 +356,7 @@ impl fmt::Display for Send {
             Self::Tcp(to) => write!(f, "tcp {to}"),
             Self::Udp(to) => write!(f, "udp {to}"),
             Self::Ping(to) => write!(f, "ping {}", to.peer),
+            Self::UdpFlow(to) => write!(f, "udp/flow {to}"),
             Self::Http { method, to, path } => write!(f, "{method} http://{to}{path}"),
             Self::Dns { name, ipv6, tcp, server } => {
                 let verb = if *tcp { "dns/tcp" } else { "dns" };
@@ -367,6 +379,7 @@ mod tests {
         for text in [
             "tcp zt-pay/ledger:8080",
             "udp outside/api:9000",
+            "udp/flow zt-pay/ledger:9001",
             "tcp 203.0.113.10:443",
             "tcp [2001:db8::1]:443",
             "ping zt-pay/ledger",

@@ -281,7 +281,8 @@ fn judge_denied(
         }
     }
     if facts.samples.is_empty() {
-        return doubt(Doubt::NoEvidence("nothing was sent".to_owned()));
+        let why = facts.unsettled.clone();
+        return doubt(Doubt::NoEvidence(why.unwrap_or_else(|| "nothing was sent".to_owned())));
     }
     for sample in &facts.samples {
         match Reading::of(&sample.seen, peers) {

@@ -7,9 +7,9 @@ use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use ztc_wire::{Service, Zone, ZoneRecord};
+use ztc_wire::{Service, Zone, ZoneAlias, ZoneRecord};
 
-/// The time to live of an outside host's name, seconds.
+/// The time to live of an outside host's names, where it says none, in seconds.
 const OUTSIDE_TTL: u32 = 30;
 
 /// A world as its file under `suites/worlds/` says.
@@ -254,6 +254,12 @@ pub struct OutsideHost {
     /// The names under `zt.test` that resolve to it.
     #[serde(default)]
     pub dns: Vec<String>,
+    /// More names under `zt.test`: each is an alias (CNAME) of the first of `dns`.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// The time to live of its names in seconds, 30 when absent.
+    #[serde(default)]
+    pub ttl: Option<u32>,
     /// What it serves.
     pub serves: Vec<ServedPort>,
 }
@@ -324,6 +330,14 @@ impl TryFrom<String> for PodRef {
 const GIVEN_NAMESPACES: [&str; 5] =
     ["default", "kube-system", "kube-public", "kube-node-lease", "istio-system"];
 
+impl OutsideHost {
+    /// Whether a name, with or without its last dot, resolves to it, by an alias too.
+    pub fn is_called(&self, name: &str) -> bool {
+        let name = name.trim_end_matches('.');
+        self.dns.iter().chain(&self.aliases).any(|it| it == name)
+    }
+}
+
 impl World {
     /// The namespaces that it makes.
     pub fn own_namespaces(&self) -> impl Iterator<Item = &str> {
@@ -378,15 +392,18 @@ impl World {
 
     /// The names of the outside hosts; one that has no address here has no name.
     pub fn outside_zone(&self, addresses: &BTreeMap<String, IpAddr>) -> Zone {
-        let named = self.outside.iter().filter_map(|host| Some((host, addresses.get(&host.name)?)));
-        let records = named.flat_map(|(host, address)| {
-            host.dns.iter().map(|name| ZoneRecord {
-                name: name.clone(),
-                address: *address,
-                ttl: OUTSIDE_TTL,
-            })
-        });
-        Zone { records: records.collect() }
+        let mut zone = Zone::default();
+        for host in &self.outside {
+            let Some(address) = addresses.get(&host.name) else { continue };
+            let ttl = host.ttl.unwrap_or(OUTSIDE_TTL);
+            let record = |name: &String| ZoneRecord { name: name.clone(), address: *address, ttl };
+            zone.records.extend(host.dns.iter().map(record));
+            let Some(target) = host.dns.first() else { continue };
+            let alias =
+                |name: &String| ZoneAlias { name: name.clone(), target: target.clone(), ttl };
+            zone.aliases.extend(host.aliases.iter().map(alias));
+        }
+        zone
     }
 
     /// Whether the pod is enrolled in the ambient mesh, by its own label or its namespace's. One in

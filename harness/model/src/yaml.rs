@@ -65,6 +65,9 @@ pub struct Diagnostic {
     pub help: Option<String>,
     /// The line itself.
     pub source_line: String,
+    /// Whether it is about a policy that an API server takes and of which Cilium then says that it is not
+    /// valid, so that the object exists and enforces nothing.
+    pub(crate) taken_and_invalid: bool,
 }
 
 impl Diagnostic {
@@ -93,7 +96,14 @@ impl Diagnostic {
             message: message.into(),
             help: help.map(str::to_owned),
             source_line: source_line.to_owned(),
+            taken_and_invalid: false,
         })
+    }
+
+    /// The same about a policy that exists and enforces nothing.
+    pub(crate) fn of_invalid(mut self: Box<Self>) -> Box<Self> {
+        self.taken_and_invalid = true;
+        self
     }
 
     fn span(&self) -> std::ops::Range<usize> {

@@ -141,7 +141,15 @@ fn a_deep_nest_is_an_error() {
 
 #[test]
 fn a_field_that_is_not_evaluated_is_named() {
-    let text = POLICY.replace("egressDeny", "egress").replace("toCIDR", "toFQDNs");
+    let text = POLICY.replace("egressDeny", "egress").replace("toCIDR", "toNodes");
+    insta::assert_snapshot!(about_manifests(&text));
+}
+
+#[test]
+fn names_and_ranges_in_one_element_are_refused_with_the_reason_of_cilium() {
+    let text = POLICY
+        .replace("egressDeny", "egress")
+        .replace("    - toCIDR", "    - toFQDNs: [{ matchName: api.zt.test }]\n      toCIDR");
     insta::assert_snapshot!(about_manifests(&text));
 }
 

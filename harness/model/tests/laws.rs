@@ -64,6 +64,8 @@ fn identity() -> impl Strategy<Value = Identity> {
         pod().prop_map(Identity::Endpoint),
         select(Reserved::ALL.to_vec()).prop_map(Identity::Reserved),
         range().prop_map(Identity::Cidr),
+        (btree_set(name_rule(), 1..3), proptest::option::of(range()))
+            .prop_map(|(names, range)| Identity::Fqdn { names, range }),
     ]
 }
 
@@ -71,6 +73,7 @@ fn peers() -> impl Strategy<Value = PeerSelector> {
     let peer = prop_oneof![
         selector().prop_map(Peer::Labels),
         (range(), vec(range(), 0..3)).prop_map(|(range, except)| Peer::Cidr { range, except }),
+        name_rule().prop_map(Peer::Fqdn),
     ];
     vec(peer, 1..3).prop_map(PeerSelector::any_of)
 }
@@ -92,10 +95,13 @@ fn ports() -> impl Strategy<Value = PortSelector> {
     prop_oneof![Just(PortSelector::All), vec(one, 1..3).prop_map(PortSelector::AnyOf)]
 }
 
+fn name_rule() -> impl Strategy<Value = DnsRule> {
+    select(vec!["api.zt.test", "*.zt.test", "*"])
+        .prop_map(|pattern| DnsRule::pattern(pattern).expect("these are patterns"))
+}
+
 fn names() -> impl Strategy<Value = Option<Vec<DnsRule>>> {
-    let rule = select(vec!["api.zt.test", "*.zt.test", "*"])
-        .prop_map(|pattern| DnsRule::pattern(pattern).expect("these are patterns"));
-    proptest::option::weighted(0.3, vec(rule, 1..3))
+    proptest::option::weighted(0.3, vec(name_rule(), 1..3))
 }
 
 fn rule(effect: Effect) -> impl Strategy<Value = Rule> {
@@ -260,6 +266,21 @@ proptest! {
         prop_assert!(!peers.selects(&Identity::Endpoint(pod)));
         for name in Reserved::ALL {
             prop_assert!(!peers.selects(&Identity::Reserved(name)));
+        }
+    }
+
+    /// Whatever is allowed to an address of the world or of a range is allowed to it as well when it is
+    /// learnt for a name: names only ever add.
+    #[test]
+    fn learning_an_address_takes_nothing_away(
+        peers in peers(),
+        range in proptest::option::of(range()),
+        names in btree_set(name_rule(), 1..3),
+    ) {
+        let before = range.map_or(Identity::Reserved(Reserved::World), Identity::Cidr);
+        if peers.selects(&before) {
+            let learnt = Identity::Fqdn { names, range };
+            prop_assert!(peers.selects(&learnt));
         }
     }
 

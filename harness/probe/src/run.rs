@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use ztc_wire::{Event, Leg, Observed, Phase, RunId, Stimulus};
 
-use crate::client;
+use crate::client::{self, Flows};
 use crate::ports::Ports;
 use crate::spool::{self, Spool};
 
@@ -42,13 +42,20 @@ pub enum RunError {
 pub(crate) struct Runs {
     spool: Arc<Spool>,
     ports: Ports,
+    flows: Flows,
     resolv_conf: PathBuf,
     cancels: Mutex<HashMap<RunId, oneshot::Sender<()>>>,
 }
 
 impl Runs {
     pub(crate) fn new(spool: Arc<Spool>, resolv_conf: PathBuf) -> Self {
-        Self { spool, ports: Ports::new(), resolv_conf, cancels: Mutex::default() }
+        Self {
+            spool,
+            ports: Ports::new(),
+            flows: Flows::default(),
+            resolv_conf,
+            cancels: Mutex::default(),
+        }
     }
 
     /// Starts a run on the current runtime. From here on it ends in one [`Event::Observed`].
@@ -143,6 +150,11 @@ impl Run {
     /// Where local ports come from.
     pub(crate) fn ports(&self) -> &Ports {
         &self.runs.ports
+    }
+
+    /// The flows that go on from run to run.
+    pub(crate) fn flows(&self) -> &Flows {
+        &self.runs.flows
     }
 
     /// Where the pod's resolver is written down.

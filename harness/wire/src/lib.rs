@@ -15,5 +15,5 @@ pub use frame::{FrameError, LineSplitter, MAX_LINE, decode, encode};
 pub use message::{Event, FromAgent, Leg, PROTOCOL, RunId, ToAgent};
 pub use observed::{DnsRcode, Observed, Phase};
 pub use stimulus::{
-    DnsTransport, Family, Host, RecordType, Service, Stimulus, Target, Zone, ZoneRecord,
+    DnsTransport, Family, Host, RecordType, Service, Stimulus, Target, Zone, ZoneAlias, ZoneRecord,
 };

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One thing that an agent sends, once, on a fresh socket.
+/// One thing that an agent sends, once; all but one kind on a fresh socket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Stimulus {
@@ -26,6 +26,11 @@ pub enum Stimulus {
     Ping {
         /// Where to; its version decides between ICMP and `ICMPv6`.
         to: IpAddr,
+    },
+    /// The same as UDP in a flow that goes on: all datagrams to there are from one port.
+    UdpFlow {
+        /// Where to.
+        to: Target,
     },
     /// One HTTP/1.1 request on a connection of its own; the nonce travels in `x-ztc-nonce`.
     Http {
@@ -177,6 +182,9 @@ pub enum Service {
 pub struct Zone {
     /// The records, fully qualified; a name may come several times.
     pub records: Vec<ZoneRecord>,
+    /// The names that stand for others.
+    #[serde(default)]
+    pub aliases: Vec<ZoneAlias>,
 }
 
 /// One address record.
@@ -187,6 +195,18 @@ pub struct ZoneRecord {
     pub name: String,
     /// The address: A or AAAA follows from its family.
     pub address: IpAddr,
+    /// Time to live in seconds.
+    pub ttl: u32,
+}
+
+/// One CNAME record. The name has no other, and the answer to a query for it has the whole chain.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ZoneAlias {
+    /// Fully qualified name; a trailing dot is optional.
+    pub name: String,
+    /// The name that it stands for, likewise.
+    pub target: String,
     /// Time to live in seconds.
     pub ttl: u32,
 }

@@ -33,7 +33,7 @@ fn a_lab_that_ignores_deny_rules_fails_open_where_a_deny_rule_denies() {
     let Some((code, reports)) = run("", "ignore-egress-deny") else { return };
     assert_eq!(code, 4);
     let at_egress = Did::DenyByRule { direction: Direction::Egress };
-    for cell in cells(&reports, true) {
+    for cell in by_agents(cells(&reports, true)) {
         let denies = cell.evidence.iter().any(|record| record.did == at_egress);
         assert_eq!(cell.verdict.word() == "fail-open", denies, "{}", told(cell));
     }
@@ -181,6 +181,79 @@ fn clients_that_never_send_prove_no_denial() {
     }
     for cell in by_agents(cells(&reports, false)) {
         assert_eq!(cell.verdict.word(), "fail-closed", "{}", told(cell));
+    }
+}
+
+/// Each rule of Cilium's that a fault gets wrong is noticed by the cases about it, with the right word, and by no
+/// others: the fault is about that rule alone.
+#[test]
+fn a_rule_that_is_got_wrong_fails_the_cases_about_it() {
+    if !lab_is_possible() {
+        return;
+    }
+    let project = project();
+    for (fault, filter, noticed) in [
+        (
+            "notin-skips-missing-key",
+            "l1-rules",
+            &[("not-in-matches-what-lacks-the-label", "fail-open")][..],
+        ),
+        (
+            "cidr-matches-pods",
+            "l1-ranges",
+            &[
+                ("a-range-of-every-address-selects-no-pod", "fail-open"),
+                ("nobody-of-the-cluster-comes-from-a-range", "fail-open"),
+                ("a-denied-range-stops-neither-pods-nor-probes", "fail-closed"),
+                ("an-exception-is-no-deny-rule", "fail-open"),
+                ("an-ip-block-is-a-range", "fail-open"),
+            ],
+        ),
+        (
+            "cidr-matches-host",
+            "l1-ranges",
+            &[("a-denied-range-stops-neither-pods-nor-probes", "fail-closed")],
+        ),
+        (
+            "established-not-rechecked",
+            "l1-rules",
+            &[
+                ("a-policy-holds-for-flows-that-were-let-pass-before", "fail-open"),
+                ("closed-egress-ends-flows-under-way", "fail-open"),
+            ],
+        ),
+        (
+            "fqdn-learns-without-proxy",
+            "l6-fqdn",
+            &[("nothing-is-learnt-past-the-dns-proxy", "fail-open")],
+        ),
+        (
+            "fqdn-ignores-ttl",
+            "l6-fqdn",
+            &[("a-learnt-address-is-closed-when-its-time-is-over", "fail-open")],
+        ),
+        (
+            "fqdn-leaks-namespace",
+            "l6-fqdn",
+            &[("a-name-opens-its-host-to-the-namespace-of-the-policy-alone", "fail-open")],
+        ),
+        (
+            "deny-loses-to-allow",
+            "a-deny-rule-beats",
+            &[
+                ("a-deny-rule-beats-an-explicit-allow", "fail-open"),
+                ("a-deny-rule-beats-a-name", "fail-open"),
+            ],
+        ),
+    ] {
+        let (code, reports) = project.run(filter, Some(fault));
+        let word = |report: &CaseReport| (report.case.name().to_owned(), report.verdict.word());
+        let failed: BTreeMap<String, &str> =
+            reports.iter().map(word).filter(|(_, word)| *word != "pass").collect();
+        let expected = noticed.iter().map(|(case, word)| ((*case).to_owned(), *word)).collect();
+        assert_eq!(failed, expected, "{fault}");
+        let leaked = noticed.iter().any(|(_, word)| *word == "fail-open");
+        assert_eq!(code, if leaked { 4 } else { 1 }, "{fault}");
     }
 }
 

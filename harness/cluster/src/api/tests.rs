@@ -339,3 +339,29 @@ async fn another_object_of_the_same_name_is_left_alone_and_said() {
     assert!(error.contains("cannot delete CiliumNetworkPolicy/zt-pay/ledger"), "{error}");
     assert!(error.contains("does not match"), "{error}");
 }
+
+/// What Cilium's status (`docs/facts.md`, surprise 1) says of a policy.
+async fn said(status: Value) -> Option<Result<(), String>> {
+    let mut server = Server::start().await;
+    let (client, reference) = (server.client(), reference());
+    let (result, ()) = tokio::join!(soon("the answer", validity(&client, &reference)), async {
+        let mut object = stored("one");
+        object["status"] = status;
+        server.next().await.answer(&object);
+    });
+    result.unwrap()
+}
+
+#[tokio::test]
+async fn a_policy_is_valid_or_not_once_its_condition_says_so() {
+    let condition = |status: &str| {
+        let message =
+            "Invalid CiliumNetworkPolicy spec: rule must have at least one of Ingress, ...";
+        json!({ "conditions": [{ "type": "Valid", "status": status, "message": message }] })
+    };
+    assert_eq!(said(Value::Null).await, None, "nobody has looked yet");
+    assert_eq!(said(condition("Unknown")).await, None);
+    assert_eq!(said(condition("True")).await, Some(Ok(())));
+    let refused = said(condition("False")).await;
+    assert!(matches!(&refused, Some(Err(why)) if why.contains("at least one of")), "{refused:?}");
+}

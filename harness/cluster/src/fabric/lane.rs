@@ -342,16 +342,28 @@ impl RealLane {
         Ok(Receipt { accepted: Instant::now(), change })
     }
 
-    /// The first policy that Cilium does not take: it is never realised.
-    async fn refused(&self, changes: &[&Change]) -> Result<Option<ClusterError>, ApiError> {
+    /// Whether Cilium has said of each policy what it must say: that one is invalid where it has to be, and of no other.
+    async fn judged(&self, changes: &[&Change]) -> Result<Settling, ClusterError> {
         for change in changes {
-            if let Change::Added { object, .. } = change
-                && let Some(reason) = api::invalid(&self.client, object).await?
-            {
-                return Ok(Some(ClusterError::Invalid { object: object.clone(), reason }));
+            let (Change::Added { object, .. } | Change::Invalid { object }) = change else {
+                continue;
+            };
+            let must_be_invalid = matches!(change, Change::Invalid { .. });
+            match (api::validity(&self.client, object).await?, must_be_invalid) {
+                (None, true) => {
+                    let status = format!("nobody says whether {object} is valid");
+                    return Ok(Settling::NotYet { status });
+                }
+                (Some(Ok(())), true) => {
+                    return Err(ClusterError::Valid { object: object.clone() });
+                }
+                (Some(Err(reason)), false) => {
+                    return Err(ClusterError::Invalid { object: object.clone(), reason });
+                }
+                _ => {}
             }
         }
-        Ok(None)
+        Ok(Settling::Realised)
     }
 
     async fn endpoint_list(&self) -> Result<Vec<Endpoint>, ClusterError> {
@@ -539,7 +551,11 @@ impl Cluster for RealLane {
             let applied = api::apply(&self.client, &manifest.object, run, world).await?;
             self.ready.ledger.made(manifest.reference.to_string());
             let uid = applied.metadata.uid.unwrap_or_default();
-            Ok(Change::Added { object: manifest.reference.clone(), uid })
+            let object = manifest.reference.clone();
+            Ok(match manifest.invalid {
+                Some(_) => Change::Invalid { object },
+                None => Change::Added { object, uid },
+            })
         })
         .await
         .map_err(|error| FabricError::Apply {
@@ -563,13 +579,15 @@ impl Cluster for RealLane {
     async fn settled(&self, receipts: &[Receipt]) -> Result<Settling, FabricError> {
         let failed = |source: Cause| FabricError::Settled { source };
         let changes: Vec<&Change> = receipts.iter().map(|receipt| &receipt.change).collect();
-        let (settling, refused) = tokio::join!(self.look(&changes), self.refused(&changes));
+        let (settling, judged) = tokio::join!(self.look(&changes), self.judged(&changes));
         match settling {
-            Ok(Settling::Realised) => Ok(Settling::Realised),
-            Ok(Settling::NotYet { status }) => match refused {
-                Ok(None) => Ok(Settling::NotYet { status }),
-                Ok(Some(refused)) => Err(failed(refused.into())),
-                Err(error) => Err(failed(error.into())),
+            Ok(settling) => match (settling, judged) {
+                // What Cilium has realised, it has taken.
+                (Settling::Realised, Ok(Settling::Realised)) => Ok(Settling::Realised),
+                (Settling::NotYet { status }, Ok(_)) | (_, Ok(Settling::NotYet { status })) => {
+                    Ok(Settling::NotYet { status })
+                }
+                (_, Err(error)) => Err(failed(error.into())),
             },
             // An agent or an API server that restarts does not answer for a while: policies are not
             // known to be realised, and the ceiling says how long that may last.

@@ -14,9 +14,10 @@ use tokio::time::Instant;
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::outcome::{Expected, Reading, Seen};
 use ztc_model::stimulus::Send;
-use ztc_model::suite::{Case, Cell, Origin};
+use ztc_model::suite::{Case, Cell, Origin, peers};
 use ztc_model::verdict::{Doubt, Facts, passes};
 use ztc_model::world::{Born, PodRef};
+use ztc_wire::Stimulus;
 
 use crate::address;
 use crate::agent::Agent;
@@ -229,6 +230,16 @@ impl<'a> Life<'a> {
         }
     }
 
+    fn after(
+        &self,
+        cell: &Cell,
+        book: &AddressBook,
+    ) -> Result<Option<(Stimulus, BTreeSet<String>)>, String> {
+        let Some(send) = &cell.after else { return Ok(None) };
+        let stimulus = address::stimulus(send, book)?;
+        Ok(stimulus.map(|it| (it, peers(&self.lane.world, send))))
+    }
+
     fn kubelet_probe(&self, cell: &Cell, book: &AddressBook) -> Result<KubeletProbe, String> {
         let Send::Readiness(pod) = &cell.send else {
             return Err(format!("kubelet does not send `{}`", cell.send));
@@ -348,6 +359,7 @@ impl<'a> Life<'a> {
             agent: Arc::clone(agent),
             board: Arc::clone(&self.lane.board),
             stimulus,
+            after: self.after(cell, book)?,
             deadline: self.pace.probe_deadline(),
             pair: address::pair(cell, book),
         })

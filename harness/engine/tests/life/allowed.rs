@@ -59,3 +59,17 @@ fn overreaching(record: Option<Record>) -> Script {
     let stop = Stop { port: 9001, record, ..Stop::default() };
     Script { stops: vec![stop], ..Script::default() }
 }
+
+/// A client with a search list goes on to the next name.
+#[tokio::test(start_paused = true)]
+async fn a_refused_name_on_the_way_ends_no_wait() {
+    let refused_first = Stop {
+        port: 9001,
+        fate: Fate::Late(Duration::from_millis(200)),
+        record: Some(Record::NameRefused),
+        recorded_after: Duration::from_millis(1),
+        ..Stop::default()
+    };
+    let bench = Bench::new(Script { stops: vec![refused_first], ..Script::default() });
+    assert_eq!(bench.cell(ALLOWED).await.verdict, Verdict::Pass);
+}

@@ -211,3 +211,32 @@ async fn a_record_that_comes_after_the_clients_own_word_still_counts() {
 fn silent() -> Script {
     Script { stops: vec![Stop { record: None, ..Stop::default() }], ..Script::default() }
 }
+
+fn denied_after() -> String {
+    DENIED.replace("is: denied", "after: \"tcp pay/vault:9001\", is: denied")
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_sent_before_what_has_to_come_first_does_not_count() {
+    let first =
+        Stop { port: 9001, fate: Fate::Late(Duration::from_millis(200)), ..Stop::default() };
+    let script = Script {
+        stops: vec![Stop::default(), first],
+        leaks: |_, in_force| (50..100).contains(&in_force.as_millis()),
+        ..Script::default()
+    };
+    let cell = Bench::new(script.clone()).cell(DENIED).await;
+    assert_eq!(cell.verdict.word(), "fail-open", "{}", cell.verdict);
+    assert_eq!(Bench::new(script).cell(&denied_after()).await.verdict, Verdict::Pass);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denial_that_nothing_could_come_before_proves_nothing() {
+    let first = Stop { port: 9001, ..Stop::default() };
+    let script = Script { stops: vec![Stop::default(), first], ..Script::default() };
+    assert_eq!(
+        Bench::new(script).cell(&denied_after()).await.verdict.to_string(),
+        "inconclusive: no evidence: what has to get through first did not: \
+         time-out: no answer to the connect"
+    );
+}

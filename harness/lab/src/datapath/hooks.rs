@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ztc_model::evidence::{Direction, FlowKey};
-use ztc_model::policy::Decision;
+use ztc_model::policy::{Decision, Protocol};
 
 use crate::fault::{Fault, Faults};
 
@@ -152,7 +152,8 @@ impl Datapath {
         }
         if let Some(reason) = denied {
             visit.flows.push(recorder.dropped(node, hook, &visit.packet, reason));
-            let passes = self.sabotage.passes_denied(hook, &entry.decision, flow, now);
+            let passes = self.sabotage.passes_denied(hook, &entry.decision, flow, now)
+                || self.gets_precedence_wrong(port, hook, peer, belongs, flow);
             return if passes { self.pass(node, hook, belongs, visit) } else { Fate::Stopped };
         }
         // What a node sends to its pods is lost only where policy is enforced: pods have to become
@@ -168,11 +169,36 @@ impl Datapath {
         }
     }
 
+    /// Whether a packet that policy drops passes on purpose, as it was let pass before or as some rule
+    /// allows it.
+    fn gets_precedence_wrong(
+        &self,
+        port: PortId,
+        hook: Direction,
+        peer: Peer,
+        belongs: Belongs,
+        flow: FlowKey,
+    ) -> bool {
+        let faults = &self.sabotage.faults;
+        if faults.has(Fault::EstablishedNotRechecked) && belongs == Belongs::Established {
+            return true;
+        }
+        let Some(endpoint) = self.endpoints.get(port) else { return false };
+        let named = match hook {
+            Direction::Egress => self.repository.named(peer),
+            Direction::Ingress => &endpoint.named_ports,
+        };
+        let destination = (flow.protocol, destination_port(flow));
+        faults.has(Fault::DenyLosesToAllow)
+            && self.repository.allows_somehow(endpoint, hook, (peer.identity, named), destination)
+    }
+
     /// Who an address is to a rule about what is sent to it.
     pub(super) fn peer(&self, address: IpAddr, node: NodeId) -> Peer {
+        let identity = self.repository.identity(address, node);
         match self.endpoints.at(address) {
-            Some((_, endpoint)) => endpoint.as_receiver(),
-            None => Peer::nameless(self.repository.identity(address, node)),
+            Some((_, endpoint)) if endpoint.identity == identity => endpoint.as_receiver(),
+            _ => Peer::nameless(identity),
         }
     }
 }

@@ -7,7 +7,7 @@ use ztc_model::identity::{Identity, Reserved};
 /// The first number of a pod's identity (`pkg/identity/numericidentity.go`,
 /// `MinimalAllocationIdentity`).
 const FIRST_ENDPOINT: u32 = 256;
-/// The first number of the identity of a range of addresses: the scope of identities that are
+/// The first number of the identity of a range of addresses, or of learnt ones: the scope of identities that are
 /// local to a node (`IdentityScopeLocal`), and the first number in it.
 const FIRST_CIDR: u32 = (1 << 24) + 1;
 
@@ -41,7 +41,7 @@ impl Identities {
             return *number;
         }
         let next = match identity {
-            Identity::Cidr(_) => &mut self.next_cidr,
+            Identity::Cidr(_) | Identity::Fqdn { .. } => &mut self.next_cidr,
             Identity::Endpoint(_) | Identity::Reserved(_) => &mut self.next_endpoint,
         };
         let number = *next;

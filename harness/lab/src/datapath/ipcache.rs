@@ -1,7 +1,8 @@
 //! Which identity an address has.
 //!
 //! Source: `pkg/ipcache`. The addresses of pods and nodes are exact; every other address belongs
-//! to the longest of the ranges that policies mention, or to the world. An address that no policy
+//! to the longest of the ranges that policies mention, or to the world, unless the node has learnt
+//! it for a name that a policy is about. An address that no policy
 //! mentions is `world` even if it is special to others, as 169.254.7.127 is.
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,6 +13,7 @@ use ztc_model::identity::Reserved;
 
 use super::config::NodeId;
 use super::identity::Number;
+use crate::fault::{Fault, Faults};
 
 /// The identities of addresses.
 #[derive(Debug, Default)]
@@ -21,6 +23,12 @@ pub(super) struct IpCache {
     ranges: BTreeMap<u8, HashMap<IpAddr, Number>>,
     /// Whether the cluster has addresses of both families.
     dual_stack: bool,
+    /// Addresses that a node has learnt for names which policies are about.
+    learnt: HashMap<(NodeId, IpAddr), Number>,
+    /// Whether policies mention a range of every address of a version, of IPv4 and of IPv6.
+    everything: (bool, bool),
+    /// Whether ranges, on purpose, select pods and nodes too.
+    overrules: (bool, bool),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -31,8 +39,10 @@ enum Owner {
 
 impl IpCache {
     /// Of a cluster with one family or with both.
-    pub(super) fn new(dual_stack: bool) -> Self {
-        Self { dual_stack, ..Self::default() }
+    pub(super) fn new(dual_stack: bool, faults: &Faults) -> Self {
+        let has = |fault| faults.has(fault);
+        let overrules = (has(Fault::CidrMatchesPods), has(Fault::CidrMatchesHost));
+        Self { dual_stack, overrules, ..Self::default() }
     }
 
     /// Says that a pod with this identity has the address.
@@ -54,28 +64,48 @@ impl IpCache {
     /// (`pkg/labels/cidr.go`) and is passed over.
     pub(super) fn set_ranges(&mut self, ranges: impl IntoIterator<Item = (IpNet, Number)>) {
         self.ranges.clear();
+        self.everything = (false, false);
         for (range, identity) in ranges {
-            if range.prefix_len() > 0 {
-                let same_length = self.ranges.entry(range.prefix_len()).or_default();
-                same_length.insert(range.network(), identity);
+            match range {
+                _ if range.prefix_len() > 0 => {
+                    let same_length = self.ranges.entry(range.prefix_len()).or_default();
+                    same_length.insert(range.network(), identity);
+                }
+                IpNet::V4(_) => self.everything.0 = true,
+                IpNet::V6(_) => self.everything.1 = true,
             }
         }
+    }
+
+    /// Replaces the addresses that nodes have learnt for names.
+    pub(super) fn set_learnt(&mut self, learnt: HashMap<(NodeId, IpAddr), Number>) {
+        self.learnt = learnt;
     }
 
     /// The identity of an address as a node sees it: a node is `host` to itself and `remote-node`
     /// to others.
     pub(super) fn identity(&self, address: IpAddr, seen_from: NodeId) -> Number {
-        match self.owners.get(&address) {
+        match self.owners.get(&address).filter(|owner| !self.is_overruled(address, owner)) {
             Some(Owner::Pod(identity)) => *identity,
             Some(Owner::Node(node)) if *node == seen_from => Reserved::Host.number(),
             Some(Owner::Node(_)) => Reserved::RemoteNode.number(),
-            None => self.longest(address).unwrap_or_else(|| self.world(address).number()),
+            None => {
+                let learnt = self.learnt.get(&(seen_from, address)).copied();
+                let number = learnt.or_else(|| Some(self.longest(address)?.1));
+                number.unwrap_or_else(|| self.world(address).number())
+            }
         }
     }
 
-    /// The identities of the ranges.
-    pub(super) fn range_identities(&self) -> impl Iterator<Item = Number> {
-        self.ranges.values().flat_map(HashMap::values).copied()
+    /// Whether a range, on purpose, takes an address from its owner.
+    fn is_overruled(&self, address: IpAddr, owner: &Owner) -> bool {
+        let (pods, nodes) = self.overrules;
+        let broken = match owner {
+            Owner::Pod(_) => pods,
+            Owner::Node(_) => nodes,
+        };
+        let everything = if address.is_ipv4() { self.everything.0 } else { self.everything.1 };
+        broken && (everything || self.longest(address).is_some())
     }
 
     /// Who an address is that nobody mentions.
@@ -87,11 +117,17 @@ impl IpCache {
         }
     }
 
-    fn longest(&self, address: IpAddr) -> Option<Number> {
+    /// The identities of the ranges, and of what was learnt.
+    pub(super) fn outside_identities(&self) -> impl Iterator<Item = Number> {
+        self.ranges.values().flat_map(HashMap::values).chain(self.learnt.values()).copied()
+    }
+
+    /// The longest range around an address, with its identity.
+    pub(super) fn longest(&self, address: IpAddr) -> Option<(IpNet, Number)> {
         self.ranges.iter().rev().find_map(|(length, ranges)| {
             // A length that the address does not have is one of the other version.
-            let range = IpNet::new(address, *length).ok()?;
-            ranges.get(&range.network()).copied()
+            let range = IpNet::new(address, *length).ok()?.trunc();
+            Some((range, *ranges.get(&range.network())?))
         })
     }
 }

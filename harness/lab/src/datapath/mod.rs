@@ -24,12 +24,14 @@ mod endpoints;
 mod hooks;
 mod identity;
 mod ipcache;
+mod names;
 mod packet;
 mod policy_map;
 mod proxy;
 mod record;
 mod repository;
 mod service;
+mod spoil;
 mod switch;
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,8 @@ const V6_SOURCE: usize = 8;
 const V6_HEADER: usize = 40;
 /// Length of an ICMP header, whether echo or error (RFC 792, RFC 4443).
 const ICMP_HEADER: usize = 8;
+/// Where what a UDP datagram carries begins.
+const UDP_HEADER: usize = 8;
 /// As much of a transport header as an ICMP error is bound to quote: the ports (RFC 792).
 const PORTS: usize = 4;
 
@@ -145,6 +147,14 @@ impl Packet {
         self.set_quoted_word(port, destination.port(), None, outer);
         quoted.flow.destination = destination;
         self.content = Content::Icmp(IcmpMessage { icmp, quoted: Some(quoted) });
+    }
+
+    /// What a UDP datagram carries.
+    pub(super) fn datagram(&self) -> Option<&[u8]> {
+        match self.content {
+            Content::Udp => self.bytes.get(self.transport + UDP_HEADER..),
+            Content::Tcp(_) | Content::Icmp(_) => None,
+        }
     }
 
     /// Its bytes, to be sent.

@@ -17,6 +17,7 @@ use crate::fault::Fault;
 
 use super::aging::Aging;
 use super::config::{NodeId, Now, PortId};
+use super::names::Lesson;
 use super::packet::reversed;
 use super::record::query_flow;
 use super::switch::Datapath;
@@ -181,16 +182,34 @@ impl Datapath {
         }
     }
 
-    /// The record of an answer that the proxy sends to a redirected client.
+    /// Learns from an answer that the proxy is about to send to a redirected client: what it says
+    /// is enforced when this returns, so the client cannot be too early. Returns its record.
     pub(crate) fn answer_seen(
-        &self,
+        &mut self,
         redirect: &Redirect,
         answer: &Message,
         now: Now,
     ) -> Option<Line> {
+        if let Some(lesson) = Lesson::of(answer) {
+            self.learn(redirect.node, &lesson, now.monotonic);
+        }
         let flow = query_flow(redirect.protocol, redirect.client, redirect.server);
         let record = self.recorder(now).dns_answer(redirect.node, reversed(flow), answer);
         self.unless_lost(record)
+    }
+
+    /// Learns, on purpose, from a datagram that no proxy has seen, if it is an answer.
+    pub(super) fn learn_unasked(&mut self, node: NodeId, datagram: &[u8], now: Now) {
+        let answer = Message::from_vec(datagram).ok();
+        if let Some(lesson) = answer.as_ref().and_then(Lesson::of) {
+            self.learn(node, &lesson, now.monotonic);
+        }
+    }
+
+    fn learn(&mut self, node: NodeId, lesson: &Lesson, now: Instant) {
+        if self.repository.learn(node, lesson, now) {
+            self.repository.regenerate(&mut self.endpoints);
+        }
     }
 
     fn permits(&self, redirect: &Redirect, name: &str) -> bool {

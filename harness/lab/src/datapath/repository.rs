@@ -7,17 +7,25 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ipnet::IpNet;
+use ztc_model::dns::DnsRule;
+use ztc_model::evidence::Direction;
 use ztc_model::identity::{Identity, Reserved};
 use ztc_model::labels::Labels;
-use ztc_model::policy::{NamedPorts, Policy, PolicyRef, endpoint_policy};
+use ztc_model::policy::{
+    Decision, Effect, NamedPorts, PeerSelector, Policy, PolicyRef, Protocol, endpoint_policy,
+};
 
 use super::config::NodeId;
 use super::endpoints::{Endpoint, Endpoints, Enforced};
 use super::identity::{Identities, Number};
 use super::ipcache::IpCache;
+use super::names::{Lesson, Names as LearntNames};
 use super::policy_map::{KnownPeer, Names, Peer, PolicyMap};
+use super::spoil::spoiled;
+use crate::fault::{Fault, Faults};
 
 /// Policies and identities.
 #[derive(Debug)]
@@ -26,16 +34,19 @@ pub(super) struct Repository {
     revision: u64,
     identities: Identities,
     ipcache: IpCache,
+    /// What the DNS proxies have seen answers for.
+    learnt: LearntNames,
     /// The sets of named ports by their numbers.
     named_ports: Vec<NamedPorts>,
+    faults: Faults,
 }
 
 impl Repository {
     /// No policies, and no addresses but those of the nodes.
-    pub(super) fn new(nodes: impl IntoIterator<Item = (IpAddr, NodeId)>) -> Self {
+    pub(super) fn new(nodes: impl IntoIterator<Item = (IpAddr, NodeId)>, faults: Faults) -> Self {
         let nodes: Vec<(IpAddr, NodeId)> = nodes.into_iter().collect();
         let has = |ipv4| nodes.iter().any(|(address, _)| address.is_ipv4() == ipv4);
-        let mut ipcache = IpCache::new(has(true) && has(false));
+        let mut ipcache = IpCache::new(has(true) && has(false), &faults);
         for (address, node) in nodes {
             ipcache.set_node(address, node);
         }
@@ -45,8 +56,10 @@ impl Repository {
             revision: 1,
             identities: Identities::new(),
             ipcache,
+            learnt: LearntNames::default(),
             // The first is that of `NO_NAMES`.
             named_ports: vec![NamedPorts::new()],
+            faults,
         }
     }
 
@@ -57,15 +70,15 @@ impl Repository {
 
     /// Adds a policy or replaces the one of its name.
     pub(super) fn apply(&mut self, policy: Policy) {
-        self.policies.insert(policy.reference(), policy);
-        self.mention_ranges();
+        self.policies.insert(policy.reference(), spoiled(policy, &self.faults));
+        self.map_addresses();
         self.revision += 1;
     }
 
     /// Removes a policy; one that does not exist changes nothing.
     pub(super) fn remove(&mut self, policy: &PolicyRef) {
         if self.policies.remove(policy).is_some() {
-            self.mention_ranges();
+            self.map_addresses();
             self.revision += 1;
         }
     }
@@ -82,6 +95,25 @@ impl Repository {
     /// Takes an address from a pod.
     pub(super) fn remove_pod(&mut self, address: IpAddr) {
         self.ipcache.forget(address);
+    }
+
+    /// Learns from an answer that the proxy of a node passes on; says whether what is enforced has to
+    /// be compiled anew.
+    pub(super) fn learn(&mut self, node: NodeId, lesson: &Lesson, now: Instant) -> bool {
+        let is_new = self.learnt.learn(node, lesson, now);
+        if is_new {
+            self.map_names();
+        }
+        is_new
+    }
+
+    /// Forgets the names whose time is over; says whether there were any.
+    pub(super) fn forget_names(&mut self, now: Instant) -> bool {
+        let were_some = !self.faults.has(Fault::FqdnIgnoresTtl) && self.learnt.forget(now);
+        if were_some {
+            self.map_names();
+        }
+        were_some
     }
 
     /// The number of a set of named ports.
@@ -117,6 +149,32 @@ impl Repository {
         }
     }
 
+    /// Whether some rule allows a flow to or from an identity, whatever deny rules say of it. For a lab
+    /// that gets the precedence of deny rules wrong.
+    pub(super) fn allows_somehow(
+        &self,
+        endpoint: &Endpoint,
+        hook: Direction,
+        (peer, named): (Number, &NamedPorts),
+        (protocol, port): (Protocol, u16),
+    ) -> bool {
+        let labels = self.identities.get(endpoint.identity).map(Identity::labels);
+        let policy = endpoint_policy(self.policies.values(), &labels.unwrap_or_default());
+        let mut policy = match hook {
+            Direction::Ingress => policy.ingress,
+            Direction::Egress => policy.egress,
+        };
+        policy.default_deny = true;
+        policy.rules.retain(|rule| rule.effect == Effect::Allow);
+        let decide = |peer: &Identity| policy.decide(peer, protocol, port, named);
+        self.identities.get(peer).is_some_and(|peer| decide(peer) != Decision::NotAllowed)
+    }
+
+    /// The names of the ports of a peer.
+    pub(super) fn named(&self, peer: Peer) -> &NamedPorts {
+        &self.named_ports[peer.names as usize]
+    }
+
     fn compile(&self, endpoint: &Endpoint, peers: &BTreeSet<Peer>) -> Enforced {
         let labels = self.identities.get(endpoint.identity).map(Identity::labels);
         let policy = endpoint_policy(self.policies.values(), &labels.unwrap_or_default());
@@ -130,10 +188,7 @@ impl Repository {
         let receivers: Vec<KnownPeer<'_>> = peers
             .iter()
             .filter_map(|peer| known(*peer))
-            .map(|(peer, identity)| {
-                let named = &self.named_ports[peer.names as usize];
-                KnownPeer { peer, identity, named }
-            })
+            .map(|(peer, identity)| KnownPeer { peer, identity, named: self.named(peer) })
             .collect();
         Enforced {
             revision: self.revision,
@@ -145,19 +200,17 @@ impl Repository {
     /// Everybody that a packet can come from or go to at the moment.
     fn peers(&self, endpoints: &Endpoints) -> BTreeSet<Peer> {
         let reserved = Reserved::ALL.into_iter().map(|name| Peer::nameless(name.number()));
-        let ranges = self.ipcache.range_identities().map(Peer::nameless);
+        let outside = self.ipcache.outside_identities().map(Peer::nameless);
         let pods = endpoints.iter().map(Endpoint::as_receiver);
-        reserved.chain(ranges).chain(pods).collect()
+        reserved.chain(outside).chain(pods).collect()
     }
 
-    /// Makes identities of the ranges that policies mention, those that they leave out too.
-    fn mention_ranges(&mut self) {
+    /// Makes identities of the ranges that policies mention, those that they leave out too, and of
+    /// what was learnt for the names that they are about.
+    fn map_addresses(&mut self) {
         let ranges: BTreeSet<IpNet> = self
-            .policies
-            .values()
-            .flat_map(Policy::specs)
-            .flat_map(|spec| spec.policy.ingress.rules.iter().chain(&spec.policy.egress.rules))
-            .flat_map(|rule| rule.peers.cidrs())
+            .peer_selectors()
+            .flat_map(PeerSelector::cidrs)
             .map(|range| range.trunc())
             .collect();
         let numbered: Vec<(IpNet, Number)> = ranges
@@ -165,5 +218,34 @@ impl Repository {
             .map(|range| (range, self.identities.number(&Identity::Cidr(range))))
             .collect();
         self.ipcache.set_ranges(numbered);
+        self.map_names();
+    }
+
+    /// Makes an identity of each set of names that an address was learnt for, as policies are about
+    /// them (`deriveLabelsForName` in `pkg/fqdn/namemanager/manager.go`). An address with none of
+    /// these stays what it is.
+    fn map_names(&mut self) {
+        let rules: BTreeSet<DnsRule> =
+            self.peer_selectors().flat_map(PeerSelector::names).cloned().collect();
+        let mut learnt = HashMap::new();
+        for (node, address, names) in self.learnt.iter() {
+            let names: Vec<&str> = names.collect();
+            let about = |rule: &&DnsRule| names.iter().any(|name| rule.matches(name));
+            let names: BTreeSet<DnsRule> = rules.iter().filter(about).cloned().collect();
+            if !names.is_empty() {
+                let range = self.ipcache.longest(address).map(|(range, _)| range);
+                let number = self.identities.number(&Identity::Fqdn { names, range });
+                learnt.insert((node, address), number);
+            }
+        }
+        self.ipcache.set_learnt(learnt);
+    }
+
+    /// Whom the rules of all policies are about.
+    fn peer_selectors(&self) -> impl Iterator<Item = &PeerSelector> {
+        let specs = self.policies.values().flat_map(|policy| &policy.specs().specs);
+        let rules = specs
+            .flat_map(|spec| spec.policy.ingress.rules.iter().chain(&spec.policy.egress.rules));
+        rules.map(|rule| &rule.peers)
     }
 }

@@ -73,7 +73,7 @@ impl Datapath {
         };
         let addresses = nodes.iter().enumerate().flat_map(of_node);
         Self {
-            repository: Repository::new(addresses),
+            repository: Repository::new(addresses, faults.clone()),
             endpoints: Endpoints::default(),
             proxies: Proxies::new(),
             sabotage: Sabotage::new(faults),
@@ -164,6 +164,9 @@ impl Datapath {
 
     /// Takes a packet in.
     pub(crate) fn forward(&mut self, from: PortId, packet: Vec<u8>, now: Now) -> Forwarded {
+        if self.repository.forget_names(now.monotonic) {
+            self.repository.regenerate(&mut self.endpoints);
+        }
         let Some(plugged) = self.ports.get(&from).copied() else {
             return Forwarded { to: None, flows: Vec::new() };
         };
@@ -350,6 +353,11 @@ impl Datapath {
     }
 
     fn enter_pod(&mut self, port: PortId, node: NodeId, visit: &mut Visit) -> Option<PortId> {
+        if self.sabotage.faults.has(Fault::FqdnLearnsWithoutProxy)
+            && let Some(answer) = visit.packet.datagram()
+        {
+            self.learn_unasked(node, answer, visit.now);
+        }
         let belongs = self.look_up(node, Direction::Ingress, visit);
         if let Belongs::Reply { asked } = belongs {
             if let Some(asked) = asked {

@@ -34,8 +34,10 @@ const FORWARD: Duration = Duration::from_secs(10);
 /// How long a client may keep a connection without asking (RFC 7766 §6.2.3 wants seconds).
 const IDLE: Duration = Duration::from_secs(10);
 
-/// How many queries and connections are worked on at once, each kind on its own.
-const AT_ONCE: usize = 256;
+/// How many queries and connections are worked on at once, each kind on its own. A query that the
+/// server lost stays one of them for all of [`FORWARD`], so few would soon be none; Cilium has no
+/// limit (`dnsproxy-concurrency-limit`).
+const AT_ONCE: usize = 1 << 12;
 
 /// Why a DNS proxy could not be started.
 #[derive(Debug, thiserror::Error)]

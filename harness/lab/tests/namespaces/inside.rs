@@ -338,6 +338,8 @@ fn world() -> World {
         address: Some([169, 254, 169, 254].into()),
         address_ipv6: None,
         dns: vec!["metadata.zt.test".to_owned()],
+        aliases: Vec::new(),
+        ttl: None,
         serves: vec![serves(Speaks::Http, 80)],
     };
     let api = OutsideHost {
@@ -345,6 +347,8 @@ fn world() -> World {
         address: None,
         address_ipv6: None,
         dns: vec!["api.zt.test".to_owned()],
+        aliases: Vec::new(),
+        ttl: None,
         serves: vec![serves(Speaks::Tcp, 9000)],
     };
     World {

@@ -193,6 +193,7 @@ impl Renaming {
                 Origin::Kubelet => Origin::Kubelet,
             },
             send: self.send(&cell.send),
+            after: cell.after.as_ref().map(|it| self.send(it)),
             expected: match &cell.expected {
                 Expected::Denied { by, form, policy } => {
                     Expected::Denied { by: *by, form: *form, policy: self.object_ref(policy) }
@@ -217,6 +218,7 @@ impl Renaming {
         match send {
             Send::Tcp(to) => Send::Tcp(target(to)),
             Send::Udp(to) => Send::Udp(target(to)),
+            Send::UdpFlow(to) => Send::UdpFlow(target(to)),
             Send::Ping(to) => Send::Ping(Echo { peer: self.peer(&to.peer), ..to.clone() }),
             Send::Http { method, to, path } => {
                 Send::Http { method: method.clone(), to: target(to), path: path.clone() }

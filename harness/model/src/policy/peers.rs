@@ -2,6 +2,7 @@
 
 use ipnet::IpNet;
 
+use crate::dns::DnsRule;
 use crate::identity::{Identity, Reserved};
 use crate::labels::Labels;
 use crate::selector::Selector;
@@ -23,6 +24,8 @@ pub enum Peer {
         /// Ranges inside it that are left out.
         except: Vec<IpNet>,
     },
+    /// Addresses outside the cluster that were learnt for a name of this form.
+    Fqdn(DnsRule),
 }
 
 impl PeerSelector {
@@ -36,6 +39,11 @@ impl PeerSelector {
         Self(peers)
     }
 
+    /// Its parts.
+    pub fn parts(&self) -> &[Peer] {
+        &self.0
+    }
+
     /// Whether it selects a peer.
     pub fn selects(&self, peer: &Identity) -> bool {
         self.selects_labelled(peer, &peer.view())
@@ -46,11 +54,13 @@ impl PeerSelector {
         self.0.iter().any(|part| match part {
             Peer::Labels(selector) => selector.matches(labels),
             Peer::Cidr { range, except } => match peer {
-                Identity::Cidr(address) => {
+                Identity::Cidr(address) | Identity::Fqdn { range: Some(address), .. } => {
                     range.contains(address) && !except.iter().any(|it| it.contains(address))
                 }
                 // `IPStringToLabel` in `pkg/labels/cidr.go`: a range of length 0 is the world.
-                Identity::Reserved(Reserved::World) => range.prefix_len() == 0,
+                Identity::Reserved(Reserved::World) | Identity::Fqdn { range: None, .. } => {
+                    range.prefix_len() == 0
+                }
                 // With both families it is the world of its own.
                 Identity::Reserved(Reserved::WorldIpv4) => {
                     matches!(range, IpNet::V4(_)) && range.prefix_len() == 0
@@ -60,6 +70,19 @@ impl PeerSelector {
                 }
                 Identity::Endpoint(_) | Identity::Reserved(_) => false,
             },
+            // `fqdnSelector` in `pkg/policy/types/selector.go`: by the label of this very element.
+            Peer::Fqdn(rule) => match peer {
+                Identity::Fqdn { names, .. } => names.contains(rule),
+                Identity::Endpoint(_) | Identity::Reserved(_) | Identity::Cidr(_) => false,
+            },
+        })
+    }
+
+    /// Every name and pattern of names that it mentions.
+    pub fn names(&self) -> impl Iterator<Item = &DnsRule> {
+        self.0.iter().filter_map(|part| match part {
+            Peer::Fqdn(rule) => Some(rule),
+            Peer::Labels(_) | Peer::Cidr { .. } => None,
         })
     }
 
@@ -67,7 +90,7 @@ impl PeerSelector {
     /// exception could not be told from the rest.
     pub fn cidrs(&self) -> impl Iterator<Item = IpNet> {
         self.0.iter().flat_map(|part| match part {
-            Peer::Labels(_) => Vec::new(),
+            Peer::Labels(_) | Peer::Fqdn(_) => Vec::new(),
             Peer::Cidr { range, except } => [&[*range], except.as_slice()].concat(),
         })
     }

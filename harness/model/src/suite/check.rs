@@ -17,6 +17,24 @@ type Checked<T = ()> = Result<T, Box<Diagnostic>>;
 /// The port of DNS servers.
 const DNS_PORT: u16 = 53;
 
+/// A name has one host, or nobody could say who answers; an alias stands for a name of its host.
+pub(super) fn outside_names(source: &Source, world: &World) -> Checked {
+    let mut seen = BTreeSet::new();
+    for host in &world.outside {
+        if let (Some(alias), true) = (host.aliases.first(), host.dns.is_empty()) {
+            let message =
+                format!("`{alias}` is an alias of nothing: outside/{} has no `dns`", host.name);
+            return Err(in_text(source, 1, alias, message));
+        }
+        for name in host.dns.iter().chain(&host.aliases) {
+            if !seen.insert(name) {
+                return Err(in_text(source, 1, name, format!("the name `{name}` is given twice")));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// A diagnostic at the first place from a line on that holds a word, which is what is wrong.
 #[expect(
     clippy::unnecessary_box_returns,
@@ -213,15 +231,15 @@ fn exists_in_case(world: &World, create: &[PodRef], pod: &PodRef) -> Result<(), 
 }
 
 /// Whether anybody listens where the stimulus goes. A denial of what nobody serves proves nothing.
-pub(super) fn reachable(
+pub(super) fn reachable<T>(
     source: &Source,
-    file: &ExpectationFile,
+    (file, at): (&ExpectationFile, &Spanned<T>),
     world: &World,
     create: &[PodRef],
     from: &Origin,
     send: &Send,
 ) -> Checked {
-    let wrong = |message: String| Err(source.diagnostic_at(&file.send, message, None));
+    let wrong = |message: String| Err(source.diagnostic_at(at, message, None));
     if let Origin::Pod(pod) = from
         && let Err(message) = exists_in_case(world, create, pod)
     {
@@ -246,7 +264,9 @@ pub(super) fn reachable(
             wrong("readiness probes come `from: kubelet`".to_owned())
         }
         (Origin::Pod(_), Send::Tcp(to)) => listens(world, to, &[Speaks::Tcp]).or_else(wrong),
-        (Origin::Pod(_), Send::Udp(to)) => listens(world, to, &[Speaks::Udp]).or_else(wrong),
+        (Origin::Pod(_), Send::Udp(to) | Send::UdpFlow(to)) => {
+            listens(world, to, &[Speaks::Udp]).or_else(wrong)
+        }
         (Origin::Pod(_), Send::Ping(to)) => echoes(world, &to.peer).or_else(wrong),
         (Origin::Pod(_), Send::Http { to, .. }) => {
             listens(world, to, &[Speaks::Http]).or_else(wrong)
@@ -323,7 +343,7 @@ enum Named<'a> {
 /// Who a name stands for: `SERVICE.NAMESPACE[.svc[.cluster.local]]`, or an outside host.
 fn named<'a>(world: &'a World, name: &str) -> Option<Named<'a>> {
     let name = name.trim_end_matches('.');
-    if let Some(host) = world.outside.iter().find(|host| host.dns.iter().any(|it| it == name)) {
+    if let Some(host) = world.outside.iter().find(|host| host.is_called(name)) {
         return Some(Named::Host(host));
     }
     let name = name.strip_suffix(".cluster.local").unwrap_or(name);
@@ -336,7 +356,7 @@ fn named<'a>(world: &'a World, name: &str) -> Option<Named<'a>> {
 }
 
 /// The names that may answer a stimulus; empty when the world cannot tell.
-pub(super) fn peers(world: &World, send: &Send) -> BTreeSet<String> {
+pub fn peers(world: &World, send: &Send) -> BTreeSet<String> {
     // A DNS answer names its server only where the server supports NSID, and a kernel that echoes
     // says no name at all.
     let says_no_name = matches!(send, Send::Dns { .. } | Send::Ping(_));

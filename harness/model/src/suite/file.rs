@@ -5,7 +5,8 @@ use std::fmt;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::outcome::{EnforcementPoint, Form};
 use crate::suite::Feature;
@@ -42,9 +43,10 @@ pub struct CaseFile {
     #[schemars(with = "String")]
     pub because: Spanned<String>,
     /// The manifests to apply, in this order: `FILE` beside the suite, or `../SUITE/FILE` beside
-    /// another one.
-    #[schemars(with = "Vec<String>")]
-    pub apply: Vec<Spanned<String>>,
+    /// another one; `{ file: FILE, is: invalid }` for a policy that exists and enforces nothing, as
+    /// Cilium does not take it.
+    #[schemars(with = "Vec<Applied>")]
+    pub apply: Vec<Spanned<Applied>>,
     /// The documented hole that the case shows on purpose, in one sentence: what gets through, and past
     /// what.
     #[serde(default)]
@@ -73,6 +75,11 @@ pub struct ExpectationFile {
     /// What: `tcp`, `udp`, `ping`, `dns`, `METHOD http://…`, `readiness`; one or a list.
     #[schemars(with = "OneOrMany")]
     pub send: Spanned<OneOrMany>,
+    /// What each source has to get through with first, under the policies: only what is sent after
+    /// that counts.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub after: Option<Spanned<String>>,
     /// Whether it gets through.
     pub is: Is,
     /// Who must say that it let the flow pass.
@@ -95,6 +102,73 @@ pub struct ExpectationFile {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub twin: Option<Spanned<String>>,
+}
+
+/// A file of manifests that a case applies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The file.
+    pub file: String,
+    /// What becomes of what is in it.
+    pub is: Taken,
+}
+
+/// What becomes of a manifest that the API server has taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Taken {
+    /// It is enforced.
+    #[default]
+    Valid,
+    /// Cilium says that it is not valid, and enforces nothing of it.
+    Invalid,
+}
+
+/// An applied file as it is written out.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct AppliedFile {
+    file: String,
+    #[serde(default)]
+    is: Taken,
+}
+
+// By hand, as `OneOrMany` is.
+impl<'de> Deserialize<'de> for Applied {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Applied;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a file, or `{ file: FILE, is: invalid }`")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Applied, E> {
+                Ok(Applied { file: text.to_owned(), is: Taken::Valid })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Applied, A::Error> {
+                let AppliedFile { file, is } =
+                    AppliedFile::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Applied { file, is })
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl JsonSchema for Applied {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Applied".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let written_out = generator.subschema_for::<AppliedFile>();
+        schemars::json_schema!({ "anyOf": [{ "type": "string" }, written_out] })
+    }
 }
 
 /// Whether a stimulus gets through.

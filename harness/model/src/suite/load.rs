@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::manifest::{self, Manifest};
 use crate::outcome::Expected;
-use crate::stimulus::Send;
-use crate::suite::file::{CaseFile, ExpectationFile, Is, SuiteFile};
+use crate::stimulus::{Send, SendError};
+use crate::suite::file::{Applied, CaseFile, ExpectationFile, Is, SuiteFile, Taken};
 use crate::suite::{Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check, gaps, worlds};
 use crate::world::{PodRef, World};
 use crate::yaml::{self, Diagnostic, Source, Spanned};
@@ -108,22 +108,14 @@ impl Reader<'_> {
         })
     }
 
-    fn manifests(&self, names: &[Spanned<String>]) -> Result<Vec<Manifest>, Box<Diagnostic>> {
+    fn manifests(&self, files: &[Spanned<Applied>]) -> Result<Vec<Manifest>, Box<Diagnostic>> {
         let mut all: Vec<Manifest> = Vec::new();
-        for name in names {
-            let source = self.library.manifests.get(&name.value).ok_or_else(|| {
-                let known: Vec<&str> = self.library.manifests.keys().map(String::as_str).collect();
-                self.source.diagnostic_at(
-                    name,
-                    format!("there is no manifest `{}` beside this suite", name.value),
-                    Some(&format!("there are: {}", known.join(", "))),
-                )
-            })?;
-            for manifest in manifest::manifests(source)? {
+        for file in files {
+            for (source, manifest) in self.applied(file)? {
                 check::manifest(source, self.world, &manifest)?;
                 if all.iter().any(|other| other.reference == manifest.reference) {
                     return Err(self.source.diagnostic_at(
-                        name,
+                        file,
                         format!("{} is applied twice", manifest.reference),
                         Some("the second would replace the first; split the case"),
                     ));
@@ -132,6 +124,28 @@ impl Reader<'_> {
             }
         }
         Ok(all)
+    }
+
+    fn applied(&self, at: &Spanned<Applied>) -> Result<Vec<(&Source, Manifest)>, Box<Diagnostic>> {
+        let Applied { file, is } = &at.value;
+        let source = self.library.manifests.get(file).ok_or_else(|| {
+            let known: Vec<&str> = self.library.manifests.keys().map(String::as_str).collect();
+            self.source.diagnostic_at(
+                at,
+                format!("there is no manifest `{file}` beside this suite"),
+                Some(&format!("there are: {}", known.join(", "))),
+            )
+        })?;
+        let manifests = match is {
+            Taken::Valid => manifest::manifests(source)?,
+            Taken::Invalid => vec![manifest::invalid(source).map_err(|refusal| {
+                refusal.unwrap_or_else(|| {
+                    let message = format!("Cilium takes `{file}`: nothing in it is invalid");
+                    self.source.diagnostic_at(at, message, None)
+                })
+            })?],
+        };
+        Ok(manifests.into_iter().map(|manifest| (source, manifest)).collect())
     }
 
     fn expand(
@@ -153,12 +167,21 @@ impl Reader<'_> {
         for from in &file.from.value.0 {
             let origin = self.origin(&file.from, from)?;
             for text in &file.send.value.0 {
-                let send: Send = text.parse().map_err(|error: crate::stimulus::SendError| {
+                let send: Send = text.parse().map_err(|error: SendError| {
                     self.source.diagnostic_at(&file.send, error.to_string(), None)
                 })?;
                 check::needs_family(self.source, self.needs, &file.send, &send)?;
-                check::reachable(self.source, file, self.world, create, &origin, &send)?;
+                check::reachable(
+                    self.source,
+                    (file, &file.send),
+                    self.world,
+                    create,
+                    &origin,
+                    &send,
+                )?;
+                let after = self.after(file, create, &origin)?;
                 let cell = Cell {
+                    after,
                     peers: check::peers(self.world, &send),
                     from: origin.clone(),
                     send,
@@ -171,6 +194,24 @@ impl Reader<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What has to get through first: something that an agent sends which exists before the case.
+    fn after(
+        &self,
+        file: &ExpectationFile,
+        create: &[PodRef],
+        origin: &Origin,
+    ) -> Result<Option<Send>, Box<Diagnostic>> {
+        let Some(text) = &file.after else { return Ok(None) };
+        let wrong = |message: String| self.source.diagnostic_at(text, message, None);
+        let send: Send = text.value.parse().map_err(|error: SendError| wrong(error.to_string()))?;
+        match origin {
+            Origin::Pod(pod) if !create.contains(pod) => {}
+            _ => return Err(wrong(format!("nothing is sent first by {origin}"))),
+        }
+        check::reachable(self.source, (file, text), self.world, create, origin, &send)?;
+        Ok(Some(send))
     }
 
     fn origin(

@@ -15,6 +15,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use check::peers;
 pub use load::{Library, load, world};
 
 use crate::manifest::Manifest;
@@ -55,6 +56,12 @@ pub enum Feature {
     Waypoint,
     /// IPv6 addresses.
     Ipv6,
+    /// Addresses that were learnt for a name are forgotten when their time is over, and not minutes
+    /// later, with the connections to them.
+    FqdnExpiry,
+    /// Ranges of addresses select neither pods nor nodes: `policy-cidr-match-mode` is empty, as it is
+    /// by default.
+    OutsideCidrs,
 }
 
 impl Feature {
@@ -71,6 +78,8 @@ impl fmt::Display for Feature {
             Self::Ztunnel => "ztunnel",
             Self::Waypoint => "waypoint",
             Self::Ipv6 => "ipv6",
+            Self::FqdnExpiry => "fqdn-expiry",
+            Self::OutsideCidrs => "outside-cidrs",
         })
     }
 }
@@ -167,14 +176,18 @@ impl Case {
             let by_peer = match send.peer() {
                 Some(Peer::Outside(name)) => *name == host.name,
                 Some(Peer::Address(address)) => host.has(*address),
-                Some(Peer::Name(name)) => host.dns.contains(name),
+                Some(Peer::Name(name)) => host.is_called(name),
                 Some(Peer::Pod(_)) | None => false,
             };
-            by_peer || matches!(send, Send::Dns { name, .. } if host.dns.contains(name))
+            by_peer || matches!(send, Send::Dns { name, .. } if host.is_called(name))
         };
         let hosts = world.outside.iter();
         hosts
-            .filter(|host| self.cells.iter().any(|cell| meant(&cell.send, host)))
+            .filter(|host| {
+                let mut sent =
+                    self.cells.iter().flat_map(|cell| [Some(&cell.send), cell.after.as_ref()]);
+                sent.any(|send| send.is_some_and(|send| meant(send, host)))
+            })
             .map(|host| host.name.as_str())
             .collect()
     }
@@ -187,6 +200,8 @@ pub struct Cell {
     pub from: Origin,
     /// What.
     pub send: Send,
+    /// What has to get through first, under the policies.
+    pub after: Option<Send>,
     /// What is expected.
     pub expected: Expected,
     /// The names that may answer; empty when the world cannot tell.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lane::is_a_copys_name;
-use crate::suite::check::{in_text, serves};
+use crate::suite::check::{in_text, outside_names, serves};
 use crate::world::{NodeSlot, Pod, PodRef, Speaks, World};
 use crate::yaml::{Diagnostic, Source};
 
@@ -59,6 +59,7 @@ pub(super) fn world(source: &Source, world: &World) -> Result<(), Box<Diagnostic
             ));
         }
     }
+    outside_names(source, world)?;
     for waypoint in &world.waypoints {
         if world.namespace(&waypoint.namespace).is_none() {
             let message = format!(

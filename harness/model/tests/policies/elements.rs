@@ -51,7 +51,7 @@ fn an_entry_without_ports_allows_none() {
 #[test]
 fn two_kinds_of_peers_in_one_element_are_refused() {
     let text = namespaced("egress:\n- toEndpoints: [{}]\n  toCIDR: [\"192.0.2.0/24\"]");
-    assert_eq!(refusal(&text), "`toEndpoints` and `toCIDR` cannot be combined in one element");
+    assert_eq!(refusal(&text), "combining `toEndpoints` and `toCIDR` is not supported yet");
 }
 
 /// `pkg/k8s/apis/cilium.io/v2`: `specs` and `spec` add up.

@@ -5,6 +5,7 @@
 
 mod default_deny;
 mod elements;
+mod fqdns;
 mod icmp;
 mod kubernetes;
 mod names;

@@ -1,10 +1,11 @@
-//! The clients: one stimulus each, once, on a fresh socket, and then the raw facts.
+//! The clients: one stimulus each, once, and then the raw facts; all but one on a fresh socket.
 //!
 //! A client's steps return `Err(Observed)` when a fact ends the run before its time; nothing here
 //! retries, caches or judges.
 
 mod dns;
 mod failure;
+mod flow;
 mod http;
 mod ping;
 mod resolve;
@@ -13,4 +14,5 @@ mod socket;
 mod tcp;
 mod udp;
 
+pub(crate) use flow::Flows;
 pub(crate) use send::send;

@@ -2,7 +2,7 @@
 
 use ztc_wire::{Observed, Stimulus};
 
-use super::{dns, http, ping, resolve, tcp, udp};
+use super::{dns, flow, http, ping, resolve, tcp, udp};
 use crate::run::Run;
 
 /// Sends a stimulus and returns what was seen. Dropping the future closes its socket.
@@ -15,6 +15,7 @@ async fn exchange(run: &Run, stimulus: &Stimulus) -> Result<Observed, Observed> 
         Stimulus::Tcp { to } => tcp::exchange(run, resolve::target(run, to).await?).await,
         Stimulus::Udp { to } => udp::exchange(run, resolve::target(run, to).await?).await,
         Stimulus::Ping { to } => ping::exchange(run, *to).await,
+        Stimulus::UdpFlow { to } => flow::exchange(run, resolve::target(run, to).await?).await,
         Stimulus::Http { method, to, path, headers } => {
             let request = http::request(method, to, path, headers)?;
             http::exchange(run, resolve::target(run, to).await?, request).await

@@ -31,19 +31,34 @@ fn tcp_socket(remote: SocketAddr) -> io::Result<TcpSocket> {
 }
 
 /// Has a socket for datagrams send to, and hear from, this address only.
-fn associate(
+fn associate(run: &Run, leg: Leg, bound: Bound, remote: SocketAddr) -> Result<UdpSocket, Observed> {
+    let (socket, local) = connected(run, bound, remote)?;
+    run.started(leg, local, remote);
+    Ok(socket)
+}
+
+/// A UDP socket that sends to, and hears from, this address only, for the caller to announce: with its own
+/// address.
+pub(super) fn associated(
     run: &Run,
-    leg: Leg,
+    remote: SocketAddr,
+) -> Result<(UdpSocket, SocketAddr), Observed> {
+    let bound = bind(run, remote, std::net::UdpSocket::bind)?;
+    connected(run, bound, remote)
+}
+
+fn connected(
+    run: &Run,
     (socket, local): Bound,
     remote: SocketAddr,
-) -> Result<UdpSocket, Observed> {
-    run.started(leg, local, remote);
+) -> Result<(UdpSocket, SocketAddr), Observed> {
     socket
         .connect(remote)
         .map_err(|error| from_network("connect a datagram socket", run.phase(), &error))?;
     socket
         .set_nonblocking(true)
         .and_then(|()| UdpSocket::from_std(socket))
+        .map(|socket| (socket, local))
         .map_err(|error| unsent("make a datagram socket", error))
 }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::rr::rdata::opt::NSIDPayload;
-use hickory_proto::rr::rdata::{A, AAAA, SOA};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, SOA};
 use hickory_proto::rr::{LowerName, Name, RData, Record};
 use hickory_server::net::runtime::TokioRuntimeProvider;
 use hickory_server::store::in_memory::InMemoryZoneHandler;
 use hickory_server::zone_handler::{AxfrPolicy, Catalog, ZoneType};
-use ztc_wire::{Zone, ZoneRecord};
+use ztc_wire::{Zone, ZoneAlias, ZoneRecord};
 
 use super::{ServeError, listen};
 
@@ -68,16 +68,28 @@ fn authority(zone: &Zone) -> Result<InMemoryZoneHandler<TokioRuntimeProvider>, S
     for record in &zone.records {
         authority.upsert_mut(address_record(record)?, SERIAL);
     }
+    for alias in &zone.aliases {
+        authority.upsert_mut(alias_record(alias)?, SERIAL);
+    }
     Ok(authority)
 }
 
 fn address_record(record: &ZoneRecord) -> Result<Record, ServeError> {
-    let mut name = Name::from_ascii(&record.name)
-        .map_err(|source| ServeError::Record { name: record.name.clone(), source })?;
-    name.set_fqdn(true);
     let data = match record.address {
         IpAddr::V4(address) => RData::A(A(address)),
         IpAddr::V6(address) => RData::AAAA(AAAA(address)),
     };
-    Ok(Record::from_rdata(name, record.ttl, data))
+    Ok(Record::from_rdata(absolute(&record.name)?, record.ttl, data))
+}
+
+fn alias_record(alias: &ZoneAlias) -> Result<Record, ServeError> {
+    let data = RData::CNAME(CNAME(absolute(&alias.target)?));
+    Ok(Record::from_rdata(absolute(&alias.name)?, alias.ttl, data))
+}
+
+fn absolute(text: &str) -> Result<Name, ServeError> {
+    let mut name = Name::from_ascii(text)
+        .map_err(|source| ServeError::Record { name: text.to_owned(), source })?;
+    name.set_fqdn(true);
+    Ok(name)
 }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use ztc_wire::{
     DnsRcode, DnsTransport, Event, Leg, Observed, Phase, RecordType, RunId, Service, Stimulus,
-    ToAgent, Zone, ZoneRecord,
+    ToAgent, Zone, ZoneAlias, ZoneRecord,
 };
 
 fn tcp(to: SocketAddr) -> Stimulus {
@@ -53,6 +53,11 @@ fn zone() -> Zone {
             record("api.zt.test.", "192.0.2.2"),
             record("six.zt.test", "2001:db8::1"),
         ],
+        aliases: vec![ZoneAlias {
+            name: "also.zt.test".into(),
+            target: "six.zt.test".into(),
+            ttl: 5,
+        }],
     }
 }
 
@@ -295,6 +300,7 @@ async fn a_dns_service_answers_over_both_transports_and_tells_its_name() {
             ("api.zt.test", RecordType::A, DnsRcode::NOERROR, &["192.0.2.1", "192.0.2.2"][..]),
             ("API.zt.Test.", RecordType::A, DnsRcode::NOERROR, &["192.0.2.1", "192.0.2.2"]),
             ("six.zt.test", RecordType::Aaaa, DnsRcode::NOERROR, &["2001:db8::1"]),
+            ("also.zt.test", RecordType::Aaaa, DnsRcode::NOERROR, &["2001:db8::1"]),
             ("six.zt.test", RecordType::A, DnsRcode::NOERROR, &[]),
             ("no.zt.test", RecordType::A, DnsRcode::NXDOMAIN, &[]),
         ] {
@@ -338,4 +344,44 @@ async fn a_stimulus_that_cannot_be_sent_says_nothing_about_the_network() {
     let run = Agent::start(vec![]).observe(stimulus).await;
     assert!(matches!(run.observed, Observed::Unsent { .. }), "{run:?}");
     assert!(run.started.is_empty());
+}
+
+#[tokio::test]
+async fn a_flow_keeps_its_port_and_answers_find_who_asked() {
+    let [port, other] = free_ports();
+    let mut agent = Agent::start(vec![Service::Udp { port }, Service::Udp { port: other }]);
+    let mut session = agent.attach(0).await;
+    let mut ports = Vec::new();
+    for (id, to) in [(1, port), (2, port), (3, other), (4, port)] {
+        let stimulus = Stimulus::UdpFlow { to: target(loopback(to)) };
+        let run = session.observe(id, stimulus).await;
+        let expected = Observed::Reply { peer: NAME.into(), remote: loopback(to) };
+        assert_eq!(run.observed, expected);
+        let [(Leg::Send, local, _)] = run.started[..] else { panic!("{run:?}") };
+        ports.push(local.port());
+    }
+    assert!(ports[0] == ports[1] && ports[1] == ports[3], "{ports:?}");
+    assert_ne!(ports[0], ports[2], "another destination is another flow");
+}
+
+#[tokio::test]
+async fn a_question_of_a_flow_that_nobody_answers_times_out_and_the_next_is_answered() {
+    let server = UdpSocket::bind(loopback(0)).await.unwrap();
+    let stimulus = Stimulus::UdpFlow { to: target(server.local_addr().unwrap()) };
+    let mut agent = Agent::start(vec![]);
+    let mut session = agent.attach(0).await;
+    session.run(1, 100, stimulus.clone()).await;
+    let mut question = [0; 64];
+    let (length, client) = server.recv_from(&mut question).await.unwrap();
+    let late = [question[..length].trim_ascii_end(), b" late\n"].concat();
+    assert!(matches!(session.ended(1).await.observed, Observed::Timeout { .. }));
+    server.send_to(&late, client).await.unwrap();
+
+    let answer = async {
+        let (length, client) = server.recv_from(&mut question).await.unwrap();
+        let answer = [question[..length].trim_ascii_end(), b" server\n"].concat();
+        server.send_to(&answer, client).await.unwrap();
+    };
+    let (run, ()) = tokio::join!(session.observe(2, stimulus), answer);
+    assert!(matches!(&run.observed, Observed::Reply { peer, .. } if peer == "server"), "{run:?}");
 }

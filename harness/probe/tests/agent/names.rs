@@ -21,6 +21,7 @@ fn agent(dns: u16, tcp: u16) -> Agent {
             record("ledger.zt-pay.svc.cluster.local", "127.0.0.1"),
             record("six.zt.test", "::1"),
         ],
+        ..Zone::default()
     };
     let serve = vec![Service::Dns { port: dns, zone }, Service::Tcp { port: tcp }];
     let resolv_conf = format!("nameserver [127.0.0.1]:{dns}\n{SEARCH}");

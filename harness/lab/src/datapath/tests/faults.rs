@@ -112,3 +112,60 @@ fn muted_clients_still_answer() {
     assert_eq!(cluster.reaches("node-a", syn(node, ledger)), Some("ledger"));
     assert_eq!(cluster.reaches("ledger", syn_ack(ledger, node)), Some("node-a"));
 }
+
+/// A policy for the shop with this one egress element, and a deny rule for what it allows.
+fn shop(subject: &str, egress: &str, deny: &str) -> String {
+    format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\n\
+         metadata: {{ name: shop, namespace: zt-shop }}\nspec:\n  \
+         endpointSelector: {subject}\n  egress: [{egress}]\n  egressDeny: [{deny}]\n"
+    )
+}
+
+/// Whether the web reaches the vendor, the ledger and its own node under a policy.
+fn reached(faults: &str, policy: &str) -> [bool; 3] {
+    let mut cluster = Cluster::broken(faults);
+    cluster.apply(policy);
+    [VENDOR, LEDGER, NODE_A]
+        .map(|to| cluster.reaches("web", syn(at(WEB, 4000), at(to, 80))).is_some())
+}
+
+#[test]
+fn a_not_in_that_asks_for_the_label_selects_nobody_without_it() {
+    let subject = "{ matchExpressions: [{ key: tier, operator: NotIn, values: [front] }] }";
+    let policy = shop(subject, "{}", "");
+    assert_eq!(reached("", &policy), [false; 3]);
+    assert_eq!(reached("notin-skips-missing-key", &policy), [true; 3]);
+}
+
+#[test]
+fn ranges_select_pods_or_nodes_where_they_must_not() {
+    for range in ["0.0.0.0/0", "10.0.0.0/8"] {
+        let to_vendor = range == "0.0.0.0/0";
+        let policy = shop("{}", &format!("{{ toCIDR: [{range}] }}"), "");
+        assert_eq!(reached("", &policy), [to_vendor, false, false]);
+        assert_eq!(reached("cidr-matches-pods", &policy), [to_vendor, true, false]);
+        assert_eq!(reached("cidr-matches-host", &policy), [to_vendor, false, true]);
+    }
+}
+
+#[test]
+fn a_deny_rule_that_loses_still_drops_what_nothing_allows() {
+    let vendor = format!("{{ toCIDR: [{VENDOR}/32] }}");
+    let contested = shop("{}", &vendor, "{ toEntities: [all] }");
+    assert_eq!(reached("", &contested), [false; 3]);
+    assert_eq!(reached("deny-loses-to-allow", &contested), [true, false, false]);
+}
+
+#[test]
+fn a_connection_that_is_not_rechecked_goes_on_and_a_new_one_does_not() {
+    for (faults, goes_on) in [("", None), ("established-not-rechecked", Some("ledger"))] {
+        let mut cluster = Cluster::broken(faults);
+        let (cart, ledger) = (at(CART, 4000), at(LEDGER, 8080));
+        assert_eq!(cluster.reaches("cart", syn(cart, ledger)), Some("ledger"));
+        assert_eq!(cluster.reaches("ledger", syn_ack(ledger, cart)), Some("cart"));
+        cluster.apply(LEDGER_FROM_WEB);
+        assert_eq!(cluster.reaches("cart", data(cart, ledger)), goes_on, "{faults}");
+        assert_eq!(cluster.reaches("cart", syn(at(CART, 4001), ledger)), None);
+    }
+}

@@ -3,15 +3,17 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use ztc_model::policy::Protocol;
 
-use super::cluster::{CART, COREDNS, Cluster, DNS_VIP, LEDGER, NODE_A, PROXY_PORT, WEB, at};
+use super::cluster::{
+    CART, COREDNS, Cluster, DNS_VIP, LEDGER, METADATA, NODE_A, PROXY_PORT, VENDOR, WEB, at,
+};
 use super::packets::{data, ends, syn, syn_ack, udp};
-use super::policies::{DNS_DEFAULT_DENY, WEB_DNS};
-use crate::datapath::Redirect;
+use super::policies::{BLOCK_METADATA, DNS_DEFAULT_DENY, SHOP_DEFAULT_DENY, WEB_DNS, WEB_FQDNS};
+use crate::datapath::{NodeId, Redirect};
 
 /// The web's query to this server reaches the proxy, which learns who asks whom.
 fn redirected(cluster: &mut Cluster, server: SocketAddr) -> Redirect {
@@ -139,7 +141,7 @@ fn what_is_no_query_to_an_allowed_server_does_not_reach_the_proxy() {
 /// An answer with these addresses, each for ten seconds.
 fn answer(name: &str, rcode: ResponseCode, addresses: &[&str]) -> Message {
     let name: Name = name.parse().unwrap();
-    let mut message = Message::query();
+    let mut message = Message::new(1, MessageType::Response, OpCode::Query);
     message.add_query(Query::query(name.clone(), RecordType::A));
     message.metadata.response_code = rcode;
     for address in addresses {
@@ -155,7 +157,7 @@ fn answers_are_on_record_as_hubble_has_them() {
     let mut cluster = Cluster::new();
     cluster.apply(WEB_DNS);
     let redirect = redirected(&mut cluster, at(DNS_VIP, 53));
-    let summary = |answer: &Message| {
+    let mut summary = |answer: &Message| {
         let line = cluster.datapath.answer_seen(&redirect, answer, cluster.now).unwrap();
         assert_eq!(line.flow.is_reply, Some(true));
         assert_eq!(line.flow.source.unwrap().pod_name, "coredns");
@@ -173,4 +175,121 @@ fn answers_are_on_record_as_hubble_has_them() {
         summary(&answer("api.zt.test.", ResponseCode::NoError, &[])),
         "DNS Answer  TTL: 4294967295 (Proxy api.zt.test. A)"
     );
+}
+
+/// A cluster where the web may ask, and may open connections to what it asked for by name.
+fn with_names(faults: &str) -> (Cluster, Redirect) {
+    let mut cluster = Cluster::broken(faults);
+    cluster.apply(WEB_DNS);
+    cluster.apply(WEB_FQDNS);
+    let redirect = redirected(&mut cluster, at(DNS_VIP, 53));
+    (cluster, redirect)
+}
+
+/// The proxy passes an answer on.
+fn answered(cluster: &mut Cluster, redirect: &Redirect, name: &str, address: &str) {
+    let answer = answer(name, ResponseCode::NoError, &[address]);
+    cluster.datapath.answer_seen(redirect, &answer, cluster.now);
+}
+
+fn web_reaches(cluster: &mut Cluster, server: SocketAddr) -> bool {
+    cluster.reaches("web", syn(at(WEB, 4001), server)).is_some()
+}
+
+#[test]
+fn an_address_is_allowed_once_the_proxy_has_seen_it_for_an_allowed_name() {
+    let (mut cluster, redirect) = with_names("");
+    assert!(!web_reaches(&mut cluster, at(VENDOR, 443)));
+    answered(&mut cluster, &redirect, "other.zt.test.", VENDOR);
+    assert!(!web_reaches(&mut cluster, at(VENDOR, 443)), "it is another name's");
+    answered(&mut cluster, &redirect, "API.zt.test.", VENDOR);
+    assert!(web_reaches(&mut cluster, at(VENDOR, 443)));
+    assert!(!web_reaches(&mut cluster, at(VENDOR, 80)), "the rule has ports");
+    assert!(!web_reaches(&mut cluster, at(METADATA, 443)), "it was learnt for nobody");
+}
+
+#[test]
+fn what_is_learnt_is_on_record_with_its_names() {
+    let (mut cluster, redirect) = with_names("");
+    answered(&mut cluster, &redirect, "a.vendor.test.", VENDOR);
+    cluster.flows.clear();
+    assert!(web_reaches(&mut cluster, at(VENDOR, 443)));
+    let destination = cluster.flows[0].flow.destination.clone().unwrap();
+    assert_eq!(destination.labels, ["fqdn:*.vendor.test", "reserved:world"]);
+    assert_eq!(cluster.recorded(), ["node-a verdict egress Forwarded [web-fqdns]"]);
+}
+
+/// `RegisterFQDNSelector` in `pkg/fqdn/namemanager/manager.go`: a new selector finds old names.
+#[test]
+fn a_policy_that_comes_later_finds_what_was_learnt_before() {
+    let mut cluster = Cluster::new();
+    cluster.apply(WEB_DNS);
+    let redirect = redirected(&mut cluster, at(DNS_VIP, 53));
+    answered(&mut cluster, &redirect, "api.zt.test.", VENDOR);
+    assert!(!web_reaches(&mut cluster, at(VENDOR, 443)));
+    cluster.apply(WEB_FQDNS);
+    assert!(web_reaches(&mut cluster, at(VENDOR, 443)));
+    cluster.remove("CiliumNetworkPolicy/zt-shop/web-fqdns");
+    assert!(!web_reaches(&mut cluster, at(VENDOR, 443)));
+}
+
+#[test]
+fn a_learnt_address_is_forgotten_when_its_time_is_over() {
+    let (mut cluster, redirect) = with_names("");
+    answered(&mut cluster, &redirect, "api.zt.test.", VENDOR);
+    cluster.wait(Duration::from_secs(5));
+    answered(&mut cluster, &redirect, "a.vendor.test.", VENDOR);
+    cluster.wait(Duration::from_secs(6));
+    assert!(web_reaches(&mut cluster, at(VENDOR, 443)), "the second name still holds");
+    cluster.wait(Duration::from_secs(5));
+    assert!(!web_reaches(&mut cluster, at(VENDOR, 443)));
+}
+
+/// Names are the agent's, and there is an agent a node (`docs security/policy/language`).
+#[test]
+fn names_are_learnt_by_the_node_of_who_asked() {
+    let (mut cluster, redirect) = with_names("");
+    let everybody = WEB_FQDNS.replace("{ matchLabels: { app: web } }", "{}");
+    cluster.apply(&everybody);
+    answered(&mut cluster, &redirect, "api.zt.test.", VENDOR);
+    assert!(web_reaches(&mut cluster, at(VENDOR, 443)));
+    let from_other_node = syn(at(CART, 4001), at(VENDOR, 443));
+    assert_eq!(cluster.reaches("cart", from_other_node), None);
+}
+
+/// Surprise 3 of the recorded facts.
+#[test]
+fn a_name_opens_no_pod_and_no_denied_address() {
+    let (mut cluster, redirect) = with_names("");
+    answered(&mut cluster, &redirect, "api.zt.test.", LEDGER);
+    assert!(!web_reaches(&mut cluster, at(LEDGER, 443)));
+    answered(&mut cluster, &redirect, "api.zt.test.", METADATA);
+    assert!(web_reaches(&mut cluster, at(METADATA, 443)));
+    cluster.apply(BLOCK_METADATA);
+    assert!(!web_reaches(&mut cluster, at(METADATA, 443)));
+}
+
+#[test]
+fn a_broken_proxy_learns_too_much_for_too_long_or_for_too_many() {
+    let reaches = |cluster: &mut Cluster, from: &str, address: &str| {
+        cluster.reaches(from, syn(at(address, 4001), at(VENDOR, 443))).is_some()
+    };
+    let (mut cluster, redirect) = with_names("fqdn-ignores-ttl");
+    answered(&mut cluster, &redirect, "api.zt.test.", VENDOR);
+    cluster.wait(Duration::from_hours(1));
+    assert!(reaches(&mut cluster, "web", WEB));
+
+    let (mut cluster, _) = with_names("fqdn-learns-without-proxy");
+    let answer = answer("api.zt.test.", ResponseCode::NoError, &[VENDOR]).to_vec().unwrap();
+    cluster.datapath.learn_unasked(NodeId(0), &answer, cluster.now);
+    assert!(reaches(&mut cluster, "web", WEB));
+
+    for (faults, leaks) in [("", false), ("fqdn-leaks-namespace", true)] {
+        let (mut cluster, redirect) = with_names(faults);
+        let ledger = SHOP_DEFAULT_DENY.replace("zt-shop", "zt-pay");
+        cluster.apply(&ledger);
+        cluster.apply(&WEB_FQDNS.replace("{ matchLabels: { app: web } }", "{}"));
+        answered(&mut cluster, &redirect, "api.zt.test.", VENDOR);
+        assert_eq!(reaches(&mut cluster, "ledger", LEDGER), leaks, "{faults}");
+    }
 }

@@ -53,3 +53,15 @@ kind: NetworkPolicy
 metadata: { name: closed, namespace: kube-system }
 spec: { podSelector: {}, policyTypes: [Ingress] }
 ";
+
+/// The web may open connections to the hosts of one name and of a pattern, on port 443.
+pub(super) const WEB_FQDNS: &str = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: { name: web-fqdns, namespace: zt-shop }
+spec:
+  endpointSelector: { matchLabels: { app: web } }
+  egress:
+    - toFQDNs: [{ matchName: api.zt.test }, { matchPattern: '*.vendor.test' }]
+      toPorts: [{ ports: [{ port: '443', protocol: TCP }] }]
+";

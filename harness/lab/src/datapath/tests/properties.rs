@@ -23,7 +23,7 @@ use super::cluster::{
 use super::packets::{data, ends, port_unreachable, quoted, syn, syn_ack, tcp, udp};
 use super::policies::{BLOCK_METADATA, LEDGER_FROM_WEB, SHOP_DEFAULT_DENY, WEB_DNS};
 
-fn peers() -> [Identity; 6] {
+fn peers() -> [Identity; 8] {
     let pod = |name: &str| Identity::Endpoint(Labels::new().with(K8S, "app", name));
     [
         pod("web"),
@@ -32,7 +32,13 @@ fn peers() -> [Identity; 6] {
         Identity::Reserved(Reserved::World),
         Identity::Cidr("10.0.0.0/8".parse().unwrap()),
         Identity::Cidr("10.1.0.0/16".parse().unwrap()),
+        Identity::Fqdn { names: [api()].into(), range: None },
+        Identity::Fqdn { names: [api()].into(), range: Some("10.1.0.0/16".parse().unwrap()) },
     ]
+}
+
+fn api() -> DnsRule {
+    DnsRule::name("api.zt.test").unwrap()
 }
 
 fn protocols() -> impl Strategy<Value = Protocol> {
@@ -56,6 +62,7 @@ fn selectors() -> impl Strategy<Value = PeerSelector> {
         range("10.0.0.0/8", &[]),
         range("10.0.0.0/8", &["10.1.0.0/16"]),
         range("0.0.0.0/0", &[]),
+        RulePeer::Fqdn(api()),
     ];
     prop_oneof![
         1 => Just(PeerSelector::all()),

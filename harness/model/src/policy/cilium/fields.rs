@@ -28,7 +28,6 @@ pub(super) const NOT_EVALUATED: &[&str] = &[
     "serverNames",
     "status",
     "terminatingTLS",
-    "toFQDNs",
     "toGroups",
     "toNodes",
     "toRequires",
@@ -68,6 +67,16 @@ pub(super) struct Section {
     pub(super) egress_deny: Option<Vec<Egress<PortDenyRule>>>,
 }
 
+impl Section {
+    /// Whether any of its four lists is there, empty or not.
+    pub(super) fn has_a_list(&self) -> bool {
+        self.ingress.is_some()
+            || self.ingress_deny.is_some()
+            || self.egress.is_some()
+            || self.egress_deny.is_some()
+    }
+}
+
 #[derive(Default, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EnableDefaultDeny {
@@ -105,6 +114,8 @@ pub(super) struct Egress<P> {
     pub(super) to_cidr: Option<Spanned<Vec<Spanned<String>>>>,
     #[serde(default, rename = "toCIDRSet")]
     pub(super) to_cidr_set: Option<Spanned<Vec<CidrRule>>>,
+    #[serde(default, rename = "toFQDNs")]
+    pub(super) to_fqdns: Option<Spanned<Vec<Spanned<NameRule>>>>,
     #[serde(default)]
     pub(super) to_ports: Option<Vec<P>>,
     #[serde(default)]

@@ -64,6 +64,7 @@ struct Peers<'a> {
     entities: Option<&'a Spanned<Vec<Entity>>>,
     ranges: Option<&'a Spanned<Vec<Spanned<String>>>>,
     range_sets: Option<&'a Spanned<Vec<CidrRule>>>,
+    names: Option<&'a Spanned<Vec<Spanned<NameRule>>>>,
 }
 
 /// An entry of `toPorts`; a deny rule has no rules for names.
@@ -90,6 +91,7 @@ where
             entities: element.from_entities.as_ref(),
             ranges: element.from_cidr.as_ref(),
             range_sets: element.from_cidr_set.as_ref(),
+            names: None,
         };
         let ports = element.to_ports.iter().flatten().map(PortList::from).collect();
         Self { peers, ports, icmps: element.icmps.as_ref() }
@@ -107,6 +109,7 @@ where
             entities: element.to_entities.as_ref(),
             ranges: element.to_cidr.as_ref(),
             range_sets: element.to_cidr_set.as_ref(),
+            names: element.to_fqdns.as_ref(),
         };
         let ports = element.to_ports.iter().flatten().map(PortList::from).collect();
         Self { peers, ports, icmps: element.icmps.as_ref() }
@@ -149,12 +152,16 @@ impl Reader<'_> {
             elements(egress_deny.as_ref()),
         )?;
         match (ingress, egress) {
-            (None, None) => Err(self.document.diagnostic_at(
-                section,
-                "nothing in `ingress`, `ingressDeny`, `egress` or `egressDeny`: \
-                 Cilium accepts the policy and enforces nothing",
-                Some("an empty list is no rule; write `ingress: [{}]` to deny all ingress"),
-            )),
+            (None, None) => {
+                let nothing = self.document.diagnostic_at(
+                    section,
+                    "nothing in `ingress`, `ingressDeny`, `egress` or `egressDeny`: \
+                     Cilium accepts the policy and enforces nothing",
+                    Some("an empty list is no rule; write `ingress: [{}]` to deny all ingress"),
+                );
+                // The schema wants one of the four lists; whether it is empty it does not ask.
+                Err(if section.value.has_a_list() { nothing.of_invalid() } else { nothing })
+            }
             (ingress, egress) => Ok(Spec {
                 subject,
                 policy: EndpointPolicy {
@@ -216,7 +223,7 @@ impl Reader<'_> {
     ///
     /// `{}` selects nobody and allows nothing; with ports and no peers it is about everyone.
     fn rules(&self, effect: Effect, element: &Element<'_>) -> Read<Vec<Rule>> {
-        let peers = self.peers(&element.peers)?;
+        let peers = self.peers(effect, &element.peers)?;
         let mut ports = Vec::new();
         for list in &element.ports {
             let dns = list.rules.map(|rules| self.dns(element, list, rules)).transpose()?;
@@ -244,8 +251,8 @@ impl Reader<'_> {
         Ok(ports.into_iter().map(rule).collect())
     }
 
-    fn peers(&self, peers: &Peers<'_>) -> Read<Selected> {
-        let Peers { endpoints, entities, ranges, range_sets, direction } = *peers;
+    fn peers(&self, effect: Effect, peers: &Peers<'_>) -> Read<Selected> {
+        let Peers { endpoints, entities, ranges, range_sets, names, direction } = *peers;
         let mut lists = Vec::new();
         if let Some(list) = endpoints {
             let read = |selector| self.endpoints(selector).map(Peer::Labels);
@@ -266,20 +273,44 @@ impl Reader<'_> {
             let read = |rule: &CidrRule| rule.read(self.document);
             lists.push(("CIDRSet", list.referenced, collect(&list.value, read)?));
         }
+        if let Some(list) = names {
+            lists.push(("FQDNs", list.referenced, self.learnt(effect, list)?));
+        }
         let nobody = lists.iter().any(|(_, _, peers)| peers.is_empty());
         lists.retain(|(_, _, peers)| !peers.is_empty());
         if let [(first, _, _), (second, at, _), ..] = lists.as_slice() {
+            // The words of `sanitize` in `rule_validation.go`.
             let message = format!(
-                "`{direction}{first}` and `{direction}{second}` cannot be combined in one element"
+                "combining `{direction}{first}` and `{direction}{second}` is not supported yet"
             );
             let help = "write two elements: they add up";
-            return Err(self.document.diagnostic(*at, message, Some(help)));
+            return Err(self.document.diagnostic(*at, message, Some(help)).of_invalid());
         }
         Ok(match lists.pop() {
             _ if nobody => Selected::Nobody,
             None => Selected::Unsaid,
             Some((_, _, peers)) => Selected::Some(peers),
         })
+    }
+
+    /// Peers by the names that their addresses were learnt for.
+    ///
+    /// The schema of `egressDeny` has no `toFQDNs`, so that the API server would drop it. An empty
+    /// list is none of those that select nobody (`mergeEndpointSelectors` in `parserules.go`): an
+    /// element with it and with ports would be about everyone.
+    fn learnt(&self, effect: Effect, list: &Spanned<Vec<Spanned<NameRule>>>) -> Read<Vec<Peer>> {
+        let refuse = |message: &str, help| {
+            Err(self.document.diagnostic(list.referenced, message.to_owned(), help))
+        };
+        if effect == Effect::Deny {
+            let help = "deny the addresses with `toCIDR`, or allow fewer names";
+            return refuse("`egressDeny` has no `toFQDNs`", Some(help));
+        }
+        if list.value.is_empty() {
+            let help = "Cilium takes it for absent, so that the ports are allowed to everyone";
+            return refuse("an empty `toFQDNs` is no list of nobody", Some(help));
+        }
+        collect(&list.value, |name| self.name(name, "an element of `toFQDNs`").map(Peer::Fqdn))
     }
 
     /// A peer by labels, with what Cilium asks besides (`getEndpointSelector` in `utils.go`): without a
@@ -366,31 +397,39 @@ impl Reader<'_> {
         let refuse = |message: &str, help| Err(self.document.diagnostic_at(rules, message, help));
         let names = rules.value.dns.as_deref().unwrap_or_default();
         if element.peers.direction == "from" {
-            return refuse("DNS rules are not allowed on ingress", None);
+            return refuse("DNS rules are not allowed on ingress", None)
+                .map_err(Diagnostic::of_invalid);
         }
         if names.is_empty() {
             let help = "write `dns: [{ matchPattern: \"*\" }]`, or leave `rules` out";
             return refuse("`rules` without names restrict nothing", Some(help));
         }
         if list.ports.is_empty() {
-            return refuse("DNS rules need the port of the DNS server", None);
+            return refuse("DNS rules need the port of the DNS server", None)
+                .map_err(Diagnostic::of_invalid);
         }
         for port in list.ports {
             match self.port(port)? {
                 Ports::One(_) | Ports::Named(_) => {}
-                Ports::All => return refuse("DNS rules need a port other than 0", None),
-                Ports::Range(..) => return refuse("DNS rules do not support port ranges", None),
+                Ports::All => {
+                    return refuse("DNS rules need a port other than 0", None)
+                        .map_err(Diagnostic::of_invalid);
+                }
+                Ports::Range(..) => {
+                    return refuse("DNS rules do not support port ranges", None)
+                        .map_err(Diagnostic::of_invalid);
+                }
             }
         }
-        collect(names, |name| self.name(name))
+        collect(names, |name| self.name(name, "a DNS rule"))
     }
 
-    fn name(&self, rule: &Spanned<NameRule>) -> Read<DnsRule> {
+    fn name(&self, rule: &Spanned<NameRule>, what: &str) -> Read<DnsRule> {
         let (text, read) = match (&rule.value.match_name, &rule.value.match_pattern) {
             (Some(name), None) => (name, DnsRule::name(&name.value)),
             (None, Some(pattern)) => (pattern, DnsRule::pattern(&pattern.value)),
             _ => {
-                let message = "a DNS rule has either `matchName` or `matchPattern`";
+                let message = format!("{what} has either `matchName` or `matchPattern`");
                 return Err(self.document.diagnostic_at(rule, message, None));
             }
         };
