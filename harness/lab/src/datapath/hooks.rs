@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ztc_model::evidence::{Direction, FlowKey};
-use ztc_model::policy::{Decision, Protocol};
+use ztc_model::policy::Decision;
 
 use crate::fault::{Fault, Faults};
 
 use super::aging::Aging;
 use super::config::{AGENT_PORTS, NodeId, PortId};
 use super::conntrack::Belongs;
+use super::packet::Packet;
 use super::policy_map::Peer;
 use super::record::DropReason;
 use super::switch::{Datapath, Visit};
@@ -153,7 +154,7 @@ impl Datapath {
         if let Some(reason) = denied {
             visit.flows.push(recorder.dropped(node, hook, &visit.packet, reason));
             let passes = self.sabotage.passes_denied(hook, &entry.decision, flow, now)
-                || self.gets_precedence_wrong(port, hook, peer, belongs, flow);
+                || self.gets_precedence_wrong(port, hook, peer, belongs, &visit.packet);
             return if passes { self.pass(node, hook, belongs, visit) } else { Fate::Stopped };
         }
         // What a node sends to its pods is lost only where policy is enforced: pods have to become
@@ -177,7 +178,7 @@ impl Datapath {
         hook: Direction,
         peer: Peer,
         belongs: Belongs,
-        flow: FlowKey,
+        packet: &Packet,
     ) -> bool {
         let faults = &self.sabotage.faults;
         if faults.has(Fault::EstablishedNotRechecked) && belongs == Belongs::Established {
@@ -188,7 +189,7 @@ impl Datapath {
             Direction::Egress => self.repository.named(peer),
             Direction::Ingress => &endpoint.named_ports,
         };
-        let destination = (flow.protocol, destination_port(flow));
+        let destination = (packet.flow().protocol, packet.destination_port());
         faults.has(Fault::DenyLosesToAllow)
             && self.repository.allows_somehow(endpoint, hook, (peer.identity, named), destination)
     }

@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn with_both_families_the_world_has_two_identities() {
-        let cache = IpCache::new(true);
+        let cache = IpCache::new(true, &Faults::default());
         assert_eq!(identity(&cache, "203.0.113.10"), 9);
         assert_eq!(identity(&cache, "2001:db8::1"), 10);
     }

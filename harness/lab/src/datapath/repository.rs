@@ -243,7 +243,7 @@ impl Repository {
 
     /// Whom the rules of all policies are about.
     fn peer_selectors(&self) -> impl Iterator<Item = &PeerSelector> {
-        let specs = self.policies.values().flat_map(|policy| &policy.specs().specs);
+        let specs = self.policies.values().flat_map(Policy::specs);
         let rules = specs
             .flat_map(|spec| spec.policy.ingress.rules.iter().chain(&spec.policy.egress.rules));
         rules.map(|rule| &rule.peers)

@@ -34,6 +34,7 @@ fn with_specs(policy: Policy, change: impl FnOnce(Vec<Spec>) -> Vec<Spec>) -> Po
         Policy::Network(specs) => Policy::Network(changed(specs)),
         Policy::Cilium(specs) => Policy::Cilium(changed(specs)),
         Policy::Clusterwide(specs) => Policy::Clusterwide(changed(specs)),
+        Policy::Mesh(policy) => Policy::Mesh(policy),
     }
 }
 
