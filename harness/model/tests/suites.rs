@@ -103,7 +103,7 @@ fn what_comes_first_is_sent_by_somebody_who_exists() {
     assert!(matches!(&case.cells[0].after, Some(Send::Dns { name, .. }) if name == "api.zt.test"));
     let refused = |from, first| after(from, first).unwrap_err();
     assert_eq!(refused("shop/late", "dns A api.zt.test"), "nothing is sent first by shop/late");
-    assert!(refused("shop/web", "ping shop/web").contains("is no stimulus"));
+    assert!(refused("shop/web", "pong shop/web").contains("is no stimulus"));
     assert!(refused("shop/web", "tcp outside/api:9").contains("nobody serves this"));
 }
 

@@ -181,7 +181,8 @@ impl Project {
         let path = if in_folder.is_file() { in_folder } else { PathBuf::from(name) };
         if !path.is_file() {
             let files = entries(&folder)?.into_iter().filter(|path| path.is_file());
-            let known = files.filter_map(|path| stem(&path)).collect();
+            let mut known: Vec<String> = files.filter_map(|path| stem(&path)).collect();
+            known.sort_unstable();
             return Err(ProjectError::NoProfile { name: name.to_owned(), known });
         }
         Ok(yaml::strict(&self.source(&path)?)?)

@@ -46,7 +46,7 @@ fn an_unknown_profile_is_told_with_those_that_there_are() {
         &Project::new(),
         "kindd",
         &[],
-        (2, "no profile `kindd`; give a file, or one of: attach, kind, lab"),
+        (2, "no profile `kindd`; give a file, or one of: attach, kind, kind-dual, lab"),
     );
 }
 

@@ -63,7 +63,7 @@ pub(crate) struct Life<'a> {
 /// What sends a cell's stimulus.
 #[derive(Debug, Clone)]
 enum Sender {
-    Agent(Aim),
+    Agent(Box<Aim>),
     Kubelet(KubeletProbe),
     /// A pod that does not exist yet.
     Unborn,
@@ -224,7 +224,7 @@ impl<'a> Life<'a> {
             Origin::Pod(pod) if self.case.create.contains(pod) => Ok(Sender::Unborn),
             Origin::Pod(pod) => {
                 let agent = self.lane.agent(pod, self.pace).await?;
-                self.aim(cell, &agent, book).map(Sender::Agent)
+                self.aim(cell, &agent, book).map(Box::new).map(Sender::Agent)
             }
             Origin::Kubelet => self.kubelet_probe(cell, book).map(Sender::Kubelet),
         }
@@ -320,10 +320,10 @@ impl<'a> Life<'a> {
             Sender::Unborn => Watched::default(),
             Sender::Kubelet(probe) => probe.watch(denied, self.pace, stage, interruption).await,
             Sender::Agent(aim) if denied => {
-                watch_denial(cell, aim.clone(), self.pace, stage, interruption).await
+                watch_denial(cell, Aim::clone(aim), self.pace, stage, interruption).await
             }
             Sender::Agent(aim) => {
-                watch_passage(cell, aim.clone(), self.pace, stage, interruption).await
+                watch_passage(cell, Aim::clone(aim), self.pace, stage, interruption).await
             }
         }
     }

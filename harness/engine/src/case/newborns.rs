@@ -60,7 +60,7 @@ impl Life<'_> {
             for flight in nursery.flights.remove(&index).unwrap_or_default() {
                 volley.follow(flight, nursery.born);
             }
-            senders[index] = Sender::Agent(aim);
+            senders[index] = Sender::Agent(Box::new(aim));
             watching.push((index, cell, volley));
         }
         let twins: BTreeMap<&PodRef, Arc<Agent>> =
