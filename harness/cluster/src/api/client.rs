@@ -52,7 +52,7 @@ pub(crate) async fn client(kubeconfig: &Path, run: &str) -> Result<Client, ApiEr
 }
 
 /// A client that says who it is: whoever reads the audit log of the cluster sees which run it was. No answer is waited for
-/// without a ceiling; a watch or a session that has begun may go on for ever.
+/// without a ceiling; a watch, a log that is followed or a session may go on for ever once it has begun.
 pub(crate) fn identified(config: Config, run: &str) -> kube::Result<Client> {
     identified_within(ANSWER, config, run)
 }
@@ -141,14 +141,16 @@ where
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
         let ceiling = self.ceiling;
-        // Events come when there are some.
-        let is_watch =
-            request.uri().query().is_some_and(|it| it.split('&').any(|it| it == "watch=true"));
+        // Events of a watch come when there are some, and so do lines of a log that is followed.
+        let goes_on = request
+            .uri()
+            .query()
+            .is_some_and(|it| it.split('&').any(|it| matches!(it, "watch=true" | "follow=true")));
         let answer = timeout(ceiling, self.service.call(request));
         let bounded = async move {
             let answer =
                 answer.await.unwrap_or_else(|_elapsed| Err(NoAnswer { ceiling }.into()))?;
-            let pause = (!is_watch)
+            let pause = (!goes_on)
                 .then(|| Pause { ceiling, end: Box::pin(sleep_until(Instant::now() + ceiling)) });
             Ok(answer.map(|body| Flowing { body: Box::pin(body), pause }))
         };

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
+use futures_util::{AsyncReadExt, StreamExt};
 use serde_json::json;
 use ztc_model::policy::PolicyKind;
 
@@ -178,6 +178,23 @@ async fn a_watch_may_pause_for_longer_than_an_answer() {
     assert!(early.is_err(), "{early:?}");
     answer.tell("ADDED", &json!({ "metadata": { "name": "ledger", "resourceVersion": "11" } }));
     assert!(soon("the event", events.next()).await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn a_log_that_is_followed_may_pause_for_longer_than_an_answer() {
+    let mut server = Server::start().await;
+    let ceiling = Duration::from_millis(100);
+    let pods: Api<Pod> = Api::namespaced(server.client_within(ceiling), "istio-system");
+    let parameters = kube::api::LogParams { follow: true, ..Default::default() };
+    let (log, answer) = tokio::join!(pods.log_stream("ztunnel-1", &parameters), async {
+        server.next().await.watch()
+    });
+    let mut log = std::pin::pin!(log.unwrap());
+    let mut line = [0; 5];
+    let early = tokio::time::timeout(3 * ceiling, log.read_exact(&mut line)).await;
+    assert!(early.is_err(), "{early:?}");
+    answer.write("said\n".to_owned());
+    soon("the line", log.read_exact(&mut line)).await.unwrap();
 }
 
 #[tokio::test]
