@@ -2,6 +2,7 @@
 //!
 //! Gathering does I/O; judging is pure, over what was gathered. Each finding says what would go wrong, and what to do.
 
+mod mesh;
 mod names;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use ztc_engine::profile::ClusterSpec;
 use crate::api::{self, ApiError};
 use crate::charts::ISTIO;
 use crate::cilium::{AGENTS, Agents, CiliumError, NAMESPACE};
+use crate::mesh::ZTUNNELS;
 
 /// The `ConfigMap` that Cilium's agents read.
 const CONFIG: &str = "cilium-config";
@@ -69,6 +71,10 @@ pub(crate) struct Seen {
     pub(crate) definitions: Vec<String>,
     /// What Istio's CNI agents are configured with; nothing where there is no mesh.
     pub(crate) istio_cni: BTreeMap<String, String>,
+    /// By node, in which form the ztunnel there logs; `plain` where it is not said.
+    pub(crate) ztunnels: BTreeMap<String, String>,
+    /// What Istio's control plane is configured with, as YAML.
+    pub(crate) mesh_config: String,
     /// How many pods of cluster DNS are Ready.
     pub(crate) dns_servers: usize,
     /// By node, what asking its name server came to.
@@ -95,6 +101,13 @@ impl Seen {
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), ISTIO);
         let istio_cni =
             maps.get_opt(ISTIO_CNI).await.map_err(failed("Istio's CNI configuration"))?;
+        let mesh_config =
+            maps.get_opt(mesh::CONFIG).await.map_err(failed("the mesh's configuration"))?;
+        let pods: Api<Pod> = Api::namespaced(client.clone(), ISTIO);
+        let ztunnels = pods
+            .list(&ListParams::default().labels(ZTUNNELS))
+            .await
+            .map_err(failed("the ztunnels"))?;
         let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
         let dns = pods
             .list(&ListParams::default().labels(names::CLUSTER_DNS))
@@ -116,6 +129,8 @@ impl Seen {
             audited: audited.collect(),
             hubble,
             istio_cni: istio_cni.and_then(|it| it.data).unwrap_or_default(),
+            ztunnels: ztunnels.items.iter().filter_map(mesh::log_format).collect(),
+            mesh_config: mesh_config.and_then(|it| it.data?.remove("mesh")).unwrap_or_default(),
             dns_servers: dns.items.iter().filter(|it| names::is_ready(it)).count(),
             name_servers,
             definitions: definitions.items.into_iter().filter_map(|it| it.metadata.name).collect(),
@@ -138,7 +153,7 @@ pub(crate) fn findings(seen: &Seen, spec: &ClusterSpec) -> Vec<Finding> {
         ranges(seen).into_iter().collect(),
         evidence(seen),
         names::findings(seen.dns_servers, &seen.name_servers),
-        if has_mesh { ambient(seen) } else { Vec::new() },
+        if has_mesh { mesh::findings(seen) } else { Vec::new() },
     ]
     .concat();
     findings.sort_by_key(|it| !it.blocks);
@@ -278,56 +293,6 @@ fn evidence(seen: &Seen) -> Vec<Finding> {
     findings
 }
 
-/// What Istio ambient needs of Cilium: Istio's own checks (`istio/operator/pkg/apis/validation`,
-/// `detectCniIncompatibility`), and host routing, which is what breaks probes (cilium/cilium#36022).
-fn ambient(seen: &Seen) -> Vec<Finding> {
-    let checks = [
-        (
-            seen.set("cni-exclusive") == Some("true"),
-            "`cni-exclusive` is true",
-            "Cilium would take Istio's CNI plugin out of the chain, and pods would not be captured",
-            "set `cni.exclusive: false`",
-        ),
-        (
-            seen.set("enable-bpf-masquerade") == Some("true"),
-            "`enable-bpf-masquerade` is true",
-            "kubelet's probes of ambient pods would fail (istio/istio#52208)",
-            "set `bpf.masquerade: false`",
-        ),
-        (
-            seen.set("bpf-lb-sock") == Some("true")
-                && seen.set("bpf-lb-sock-hostns-only") != Some("true"),
-            "`bpf-lb-sock` is true and `bpf-lb-sock-hostns-only` is not",
-            "services would be translated before ztunnel sees them, and waypoints passed by",
-            "set `socketLB.hostNamespaceOnly: true`",
-        ),
-        (
-            seen.set("enable-host-legacy-routing") != Some("true"),
-            "`enable-host-legacy-routing` is not true",
-            "replies to kubelet's probes of ambient pods would be lost (cilium/cilium#36022)",
-            "set `bpf.hostLegacyRouting: true`",
-        ),
-    ];
-    let wrong = checks.into_iter().filter(|(is_wrong, ..)| *is_wrong);
-    let wrong = wrong.map(|(_, found, consequence, fix)| {
-        blocking(found.to_owned(), consequence, fix.to_owned())
-    });
-    wrong.chain(dns_capture(seen)).collect()
-}
-
-/// Istio captures queries of ambient pods since 1.25. Where it does not, they go another way than in the
-/// clusters that results are compared with; nothing is enforced less.
-fn dns_capture(seen: &Seen) -> Option<Finding> {
-    let capture = seen.istio_cni.get("AMBIENT_DNS_CAPTURE").map_or("absent", String::as_str);
-    (capture != "true").then(|| Finding {
-        blocks: false,
-        found: format!("Istio does not capture DNS of ambient pods: AMBIENT_DNS_CAPTURE is {capture}"),
-        consequence: "names of the mesh are answered by cluster DNS and not by ztunnel, so cases about names in the \
-                      mesh show another cluster than Istio's default",
-        fix: "set `ambient.dnsCapture: true` for Istio's CNI chart".to_owned(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use ztc_model::yaml::{Source, values};
@@ -362,6 +327,10 @@ mod tests {
             dns_servers: 2,
             name_servers: [("one".to_owned(), "172.18.0.1 1".to_owned())].into(),
             istio_cni: [("AMBIENT_DNS_CAPTURE".to_owned(), "true".to_owned())].into(),
+            ztunnels: [("one".to_owned(), "json".to_owned())].into(),
+            mesh_config:
+                "accessLogEncoding: JSON\naccessLogFile: /dev/stdout\nrootNamespace: istio-system\n"
+                    .to_owned(),
         }
     }
 
@@ -447,7 +416,33 @@ mod tests {
 
     #[test]
     fn a_node_without_an_agent_is_found() {
-        assert_eq!(one(|seen| seen.nodes.push("two".to_owned())), "no agent of Cilium runs on two");
+        let mut seen = seen();
+        seen.nodes.push("two".to_owned());
+        let found: Vec<String> =
+            findings(&seen, &without_mesh()).into_iter().map(|it| it.found).collect();
+        assert_eq!(found, ["no agent of Cilium runs on two"]);
+    }
+
+    #[test]
+    fn logs_that_cannot_be_read_are_found_before_the_run() {
+        let ztunnel = one(|seen| drop(seen.ztunnels.insert("one".to_owned(), "plain".to_owned())));
+        assert_eq!(ztunnel, "the ztunnel on one logs as plain text");
+        let waypoints = one(|seen| seen.mesh_config = "accessLogFile: /dev/stdout".to_owned());
+        assert_eq!(
+            waypoints,
+            "waypoints do not write access logs as JSON to their standard output"
+        );
+    }
+
+    #[test]
+    fn a_node_without_a_ztunnel_is_found() {
+        assert_eq!(one(|seen| seen.ztunnels.clear()), "no ztunnel is on one");
+    }
+
+    #[test]
+    fn another_root_namespace_is_found() {
+        let found = one(|seen| seen.mesh_config.push_str("rootNamespace: mesh\n"));
+        assert_eq!(found, "the mesh's root namespace is mesh");
     }
 
     #[test]
