@@ -1,5 +1,7 @@
 //! A world in a real cluster: what the engine asks of it.
 
+mod mesh;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,7 +12,7 @@ use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::Client;
-use kube::api::{Api, DynamicObject};
+use kube::api::Api;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, broadcast};
@@ -20,12 +22,10 @@ use ztc_engine::fabric::{
 };
 use ztc_engine::wait::{Look, until};
 use ztc_model::identity::Reserved;
-use ztc_model::manifest::{Manifest, ObjectRef, manifests};
-use ztc_model::policy::mesh::ROOT_NAMESPACE;
-use ztc_model::policy::{Policy, PolicyKind};
+use ztc_model::manifest::{Manifest, ObjectRef};
+use ztc_model::policy::PolicyKind;
 use ztc_model::suite::CaseId;
 use ztc_model::world::{Born, PodRef, World};
-use ztc_model::yaml::Source;
 use ztc_wire::FirstRun;
 
 use crate::admin;
@@ -33,7 +33,7 @@ use crate::api::{self, ApiError, OnBehalf, Ours};
 use crate::bundle::hex;
 use crate::cilium::{Agents, CiliumError};
 use crate::exec;
-use crate::mesh::{self, Enrolled, Stored, Waypoint, Ztunnels};
+use crate::mesh::{Waypoint, Ztunnels};
 use crate::objects::{self, Setting};
 use crate::observers::Observers;
 use crate::outside::Hosts;
@@ -165,61 +165,9 @@ impl RealLane {
         Ok(self.agents.settled(&of_cilium).await?)
     }
 
-    /// What the ztunnels lack of the policies that the API server has, or have too much.
-    async fn mesh_lag(&self) -> Result<Option<String>, ClusterError> {
-        let Some(ztunnels) = &self.ztunnels else {
-            return Ok(None);
-        };
-        let mut stored = Vec::new();
-        for kind in PolicyKind::ALL.into_iter().filter(|kind| kind.is_of_the_mesh()) {
-            for object in api::all(&self.ready.client, kind.api_version(), kind.name()).await? {
-                stored.extend(as_stored(kind, &object)?);
-            }
-        }
-        let is_ours = |namespace: &str| {
-            namespace == ROOT_NAMESPACE || self.world.namespace(namespace).is_some()
-        };
-        // Other lanes come and go meanwhile.
-        stored.retain(|it| it.policy.reference().namespace.as_deref().is_some_and(is_ours));
-        let enrolled = self.enrolled();
-        let mut dumps = ztunnels.dumps().await?;
-        for dump in dumps.values_mut() {
-            dump.policies.retain(|it| is_ours(&it.namespace));
-        }
-        let late = dumps.iter().find_map(|(node, dump)| {
-            let lag = mesh::lag(dump, &stored, &enrolled)?;
-            Some(format!("the ztunnel on {node} {lag}"))
-        });
-        if late.is_some() {
-            return Ok(late);
-        }
-        for waypoint in &self.waypoints {
-            let enforces = waypoint.policies().await?;
-            if let Some(lag) = mesh::waypoint_lag(&waypoint.namespace, &enforces, &stored) {
-                return Ok(Some(format!("waypoint {waypoint} {lag}")));
-            }
-        }
-        Ok(None)
-    }
-
     /// Listens to everybody who enforces something in this world.
     pub(super) async fn observe(&self) -> Observers {
         Observers::start(&self.agents, self.ztunnels.as_ref(), self.waypoints.clone()).await
-    }
-
-    /// What of the world is in the mesh at the moment.
-    fn enrolled(&self) -> Enrolled {
-        let World { pods, services, .. } = &*self.world;
-        let pods = pods.iter().filter(|pod| self.world.is_ambient(pod));
-        let pods = pods.filter(|pod| self.pods.get(&pod.reference()).is_some());
-        let services = services.iter().map(|it| {
-            let waypoint = self.world.waypoint_of(it).map(str::to_owned);
-            (it.namespace.clone(), it.name.clone(), waypoint)
-        });
-        Enrolled {
-            pods: pods.map(|pod| (pod.reference(), pod.labels.clone())).collect(),
-            services: services.collect(),
-        }
     }
 
     /// Waits until every agent's datapath has the identity of every pod: a peer that is not known
@@ -484,27 +432,6 @@ fn is_of_the_mesh(change: &Change) -> bool {
         return false;
     };
     PolicyKind::ALL.iter().any(|kind| kind.is_of_the_mesh() && kind.name() == object.kind)
-}
-
-/// A policy of the mesh as the API server has it.
-fn as_stored(kind: PolicyKind, object: &DynamicObject) -> Result<Option<Stored>, ClusterError> {
-    let name = object.metadata.name.clone().unwrap_or_default();
-    let manifest = serde_json::json!({
-        "apiVersion": kind.api_version(),
-        "kind": kind.name(),
-        "metadata": { "name": name, "namespace": object.metadata.namespace },
-        "spec": object.data.get("spec").cloned().unwrap_or_default(),
-    });
-    let told =
-        format!("{kind} {}/{name}", object.metadata.namespace.as_deref().unwrap_or_default());
-    let read = manifests(&Source::new(&told, manifest.to_string()))
-        .map_err(|source| ClusterError::Stored { policy: told, source })?;
-    let created = object.metadata.creation_timestamp.as_ref();
-    let created = created.map(|it| it.0.to_string()).unwrap_or_default();
-    Ok(read.into_iter().find_map(|it| match it.policy {
-        Policy::Mesh(policy) => Some(Stored { policy, created: created.clone() }),
-        _ => None,
-    }))
 }
 
 fn named(pod: &Value) -> PodRef {

@@ -47,7 +47,7 @@ fn ztunnels(seen: &Seen) -> Vec<Finding> {
 /// What is set in the configuration of the mesh, at its top.
 fn set<'a>(seen: &'a Seen, key: &str) -> Option<&'a str> {
     let value = |line: &'a str| line.strip_prefix(key)?.strip_prefix(':').map(str::trim);
-    seen.mesh_config.lines().filter_map(value).last()
+    seen.mesh_config.lines().filter_map(value).next_back()
 }
 
 fn waypoints(seen: &Seen) -> Option<Finding> {

@@ -1,0 +1,89 @@
+//! Whether the mesh has realised what the API server holds for a world.
+
+use kube::api::DynamicObject;
+use ztc_model::manifest::manifests;
+use ztc_model::policy::mesh::ROOT_NAMESPACE;
+use ztc_model::policy::{Policy, PolicyKind};
+use ztc_model::world::World;
+use ztc_model::yaml::Source;
+
+use crate::api;
+use crate::fabric::ClusterError;
+use crate::mesh::{Enrolled, Stored, lag, waypoint_lag};
+
+use super::RealLane;
+
+impl RealLane {
+    /// What the ztunnels lack of the policies that the API server has, or have too much.
+    pub(super) async fn mesh_lag(&self) -> Result<Option<String>, ClusterError> {
+        let Some(ztunnels) = &self.ztunnels else {
+            return Ok(None);
+        };
+        let mut stored = Vec::new();
+        for kind in PolicyKind::ALL.into_iter().filter(|kind| kind.is_of_the_mesh()) {
+            for object in api::all(&self.ready.client, kind.api_version(), kind.name()).await? {
+                stored.extend(as_stored(kind, &object)?);
+            }
+        }
+        let is_ours = |namespace: &str| {
+            namespace == ROOT_NAMESPACE || self.world.namespace(namespace).is_some()
+        };
+        // Other lanes come and go meanwhile.
+        stored.retain(|it| it.policy.reference().namespace.as_deref().is_some_and(is_ours));
+        let enrolled = self.enrolled();
+        let mut dumps = ztunnels.dumps().await?;
+        for dump in dumps.values_mut() {
+            dump.policies.retain(|it| is_ours(&it.namespace));
+        }
+        let late = dumps.iter().find_map(|(node, dump)| {
+            let lag = lag(dump, &stored, &enrolled)?;
+            Some(format!("the ztunnel on {node} {lag}"))
+        });
+        if late.is_some() {
+            return Ok(late);
+        }
+        for waypoint in &self.waypoints {
+            let enforces = waypoint.policies().await?;
+            if let Some(lag) = waypoint_lag(&waypoint.namespace, &enforces, &stored) {
+                return Ok(Some(format!("waypoint {waypoint} {lag}")));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What of the world is in the mesh at the moment.
+    fn enrolled(&self) -> Enrolled {
+        let World { pods, services, .. } = &*self.world;
+        let pods = pods.iter().filter(|pod| self.world.is_ambient(pod));
+        let pods = pods.filter(|pod| self.pods.get(&pod.reference()).is_some());
+        let services = services.iter().map(|it| {
+            let waypoint = self.world.waypoint_of(it).map(str::to_owned);
+            (it.namespace.clone(), it.name.clone(), waypoint)
+        });
+        Enrolled {
+            pods: pods.map(|pod| (pod.reference(), pod.labels.clone())).collect(),
+            services: services.collect(),
+        }
+    }
+}
+
+/// A policy of the mesh as the API server has it.
+fn as_stored(kind: PolicyKind, object: &DynamicObject) -> Result<Option<Stored>, ClusterError> {
+    let name = object.metadata.name.clone().unwrap_or_default();
+    let manifest = serde_json::json!({
+        "apiVersion": kind.api_version(),
+        "kind": kind.name(),
+        "metadata": { "name": name, "namespace": object.metadata.namespace },
+        "spec": object.data.get("spec").cloned().unwrap_or_default(),
+    });
+    let told =
+        format!("{kind} {}/{name}", object.metadata.namespace.as_deref().unwrap_or_default());
+    let read = manifests(&Source::new(&told, manifest.to_string()))
+        .map_err(|source| ClusterError::Stored { policy: told, source })?;
+    let created = object.metadata.creation_timestamp.as_ref();
+    let created = created.map(|it| it.0.to_string()).unwrap_or_default();
+    Ok(read.into_iter().find_map(|it| match it.policy {
+        Policy::Mesh(policy) => Some(Stored { policy, created: created.clone() }),
+        _ => None,
+    }))
+}
