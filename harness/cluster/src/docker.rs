@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,14 +19,18 @@ use bollard::query_parameters::{
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::reference::Reference;
 
-/// The network that kind puts its nodes into.
-pub(crate) const NETWORK: &str = "kind";
+/// The network that kind puts its nodes into: the one that its own variable names, or `kind`
+/// (`pkg/cluster/internal/providers/docker/provider.go` of kind).
+pub(crate) fn network() -> String {
+    let named = std::env::var("KIND_EXPERIMENTAL_DOCKER_NETWORK").ok();
+    named.filter(|it| !it.is_empty()).unwrap_or_else(|| "kind".to_owned())
+}
 
 /// How long one answer may take: an import answers when all of an image has been read.
 const CEILING: Duration = Duration::from_mins(10);
@@ -165,10 +169,10 @@ pub enum DockerError {
         source: bollard::errors::Error,
     },
     /// The network of the nodes could not be looked at.
-    #[error("cannot look at the network {NETWORK}")]
+    #[error("cannot look at the network {}", network())]
     Network(#[source] bollard::errors::Error),
     /// The network of the nodes has no range of IPv4 addresses.
-    #[error("the network {NETWORK} has no range of IPv4 addresses")]
+    #[error("the network {} has no range of IPv4 addresses", network())]
     NoRange,
 }
 
@@ -185,6 +189,8 @@ pub(crate) struct Host {
     pub(crate) labels: HashMap<String, String>,
     /// Its address on the network of the nodes.
     pub(crate) address: Ipv4Addr,
+    /// Its second address there, where the cluster has both families.
+    pub(crate) second: Option<Ipv6Addr>,
     /// A link-local address that it has besides, as a metadata service has.
     pub(crate) link_local: Option<Ipv4Addr>,
 }
@@ -375,8 +381,8 @@ impl Docker {
         let endpoint = EndpointSettings {
             ipam_config: Some(EndpointIpamConfig {
                 ipv4_address: Some(host.address.to_string()),
+                ipv6_address: host.second.map(|it| it.to_string()),
                 link_local_ips: host.link_local.map(|it| vec![it.to_string()]),
-                ..EndpointIpamConfig::default()
             }),
             ..EndpointSettings::default()
         };
@@ -385,7 +391,7 @@ impl Docker {
             env: Some(host.environment.clone()),
             labels: Some(host.labels.clone()),
             host_config: Some(HostConfig {
-                network_mode: Some(NETWORK.to_owned()),
+                network_mode: Some(network()),
                 cap_drop: Some(vec!["ALL".to_owned()]),
                 // It serves ports below 1024.
                 cap_add: Some(vec!["NET_BIND_SERVICE".to_owned()]),
@@ -394,7 +400,7 @@ impl Docker {
                 ..HostConfig::default()
             }),
             networking_config: Some(NetworkingConfig {
-                endpoints_config: Some(HashMap::from([(NETWORK.to_owned(), endpoint)])),
+                endpoints_config: Some(HashMap::from([(network(), endpoint)])),
             }),
             ..ContainerCreateBody::default()
         };
@@ -455,13 +461,14 @@ impl Docker {
         Ok(())
     }
 
-    /// The range of IPv4 addresses of the network of the nodes.
-    pub(crate) async fn range(&self) -> Result<Ipv4Net, DockerError> {
-        let network = self.0.inspect_network(NETWORK, None::<InspectNetworkOptions>).await;
+    /// The ranges of addresses of the network of the nodes: of IPv4, and of IPv6 where it has one.
+    pub(crate) async fn ranges(&self) -> Result<(Ipv4Net, Option<Ipv6Net>), DockerError> {
+        let network = self.0.inspect_network(&network(), None::<InspectNetworkOptions>).await;
         let network = network.map_err(DockerError::Network)?;
         let ranges = network.ipam.and_then(|it| it.config).unwrap_or_default();
-        let range = ranges.into_iter().find_map(|it| it.subnet?.parse().ok());
-        range.ok_or(DockerError::NoRange)
+        let ranges: Vec<String> = ranges.into_iter().filter_map(|it| it.subnet).collect();
+        let first = ranges.iter().find_map(|it| it.parse().ok()).ok_or(DockerError::NoRange)?;
+        Ok((first, ranges.iter().find_map(|it| it.parse().ok())))
     }
 }
 

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use tokio::sync::Mutex;
 use ztc_engine::fabric::{Cluster, Fabric, FabricError, Lane};
-use ztc_engine::profile::ClusterSpec;
+use ztc_engine::profile::{ClusterSpec, IpFamily};
 use ztc_engine::wait::WaitError;
 use ztc_model::manifest::ObjectRef;
 use ztc_model::world::{NodeSlot, PodRef, World};
@@ -174,11 +174,13 @@ impl RealCluster {
         let hosts = match outside {
             Hosting::Containers(docker) => {
                 let _alone = self.hosting.lock().await;
-                let outside = Outside { docker, client, cluster, nodes, image };
+                let dual_stack = spec.ip_family == IpFamily::Dual;
+                let outside = Outside { docker, client, cluster, nodes, image, dual_stack };
                 outside.bring_up(&world).await?
             }
             Hosting::Given(addresses) => {
-                Hosts { zone: world.outside_zone(addresses), addresses: addresses.clone() }
+                let (addresses, second) = (addresses.clone(), BTreeMap::new());
+                Hosts { zone: world.outside_zone(&addresses), addresses, second }
             }
         };
         for object in objects::before_pods(&world) {

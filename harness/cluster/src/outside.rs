@@ -4,10 +4,10 @@
 //! node's own network namespace. This machine itself has no such route and sends nothing there.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
@@ -112,6 +112,8 @@ pub(crate) struct Outside<'a> {
     pub(crate) nodes: &'a [String],
     /// The reference of the probe's image.
     pub(crate) image: &'a str,
+    /// Whether its pods have addresses of both families.
+    pub(crate) dual_stack: bool,
 }
 
 /// The outside hosts of a world, at work.
@@ -119,6 +121,8 @@ pub(crate) struct Outside<'a> {
 pub(crate) struct Hosts {
     /// The addresses by which pods reach them.
     pub(crate) addresses: BTreeMap<String, IpAddr>,
+    /// Their second addresses, where the cluster has both families.
+    pub(crate) second: BTreeMap<String, IpAddr>,
     /// Their names.
     pub(crate) zone: Zone,
 }
@@ -126,7 +130,9 @@ pub(crate) struct Hosts {
 impl Outside<'_> {
     /// Makes what is not there yet as it has to be.
     pub(crate) async fn bring_up(&self, world: &World) -> Result<Hosts, OutsideError> {
-        let plan = Plan::new(world, self.docker.range().await?, self.cluster)?;
+        let (range, second) = self.docker.ranges().await?;
+        let second = second.filter(|_| self.dual_stack);
+        let plan = Plan::new(world, range, second, self.cluster)?;
         for host in &plan.hosts {
             self.require(host).await?;
         }
@@ -134,14 +140,14 @@ impl Outside<'_> {
             self.route(*address, *via).await?;
         }
         self.forward(plan.zone_server).await?;
-        Ok(Hosts { addresses: plan.addresses, zone: plan.zone })
+        Ok(Hosts { addresses: plan.addresses, second: plan.second, zone: plan.zone })
     }
 
     /// A container with this agent in it, which is there already or is made.
     async fn require(&self, planned: &PlannedHost) -> Result<(), OutsideError> {
         let name = format!("{}-outside-{}", self.cluster, planned.name);
         let config = planned.config.to_json().expect("an agent's configuration has text keys");
-        let contents = format!("{} {} {config}", self.image, planned.address);
+        let contents = format!("{} {} {:?} {config}", self.image, planned.address, planned.second);
         let contents = hex(&Sha256::digest(contents.as_bytes()));
         if self.docker.running_label(&name, CONTENTS).await.as_ref() == Some(&contents) {
             return Ok(());
@@ -157,6 +163,7 @@ impl Outside<'_> {
             environment: vec![format!("{AGENT_ENV}={config}")],
             labels,
             address: planned.address,
+            second: planned.second,
             link_local: planned.link_local,
         };
         Ok(self.docker.start(&host).await?)
@@ -268,18 +275,26 @@ struct Plan {
     zone: Zone,
     zone_server: Ipv4Addr,
     addresses: BTreeMap<String, IpAddr>,
+    second: BTreeMap<String, IpAddr>,
 }
 
 #[derive(Debug)]
 struct PlannedHost {
     name: String,
     address: Ipv4Addr,
+    second: Option<Ipv6Addr>,
     link_local: Option<Ipv4Addr>,
     config: AgentConfig,
 }
 
 impl Plan {
-    fn new(world: &World, range: Ipv4Net, cluster: &str) -> Result<Self, OutsideError> {
+    /// Hosts have a second address where a range of IPv6 is given, unless their first one is fixed.
+    fn new(
+        world: &World,
+        range: Ipv4Net,
+        range6: Option<Ipv6Net>,
+        cluster: &str,
+    ) -> Result<Self, OutsideError> {
         let hosts = world.outside.len();
         let mut free = block(range, cluster);
         let mut take = || free.next().ok_or(OutsideError::NoRoom { range, hosts });
@@ -292,7 +307,14 @@ impl Plan {
             addresses.insert(host.name.clone(), link_local.unwrap_or(own).into());
             placed.push((host, own, link_local));
         }
-        let zone = world.outside_zone(&addresses);
+        let second_of = |own: Ipv4Addr| range6.map(|range| beside(range, own));
+        let second: BTreeMap<String, IpAddr> = placed
+            .iter()
+            .filter(|(_, _, link_local)| link_local.is_none())
+            .filter_map(|(host, own, _)| Some((host.name.clone(), second_of(*own)?.into())))
+            .collect();
+        let mut zone = world.outside_zone(&addresses);
+        zone.records.extend(world.outside_zone(&second).records);
         let agent = |name: &str, serve| AgentConfig {
             name: format!("outside/{name}"),
             socket: "/run/ztc-agent.sock".into(),
@@ -305,6 +327,7 @@ impl Plan {
             .map(|(host, address, link_local)| PlannedHost {
                 name: host.name.clone(),
                 address,
+                second: second_of(address).filter(|_| link_local.is_none()),
                 link_local,
                 config: agent(
                     &host.name,
@@ -315,10 +338,11 @@ impl Plan {
         hosts.push(PlannedHost {
             name: "zone-server".to_owned(),
             address: zone_server,
+            second: None,
             link_local: None,
             config: agent("zone-server", vec![Service::Dns { port: 53, zone: zone.clone() }]),
         });
-        Ok(Self { hosts, routes, zone, zone_server, addresses })
+        Ok(Self { hosts, routes, zone, zone_server, addresses, second })
     }
 }
 
@@ -328,6 +352,11 @@ fn link_local(host: &OutsideHost) -> Result<Option<Ipv4Addr>, OutsideError> {
         Some(IpAddr::V4(address)) if address.is_link_local() => Ok(Some(address)),
         Some(address) => Err(OutsideError::Address { host: host.name.clone(), address }),
     }
+}
+
+/// The address of IPv6 that ends as one of IPv4 does.
+fn beside(range: Ipv6Net, own: Ipv4Addr) -> Ipv6Addr {
+    (u128::from(range.network()) | u128::from(u32::from(own))).into()
 }
 
 /// The addresses for a cluster's outside, at the end of the range: Docker gives its own from the
@@ -408,7 +437,7 @@ mod tests {
             "[{ name: metadata, address: 169.254.169.254, serves: [{ speaks: http, port: 80 }] }, \
               { name: api, dns: [api.zt.test], serves: [] }]",
         );
-        let plan = Plan::new(&world, range(), "ztc-kind").unwrap();
+        let plan = Plan::new(&world, range(), None, "ztc-kind").unwrap();
         let metadata = Ipv4Addr::new(169, 254, 169, 254);
         assert_eq!(plan.addresses["metadata"], IpAddr::from(metadata));
         let host = plan.hosts.iter().find(|it| it.name == "metadata").unwrap();
@@ -418,8 +447,12 @@ mod tests {
 
     #[test]
     fn no_two_hosts_have_one_address_and_all_are_in_the_upper_half() {
-        let plan =
-            Plan::new(&world("[{ name: a, serves: [] }, { name: b, serves: [] }]"), range(), "x");
+        let plan = Plan::new(
+            &world("[{ name: a, serves: [] }, { name: b, serves: [] }]"),
+            range(),
+            None,
+            "x",
+        );
         let addresses: Vec<u32> = plan.unwrap().hosts.iter().map(|it| it.address.into()).collect();
         let middle = u32::from(Ipv4Addr::new(172, 30, 128, 0));
         assert!(addresses.iter().all(|it| *it > middle), "{addresses:?}");
@@ -429,13 +462,33 @@ mod tests {
     #[test]
     fn a_fixed_address_that_is_not_link_local_is_refused() {
         let world = world("[{ name: api, address: 192.0.2.1, serves: [] }]");
-        assert!(matches!(Plan::new(&world, range(), "x"), Err(OutsideError::Address { .. })));
+        assert!(matches!(Plan::new(&world, range(), None, "x"), Err(OutsideError::Address { .. })));
     }
 
     #[test]
     fn a_small_range_has_room_for_few() {
-        let plan =
-            Plan::new(&world("[{ name: a, serves: [] }]"), "10.0.0.0/30".parse().unwrap(), "x");
+        let plan = Plan::new(
+            &world("[{ name: a, serves: [] }]"),
+            "10.0.0.0/30".parse().unwrap(),
+            None,
+            "x",
+        );
         assert!(matches!(plan, Err(OutsideError::NoRoom { .. })), "{plan:?}");
+    }
+
+    #[test]
+    fn hosts_of_a_cluster_with_both_families_have_a_second_address_and_a_record_of_it() {
+        let world = world(
+            "[{ name: metadata, address: 169.254.169.254, serves: [] }, \
+              { name: api, dns: [api.zt.test], serves: [] }]",
+        );
+        let range6 = "fd00:31::/64".parse().unwrap();
+        let plan = Plan::new(&world, range(), Some(range6), "ztc-kind").unwrap();
+        let api = plan.hosts.iter().find(|it| it.name == "api").unwrap();
+        let second = api.second.unwrap();
+        assert!(range6.contains(&second), "{second}");
+        assert_eq!(plan.second, BTreeMap::from([("api".to_owned(), second.into())]));
+        let named: Vec<IpAddr> = plan.zone.records.iter().map(|it| it.address).collect();
+        assert_eq!(named, [api.address.into(), IpAddr::from(second)]);
     }
 }

@@ -394,7 +394,7 @@ impl RealLane {
                 .collect(),
             outside: self.hosts.addresses.clone(),
             // Outside hosts are containers with an address of IPv4 alone.
-            second_of_outside: BTreeMap::new(),
+            second_of_outside: self.hosts.second.clone(),
             kubelet: kubelet.collect(),
         }
     }

@@ -56,6 +56,8 @@ pub enum Feature {
     Waypoint,
     /// IPv6 addresses.
     Ipv6,
+    /// A metadata service with an address of IPv6 besides.
+    Ipv6Metadata,
     /// Addresses that were learnt for a name are forgotten when their time is over, and not minutes
     /// later, with the connections to them.
     FqdnExpiry,
@@ -78,6 +80,7 @@ impl fmt::Display for Feature {
             Self::Ztunnel => "ztunnel",
             Self::Waypoint => "waypoint",
             Self::Ipv6 => "ipv6",
+            Self::Ipv6Metadata => "ipv6-metadata",
             Self::FqdnExpiry => "fqdn-expiry",
             Self::OutsideCidrs => "outside-cidrs",
         })
