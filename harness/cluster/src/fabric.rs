@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use tokio::sync::Mutex;
 use ztc_engine::fabric::{Cluster, Fabric, FabricError, Lane};
-use ztc_engine::profile::{ClusterSpec, IpFamily};
+use ztc_engine::profile::IpFamily;
 use ztc_engine::wait::WaitError;
 use ztc_model::manifest::ObjectRef;
 use ztc_model::world::{NodeSlot, PodRef, World};
@@ -121,12 +121,7 @@ impl RealCluster {
 
     /// The versions of its parts.
     pub fn versions(&self) -> BTreeMap<String, String> {
-        let ClusterSpec { kubernetes, cilium, mesh, .. } = &self.ready.spec;
-        let mesh = mesh
-            .iter()
-            .flat_map(|mesh| [("istio", &mesh.istio), ("gateway-api", &mesh.gateway_api)]);
-        let parts = [("kubernetes", kubernetes), ("cilium", cilium)].into_iter().chain(mesh);
-        parts.map(|(part, version)| (part.to_owned(), version.clone())).collect()
+        self.ready.spec.versions()
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod address;
 mod agent;
+mod attempts;
 mod board;
 pub mod burst;
 mod case;

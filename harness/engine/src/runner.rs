@@ -12,6 +12,7 @@ use ztc_model::suite::Case;
 use ztc_model::verdict::{Doubt, Verdict, judge};
 use ztc_model::world::World;
 
+use crate::attempts::Attempts;
 use crate::case::Life;
 use crate::chain;
 use crate::event::{CaseReport, Event, EventKind};
@@ -31,6 +32,7 @@ pub struct Runner {
     /// One permit a lane; the lanes that are free wait in `idle`.
     permits: Semaphore,
     idle: Mutex<Vec<Slot>>,
+    attempts: Attempts,
     /// Cases that do not keep to their lane write, all others read.
     reach: RwLock<()>,
     interrupted: watch::Receiver<bool>,
@@ -96,6 +98,7 @@ impl Runner {
             events,
             permits: Semaphore::new(count),
             idle: Mutex::new(idle),
+            attempts: Attempts::default(),
             reach: RwLock::new(()),
             interrupted,
         }
@@ -241,6 +244,9 @@ impl Runner {
             self.events.emit(EventKind::Warning { message });
         }
         self.scrap(slot).await;
+        if let Some(why) = self.attempts.given_up(world) {
+            return Err(why);
+        }
         let written =
             self.worlds.get(world).ok_or_else(|| format!("there is no world `{world}`"))?;
         let renaming = self.renaming(slot.lane, written)?;
@@ -249,8 +255,12 @@ impl Runner {
             Some(renaming) => Arc::new(renaming.world(written)),
         };
         let begun = Instant::now();
-        let cluster =
-            self.fabric.up(Arc::clone(&world), slot.lane).await.map_err(|error| chain(&error))?;
+        let cluster = self.fabric.up(Arc::clone(&world), slot.lane).await.map_err(|error| {
+            let why = chain(&error);
+            self.attempts.failed(&written.world, &why);
+            why
+        })?;
+        self.attempts.up(&written.world);
         let live = LiveLane::new(written.world.clone(), Arc::clone(&world), renaming, cluster);
         slot.live = Some(live);
         self.events.emit(EventKind::LaneUp {
@@ -264,6 +274,7 @@ impl Runner {
     /// Takes a lane down that must not be used again.
     async fn scrap(&self, slot: &mut Slot) {
         let Some(live) = slot.live.take() else { return };
+        self.attempts.down(&live.written);
         if let Err(error) = live.cluster.down().await {
             self.events.emit(EventKind::Warning { message: chain(&error) });
         }

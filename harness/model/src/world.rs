@@ -338,6 +338,15 @@ impl OutsideHost {
     }
 }
 
+/// Who a name stands for.
+#[derive(Debug, Clone, Copy)]
+pub enum Called<'a> {
+    /// A host outside the nodes.
+    Host(&'a OutsideHost),
+    /// A service.
+    Service(&'a KubeService),
+}
+
 impl World {
     /// The namespaces that it makes.
     pub fn own_namespaces(&self) -> impl Iterator<Item = &str> {
@@ -365,6 +374,18 @@ impl World {
     /// The service of that name.
     pub fn service(&self, namespace: &str, name: &str) -> Option<&KubeService> {
         self.services.iter().find(|service| service.namespace == namespace && service.name == name)
+    }
+
+    /// Who a name stands for: `SERVICE.NAMESPACE[.svc[.cluster.local]]`, or a name of an outside host.
+    pub fn called(&self, name: &str) -> Option<Called<'_>> {
+        let name = name.trim_end_matches('.');
+        if let Some(host) = self.outside.iter().find(|host| host.is_called(name)) {
+            return Some(Called::Host(host));
+        }
+        let name = name.strip_suffix(".cluster.local").unwrap_or(name);
+        let name = name.strip_suffix(".svc").unwrap_or(name);
+        let (service, namespace) = name.split_once('.')?;
+        self.service(namespace, service).map(Called::Service)
     }
 
     /// The pods behind a service, present or still to be born.

@@ -14,13 +14,14 @@ use ztc_engine::profile::Profile;
 use ztc_lab::Entered;
 use ztc_report::Console;
 
+use crate::benching::{self, Bench};
 use crate::bundling::{self, Order};
 use crate::comparing::{self, CompareError, Pair, SideBySide};
 use crate::execution::{Execution, Plan, run_name, runnable};
 use crate::ground::{Ground, GroundError, Place};
 use crate::project::{Project, ProjectError};
 use crate::selection::{self, Selected};
-use crate::{schemas, terminal};
+use crate::{reproducing, schemas, terminal};
 
 /// Zero-trust conformance for Kubernetes: who got through, who should have, and who stopped the rest.
 #[derive(Debug, Parser)]
@@ -48,6 +49,9 @@ enum Command {
         /// The run to hold it against.
         against: String,
     },
+    /// Write one cell as manifests and a script of kubectl, curl and hubble that show it without ztc.
+    #[command(after_help = reproducing::AFTER_HELP)]
+    Repro(reproducing::Order),
     /// Make the cluster of a profile, or finish one that was begun, and keep it for runs to come.
     Up(Place),
     /// Look whether a run on a cluster would mean something, and say what to do if not.
@@ -63,6 +67,9 @@ enum Command {
     /// Bundles: everything that a cluster is made of in one folder, for where there is no network.
     #[command(subcommand)]
     Bundle(BundleCommand),
+    /// Measure what large worlds cost.
+    #[command(subcommand)]
+    Bench(Bench),
     /// Write the JSON Schemas of suites, worlds, profiles and reports.
     Schema {
         /// The folder to write them to.
@@ -132,12 +139,62 @@ pub fn main() -> ExitCode {
             let results = Project::find().results();
             compared(comparing::finished(&results, [&run, &against])).into()
         }
+        Command::Repro(order) => reproduced(&order).into(),
         Command::Up(place) => up(&place).into(),
         Command::Doctor(place) => doctor(&place).into(),
         Command::Down { all: true, .. } => all_down().into(),
         Command::Down { place, .. } => down(&place).into(),
         Command::Bundle(BundleCommand::Create(order)) => create_bundle(&order).into(),
+        Command::Bench(Bench::World(order)) => bench_world(&order),
         Command::Schema { out } => write_schemas(&out).into(),
+    }
+}
+
+fn reproduced(order: &reproducing::Order) -> ExitStatus {
+    match reproducing::write(&Project::find(), order) {
+        Ok(files) => {
+            for file in files {
+                terminal::say(&file.display().to_string());
+            }
+            ExitStatus::Pass
+        }
+        Err(error) => {
+            terminal::trouble(&ztc_engine::chain(&error));
+            error.exit_status()
+        }
+    }
+}
+
+fn bench_world(order: &benching::Order) -> ExitCode {
+    let ground = match Ground::find(&Project::find(), &order.place) {
+        Ok(ground) => ground,
+        Err(error) => return trouble(&error).into(),
+    };
+    match ground.enter() {
+        Ok(Entered::Outside(code)) => code,
+        Ok(Entered::Inside) => block_on(measured(&ground, order.pods)).into(),
+        Err(error) => {
+            terminal::trouble(&ztc_engine::chain(&error));
+            ExitStatus::Inconclusive.into()
+        }
+    }
+}
+
+async fn measured(ground: &Ground, pods: u32) -> ExitStatus {
+    let ready = match ground.ready(&run_name()).await {
+        Ok(ready) => ready,
+        Err(error) => return trouble(&error),
+    };
+    let pods = usize::try_from(pods).unwrap_or(usize::MAX);
+    match benching::measure(&*ready.fabric, pods).await {
+        Ok(table) => {
+            terminal::say(&table);
+            ExitStatus::Pass
+        }
+        Err(error) => {
+            terminal::trouble(&ztc_engine::chain(&error));
+            ExitStatus::Inconclusive
+        }
     }
 }
 

@@ -143,6 +143,11 @@ fn compare(folders: &[PathBuf; 2]) -> Result<Comparison, CompareError> {
     Ok(Comparison::of([one?, other?]))
 }
 
+/// A run that is there, by its name or its folder.
+pub(crate) fn run_of(results: &Path, name: &str) -> Result<Side, CompareError> {
+    side(&folder_of(results, name)?)
+}
+
 fn side(folder: &Path) -> Result<Side, CompareError> {
     let path = folder.join(jsonl::FILE);
     let file =

@@ -4,6 +4,7 @@
 //! not judge: what a case comes to is the model's word.
 #![forbid(unsafe_code)]
 
+mod benching;
 mod bundling;
 pub mod cli;
 mod comparing;
@@ -11,6 +12,8 @@ pub mod conformance;
 pub mod execution;
 pub mod ground;
 pub mod project;
+pub mod repro;
+mod reproducing;
 mod requests;
 pub mod schemas;
 pub mod selection;

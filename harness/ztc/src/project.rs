@@ -171,6 +171,14 @@ impl Project {
         Ok(Source::new(shown, text))
     }
 
+    /// The text of a file that a diagnostic or a manifest names.
+    ///
+    /// # Errors
+    /// When it cannot be read any more.
+    pub fn text(&self, file: &str) -> Result<String, ProjectError> {
+        Ok(self.source(&self.root.join(file))?.text)
+    }
+
     /// The profile of that name under `clusters/`, or in that file.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! What a profile says of a real cluster.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -31,6 +32,18 @@ pub struct ClusterSpec {
     /// Istio ambient; none where the cluster has no mesh.
     #[serde(default)]
     pub mesh: Option<MeshSpec>,
+}
+
+impl ClusterSpec {
+    /// The versions of its parts, by part.
+    pub fn versions(&self) -> BTreeMap<String, String> {
+        let Self { kubernetes, cilium, mesh, .. } = self;
+        let mesh = mesh
+            .iter()
+            .flat_map(|mesh| [("istio", &mesh.istio), ("gateway-api", &mesh.gateway_api)]);
+        let parts = [("kubernetes", kubernetes), ("cilium", cilium)].into_iter().chain(mesh);
+        parts.map(|(part, version)| (part.to_owned(), version.clone())).collect()
+    }
 }
 
 const fn an_hour() -> u64 {

@@ -8,7 +8,7 @@ use crate::stimulus::{Echo, Peer, Send, Target};
 use crate::suite::file::{ExpectationFile, OneOrMany, SuiteFile};
 use crate::suite::load::Question;
 use crate::suite::{Case, Cell, Feature, Origin};
-use crate::world::{Born, OutsideHost, Pod, PodRef, ServedPort, Speaks, World};
+use crate::world::{Born, Called, OutsideHost, PodRef, ServedPort, Speaks, World};
 use crate::yaml::{Diagnostic, Source, Spanned};
 use ztc_wire::Family;
 
@@ -303,12 +303,16 @@ fn listens(world: &World, to: &Target, speaks: &[Speaks]) -> Result<(), String> 
             .outside
             .iter()
             .any(|host| host.has(*address) && serves(&host.serves, to.port, speaks)),
-        Peer::Name(name) => match named(world, name) {
+        Peer::Name(name) => match world.called(name) {
             None => return Err(format!("no service and no outside host is called `{name}`")),
-            Some(Named::Host(host)) => serves(&host.serves, to.port, speaks),
-            Some(Named::Service(pods, ports)) => ports
-                .get(&to.port)
-                .is_some_and(|target| pods.iter().any(|pod| serves(&pod.serves, *target, speaks))),
+            Some(Called::Host(host)) => serves(&host.serves, to.port, speaks),
+            Some(Called::Service(service)) => {
+                let mut ports = service.ports.iter().filter(|it| it.port == to.port);
+                ports.any(|it| {
+                    let target = it.target_port.unwrap_or(it.port);
+                    world.backends(service).any(|pod| serves(&pod.serves, target, speaks))
+                })
+            }
         },
     };
     if found {
@@ -335,26 +339,6 @@ fn echoes(world: &World, peer: &Peer) -> Result<(), String> {
     }
 }
 
-enum Named<'a> {
-    Host(&'a OutsideHost),
-    Service(Vec<&'a Pod>, BTreeMap<u16, u16>),
-}
-
-/// Who a name stands for: `SERVICE.NAMESPACE[.svc[.cluster.local]]`, or an outside host.
-fn named<'a>(world: &'a World, name: &str) -> Option<Named<'a>> {
-    let name = name.trim_end_matches('.');
-    if let Some(host) = world.outside.iter().find(|host| host.is_called(name)) {
-        return Some(Named::Host(host));
-    }
-    let name = name.strip_suffix(".cluster.local").unwrap_or(name);
-    let name = name.strip_suffix(".svc").unwrap_or(name);
-    let (service, namespace) = name.split_once('.')?;
-    let service = world.service(namespace, service)?;
-    let ports =
-        service.ports.iter().map(|it| (it.port, it.target_port.unwrap_or(it.port))).collect();
-    Some(Named::Service(world.backends(service).collect(), ports))
-}
-
 /// The names that may answer a stimulus; empty when the world cannot tell.
 pub fn peers(world: &World, send: &Send) -> BTreeSet<String> {
     // A DNS answer names its server only where the server supports NSID, and a kernel that echoes
@@ -370,11 +354,11 @@ pub fn peers(world: &World, send: &Send) -> BTreeSet<String> {
         Peer::Address(address) => {
             world.outside.iter().filter(|it| it.has(*address)).map(outside).collect()
         }
-        Peer::Name(name) => match named(world, name) {
+        Peer::Name(name) => match world.called(name) {
             None => BTreeSet::new(),
-            Some(Named::Host(host)) => BTreeSet::from([outside(host)]),
-            Some(Named::Service(pods, _)) => {
-                pods.iter().map(|pod| pod.reference().to_string()).collect()
+            Some(Called::Host(host)) => BTreeSet::from([outside(host)]),
+            Some(Called::Service(service)) => {
+                world.backends(service).map(|pod| pod.reference().to_string()).collect()
             }
         },
     }

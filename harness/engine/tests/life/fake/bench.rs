@@ -170,6 +170,11 @@ impl Bench {
         self.fabric.clusters()
     }
 
+    /// How often the fabric was asked for a cluster.
+    pub(crate) fn asked(&self) -> usize {
+        self.fabric.asked()
+    }
+
     /// When the next event comes that is looked for, microseconds.
     pub(crate) async fn moment(&mut self, mut look: impl FnMut(&EventKind) -> Option<()>) -> u64 {
         loop {

@@ -9,4 +9,5 @@ mod record;
 mod script;
 
 pub(crate) use bench::{Bench, cases};
+pub(crate) use fabric::CEILING;
 pub(crate) use script::{Fate, Fault, Record, Script, Stop};

@@ -5,6 +5,8 @@ use std::time::Duration;
 /// The behaviour of one cluster.
 #[derive(Debug, Clone)]
 pub(crate) struct Script {
+    /// It does not come up, after a minute: why.
+    pub(crate) stillborn: Option<&'static str>,
     /// Which policies stop which flows.
     pub(crate) stops: Vec<Stop>,
     /// From the acceptance of a policy until the nodes say that they have realised it; never when
@@ -102,6 +104,7 @@ pub(crate) enum Fault {
 impl Default for Script {
     fn default() -> Self {
         Self {
+            stillborn: None,
             stops: vec![Stop::default()],
             realised_after: Some(Duration::from_millis(20)),
             enforced_after: Some(Duration::from_millis(20)),

@@ -1,0 +1,138 @@
+//! One cell as a directory that an upstream project can run: manifests and a script of kubectl, curl, nc, dig, ping and
+//! hubble, and nothing of ours.
+//!
+//! Pure: a cell of a case goes in, the texts of files come out. This room must not know where files are, nor run anything.
+//! What standard tools cannot show is refused, and what a person has to provide is said in the directory's README; nothing
+//! is made up instead.
+
+mod readme;
+mod scene;
+mod script;
+mod stimulus;
+mod world;
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+use ztc_engine::event::CellReport;
+use ztc_model::suite::{Case, Cell};
+use ztc_model::world::{PodRef, World};
+
+use self::scene::Scene;
+
+/// The image of the pods where nobody names one: it has sh, socat, curl, nc, dig and ping.
+pub const IMAGE: &str = "docker.io/nicolaka/netshoot:v0.13";
+
+/// What is to be shown.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// The case.
+    pub case: &'a Case,
+    /// Which of its cells, from 1.
+    pub number: usize,
+    /// The world of the case.
+    pub world: &'a World,
+    /// The files that the case applies, in its order: name and text.
+    pub policies: &'a [(String, String)],
+    /// The image of the pods.
+    pub image: &'a str,
+    /// The versions that it is expected of, by part.
+    pub versions: &'a BTreeMap<String, String>,
+    /// What a run saw of the cell, where there is one.
+    pub seen: Option<Seen<'a>>,
+}
+
+/// What a run saw.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// The name of the run.
+    pub run: &'a str,
+    /// Its fabric.
+    pub fabric: &'a str,
+    /// The cell.
+    pub cell: &'a CellReport,
+}
+
+/// A file of the directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// Its name.
+    pub name: &'static str,
+    /// What is in it.
+    pub text: String,
+    /// Whether it is a program.
+    pub executable: bool,
+}
+
+/// Why a cell cannot be shown with standard tools.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// There is no such cell.
+    #[error("{case} has {count} cells; there is no cell {number}")]
+    NoCell {
+        /// The case.
+        case: String,
+        /// What was asked for.
+        number: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// The first packets of a pod are gone before anybody can exec into it.
+    #[error(
+        "{pod} is born under the policies, and kubectl comes too late to see what its first packets do; by hand: apply \
+         the policies, create {pod} with a command that sends from its first instant on, and read its log"
+    )]
+    Newborn {
+        /// The pod.
+        pod: PodRef,
+    },
+    /// No standard tool sends one datagram after the other from one port and tells the answers apart.
+    #[error(
+        "`{send}` is about one flow that goes on, and nc makes a new one each time; by hand: keep one `nc -u` open in \
+         the client over the apply, and type into it"
+    )]
+    Flow {
+        /// The stimulus.
+        send: String,
+    },
+    /// A pod would have to serve DNS.
+    #[error("{pod} serves DNS in this world, for which the image has no server")]
+    Server {
+        /// The pod.
+        pod: PodRef,
+    },
+}
+
+/// The files that show a cell.
+///
+/// # Errors
+/// [`Refusal`], with what to do by hand.
+pub fn files(question: &Question<'_>) -> Result<Vec<File>, Refusal> {
+    let Question { case, number, .. } = question;
+    let cell = number.checked_sub(1).and_then(|at| case.cells.get(at));
+    let cell = cell.ok_or_else(|| Refusal::NoCell {
+        case: case.id.to_string(),
+        number: *number,
+        count: case.cells.len(),
+    })?;
+    let scene = Scene::of(case, cell, question.world)?;
+    let file = |name, text| File { name, text, executable: false };
+    let script = script::script(question, cell, &scene);
+    Ok(vec![
+        file("README.md", readme::readme(question, cell, &scene)),
+        file("world.yaml", world::world(&scene, question.image)),
+        file("policies.yaml", policies(question.policies)),
+        File { name: "repro.sh", text: script, executable: true },
+    ])
+}
+
+/// What a cell says, in one line.
+pub fn line(cell: &Cell) -> String {
+    format!("{} sends {}: {}", cell.from, cell.send, cell.expected)
+}
+
+/// The files as they are written, one after the other.
+fn policies(files: &[(String, String)]) -> String {
+    let file = |(name, text): &(String, String)| format!("# {name}\n{}\n", text.trim_end());
+    files.iter().map(file).collect::<Vec<_>>().join("---\n")
+}
