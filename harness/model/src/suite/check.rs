@@ -106,7 +106,7 @@ pub(super) fn distinct_cells(source: &Source, file: &SuiteFile, cases: &[Case]) 
                     cell.from,
                     other.id.name()
                 );
-                let at = expectation_at(&written.value.expect, cell.line);
+                let at = expectation_at(&written.value.expect, cell);
                 return Err(source.diagnostic_at(at, message, None));
             }
         }
@@ -144,7 +144,7 @@ pub(super) fn distinct_pairs(
         if seen.iter().any(|(from, other)| **from == cell.from && !differ(to, other)) {
             let message = format!("{} pings {} twice in this case", cell.from, target(&to.peer));
             return Err(source.diagnostic_at(
-                expectation_at(expectations, cell.line),
+                expectation_at(expectations, cell),
                 message,
                 Some("records of echo requests could not be told apart"),
             ));
@@ -154,10 +154,16 @@ pub(super) fn distinct_pairs(
     Ok(())
 }
 
-fn expectation_at(expectations: &[Spanned<ExpectationFile>], line: usize) -> &Spanned<OneOrMany> {
+/// Where a cell's stimulus is written. All cells of a row of a table are on one line.
+fn expectation_at<'a>(
+    expectations: &'a [Spanned<ExpectationFile>],
+    cell: &Cell,
+) -> &'a Spanned<OneOrMany> {
+    let sends =
+        |it: &ExpectationFile| it.send.value.0.iter().any(|it| it.parse() == Ok(cell.send.clone()));
     let written = expectations
         .iter()
-        .find(|it| super::load::line(&it.value.from) == line)
+        .find(|it| super::load::line(&it.value.from) == cell.line && sends(&it.value))
         .unwrap_or(&expectations[0]);
     &written.value.send
 }

@@ -10,6 +10,7 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::outcome::{EnforcementPoint, Form};
 use crate::suite::Feature;
+use crate::suite::matrix::MatrixFile;
 use crate::yaml::Spanned;
 
 /// A suite: one YAML file in a folder under `suites/`, next to the manifests that it applies.
@@ -61,8 +62,13 @@ pub struct CaseFile {
     #[schemars(with = "Vec<String>")]
     pub create: Vec<Spanned<String>>,
     /// What to send and what to expect of it.
+    #[serde(default)]
     #[schemars(with = "Vec<ExpectationFile>")]
     pub expect: Vec<Spanned<ExpectationFile>>,
+    /// More of it, as a truth table.
+    #[serde(default)]
+    #[schemars(with = "Option<MatrixFile>")]
+    pub matrix: Option<Spanned<MatrixFile>>,
 }
 
 /// An expectation: every source with every stimulus is a cell of its own.

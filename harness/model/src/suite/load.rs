@@ -6,7 +6,9 @@ use crate::manifest::{self, Manifest};
 use crate::outcome::Expected;
 use crate::stimulus::{Send, SendError};
 use crate::suite::file::{Applied, CaseFile, ExpectationFile, Is, SuiteFile, Taken};
-use crate::suite::{Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check, gaps, worlds};
+use crate::suite::{
+    Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check, gaps, matrix, worlds,
+};
 use crate::world::{PodRef, World};
 use crate::yaml::{self, Diagnostic, Source, Spanned};
 
@@ -34,7 +36,10 @@ pub fn world(source: &Source) -> Result<World, Box<Diagnostic>> {
 /// # Errors
 /// A diagnostic at what is wrong, in the suite file or in a manifest.
 pub fn load(source: &Source, library: &Library) -> Result<Suite, Box<Diagnostic>> {
-    let file: SuiteFile = yaml::strict(source)?;
+    let mut file: SuiteFile = yaml::strict(source)?;
+    for case in &mut file.cases {
+        case.value.expect = matrix::expectations(source, &case.value)?;
+    }
     let world = library.worlds.get(&file.world.value).ok_or_else(|| {
         let known: Vec<&str> = library.worlds.keys().map(String::as_str).collect();
         source.diagnostic_at(

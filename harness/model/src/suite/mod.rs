@@ -7,6 +7,7 @@ mod check;
 pub mod file;
 mod gaps;
 mod load;
+pub mod matrix;
 mod worlds;
 
 use std::collections::BTreeSet;
