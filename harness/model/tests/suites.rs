@@ -30,6 +30,13 @@ spec:
   egress: [{}]
 ";
 
+const CLOSED_BY_KUBERNETES: &str = "\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: { name: closed, namespace: shop }
+spec: { podSelector: {}, policyTypes: [Egress] }
+";
+
 fn shop(text: &str) -> Result<World, String> {
     world(&Source::new("shop.yaml", text)).map_err(|diagnostic| diagnostic.message)
 }
@@ -49,6 +56,7 @@ fn suite(apply: &str, expects: &str) -> Result<Case, Box<Diagnostic>> {
             file("empty.yaml", CLOSED.replace("[{}]", "[]")),
             file("nothing.yaml", CLOSED.replace("  egress: [{}]\n", "")),
             file("broken.yaml", CLOSED.replace("[{}]", "[{ toCIDR: [here] }]")),
+            file("two-kinds.yaml", format!("{CLOSED}---\n{CLOSED_BY_KUBERNETES}")),
             file("two.yaml", format!("{CLOSED}---\n{CLOSED}")),
         ]),
     };
@@ -132,6 +140,62 @@ fn a_name_stands_for_one_host() {
     let of_nothing = WORLD.replace("dns: [api.zt.test], ", "");
     let refusal = shop(&of_nothing).unwrap_err();
     assert_eq!(refusal, "`cdn.zt.test` is an alias of nothing: outside/api has no `dns`");
+}
+
+#[test]
+fn what_is_interrupted_is_sent_once_and_by_somebody_who_exists() {
+    let interrupted = "is: interrupted, by: cilium, as: default-deny";
+    let sent = |from: &str, send: &str| {
+        case("closed.yaml", &format!("from: shop/{from}, send: \"{send}\", {interrupted}"))
+            .map(|case| case.cells[0].expected.to_string())
+    };
+    assert_eq!(
+        sent("web", "udp outside/api:9001"),
+        Ok("interrupted by cilium as default-deny (CiliumNetworkPolicy/shop/closed)".to_owned())
+    );
+    assert_eq!(
+        sent("web", "tcp outside/api:9000"),
+        Err("`tcp outside/api:9000` is tried again by itself, and may get through late".to_owned())
+    );
+    assert_eq!(
+        sent("late", "udp outside/api:9001"),
+        Err("shop/late sends nothing before the policies".to_owned())
+    );
+    assert_eq!(
+        case("closed.yaml", "from: shop/web, send: ping outside/api, is: denied, throughout: true")
+            .map(|_| ()),
+        Err("only what is allowed is so throughout".to_owned())
+    );
+}
+
+#[test]
+fn what_is_taken_away_denies_nothing() {
+    let taken = |policy: &str, denied_by: &str| {
+        let expects = format!(
+            "remove: [{policy}]\n  expect: [{{ from: shop/web, send: ping outside/api, is: denied, policy: {denied_by} }}]"
+        );
+        suite("two-kinds.yaml", &expects).map(|case| case.remove).map_err(|it| it.message)
+    };
+    let removed = taken("CiliumNetworkPolicy/shop/closed", "NetworkPolicy/shop/closed");
+    assert_eq!(
+        removed.map(|it| it[0].to_string()).as_deref(),
+        Ok("CiliumNetworkPolicy/shop/closed")
+    );
+    assert_eq!(
+        taken("NetworkPolicy/shop/closed", "NetworkPolicy/shop/closed"),
+        Err("NetworkPolicy/shop/closed is taken away again, and denies nothing any more".to_owned())
+    );
+    assert_eq!(
+        taken("closed", "NetworkPolicy/shop/closed"),
+        Err(
+            "several applied policies are called `closed`: write `CiliumNetworkPolicy/shop/closed`"
+                .to_owned()
+        )
+    );
+    assert_eq!(
+        taken("open", "NetworkPolicy/shop/closed"),
+        Err("the case applies no policy `open`".to_owned())
+    );
 }
 
 /// A table of these rows over a connection, a datagram and an echo request.

@@ -120,6 +120,7 @@ fn expectation(
         send: one(send),
         after: None,
         is,
+        throughout: None,
         via: None,
         by: matrix.by.clone().filter(|_| denied),
         form: matrix.form.clone().filter(|_| denied),
