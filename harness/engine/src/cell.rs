@@ -13,7 +13,7 @@ use ztc_model::verdict::Sample;
 
 use crate::interruption::Interruption;
 use crate::profile::Pace;
-use crate::stage::{Stage, realised};
+use crate::stage::{Moments, Stage, realised};
 use crate::volley::{Aim, Shot, State, Volley};
 use crate::wait::{Look, until};
 
@@ -25,6 +25,10 @@ const IN_A_ROW: usize = 3;
 /// What was seen of a cell under its policies.
 #[derive(Debug, Default)]
 pub(crate) struct Watched {
+    /// Every stimulus of a stream that was sent until everything was realised, in the order of sending.
+    pub(crate) meanwhile: Vec<Sample>,
+    /// From the first lost stimulus of a stream until the next one that arrived was sent.
+    pub(crate) lost_for: Option<Duration>,
     /// Every stimulus that counts, in the order of sending.
     pub(crate) samples: Vec<Sample>,
     /// What was said of tunnels between the two sides meanwhile.
@@ -53,7 +57,7 @@ pub(crate) async fn watch_denial(
     let mut volley = Volley::new(aim.clone());
     let mut ticks = interval(pace.stream_every());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (accepted, at) = loop {
+    let Moments { accepted, at, since } = loop {
         tokio::select! {
             _ = ticks.tick() => volley.fire(),
             reached = realised(&mut stage) => match reached {
@@ -110,12 +114,73 @@ pub(crate) async fn watch_denial(
         Truth::Denied { from } => from,
         Truth::NotYet => shots.partition_point(|shot| shot.fired < at),
     };
+    let first = leaked_between(&shots, since, at, &cell.peers).map_or(first, |it| it.min(first));
     let last = last_answer(&shots, &cell.peers);
     let time_to_enforce =
         last.and_then(|last| last.checked_duration_since(accepted)).or(Some(Duration::ZERO));
     let shots = &shots[first.min(shots.len())..];
     let beyond = beyond(cell, &aim, shots, pace, interruption).await;
     Watched { beyond, unsettled, time_to_enforce, ..Watched::of(shots, accepted) }
+}
+
+/// The first stimulus that got through although it was sent after everything was enforced, while policies were
+/// taken away again.
+fn leaked_between(
+    shots: &[Shot],
+    since: Instant,
+    at: Instant,
+    peers: &BTreeSet<String>,
+) -> Option<usize> {
+    let between = |shot: &Shot| shot.fired >= since && shot.fired < at;
+    shots.iter().position(|shot| between(shot) && shot.state(peers) == State::Through)
+}
+
+/// When the last settled stimulus of a stream was sent.
+pub(crate) type Pulse = watch::Sender<Option<Instant>>;
+
+/// Sends from before the first policy to the end of the hold. Everything counts.
+pub(crate) async fn watch_stream(
+    cell: &Cell,
+    aim: Aim,
+    pace: &Pace,
+    mut stage: watch::Receiver<Stage>,
+    pulse: &Pulse,
+    interruption: &Interruption,
+) -> Watched {
+    let mut volley = Volley::new(aim);
+    let mut ticks = interval(pace.stream_every());
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let Moments { accepted, at, .. } = loop {
+        tokio::select! {
+            _ = ticks.tick() => volley.fire(),
+            () = volley.changed() => {}
+            reached = realised(&mut stage) => match reached {
+                Some(moments) => break moments,
+                None => return Watched::default(),
+            },
+            () = interruption.wait() => return Watched::default(),
+        }
+        let is_settled = |shot: &&Shot| shot.state(&cell.peers) != State::Open;
+        let settled = volley.look(|shots| shots.iter().rev().find(is_settled).map(|it| it.fired));
+        pulse.send_if_modified(|last| std::mem::replace(last, settled) != settled);
+    };
+    hold(&mut volley, pace, interruption).await;
+    let shots = volley.finish().await;
+    let (meanwhile, after) = shots.split_at(shots.partition_point(|shot| shot.fired < at));
+    Watched {
+        meanwhile: Watched::of(meanwhile, accepted).samples,
+        lost_for: lost_for(&shots, &cell.peers),
+        ..Watched::of(after, accepted)
+    }
+}
+
+/// From the first stimulus that did not arrive until the one after the last of them was sent.
+fn lost_for(shots: &[Shot], peers: &BTreeSet<String>) -> Option<Duration> {
+    let arrived = |shot: &Shot| shot.state(peers) == State::Through && !shot.was_dropped();
+    let first = shots.iter().find(|it| !arrived(it))?;
+    let last = shots.iter().rposition(|it| !arrived(it))?;
+    let next = shots.get(last + 1).or(shots.last())?;
+    Some(next.fired.saturating_duration_since(first.fired))
 }
 
 /// Watches a cell whose pod was born under the policies: whatever it sent counts.
@@ -137,7 +202,7 @@ pub(crate) async fn watch_passage(
     mut stage: watch::Receiver<Stage>,
     interruption: &Interruption,
 ) -> Watched {
-    let Some((accepted, _)) = realised(&mut stage).await else {
+    let Some(Moments { accepted, .. }) = realised(&mut stage).await else {
         return Watched::default();
     };
     let passage = async {

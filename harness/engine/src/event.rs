@@ -203,8 +203,23 @@ pub struct CellReport {
     pub settled_by_time_out: usize,
     /// From the first packet to the record that settled it, microseconds, median over the samples.
     pub settle_median_us: Option<u64>,
+    /// What was lost of a flow that was watched from before the first policy on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<LossReport>,
     /// The records about the flows of this cell: of every failure, and the first of each kind.
     pub evidence: Vec<EvidenceReport>,
+}
+
+/// What was lost of a stream, from before the first policy to the end of the hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LossReport {
+    /// How many stimuli were sent.
+    pub sent: usize,
+    /// How many of them did not arrive as they were sent.
+    pub lost: usize,
+    /// From the first lost one until the next one that arrived was sent, milliseconds.
+    pub for_ms: u64,
 }
 
 /// One record of an enforcement point.

@@ -17,7 +17,7 @@ use crate::chain;
 use crate::fabric::{Cluster, Readiness};
 use crate::interruption::Interruption;
 use crate::profile::Pace;
-use crate::stage::{Stage, realised};
+use crate::stage::{Moments, Stage, realised};
 use crate::wait::{Look, until};
 
 /// Kubelet's probe of one pod.
@@ -61,7 +61,7 @@ impl KubeletProbe {
         mut stage: watch::Receiver<Stage>,
         interruption: &Interruption,
     ) -> Watched {
-        let Some((accepted, _)) = realised(&mut stage).await else {
+        let Some(Moments { accepted, .. }) = realised(&mut stage).await else {
             return Watched::default();
         };
         let (sender, mut records) = mpsc::unbounded_channel();
@@ -97,8 +97,8 @@ impl KubeletProbe {
             time_to_enforce,
             // Kubelet does not say when it sent a probe.
             settled_after: Vec::new(),
-            beyond: Vec::new(),
             samples,
+            ..Watched::default()
         }
     }
 

@@ -14,17 +14,28 @@ pub(crate) enum Stage {
         accepted: Instant,
         /// When the last enforcement point was seen to have realised it.
         at: Instant,
+        /// Since when denials have to hold: earlier than `at` where policies were taken away in between that
+        /// others stand in for.
+        since: Instant,
     },
+}
+
+/// The moments after which cells are judged.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moments {
+    pub(crate) accepted: Instant,
+    pub(crate) at: Instant,
+    pub(crate) since: Instant,
 }
 
 /// Waits until the policies are realised.
 ///
-/// Returns when they were accepted and when they were realised; nothing when they will not be.
-pub(crate) async fn realised(stage: &mut watch::Receiver<Stage>) -> Option<(Instant, Instant)> {
+/// Returns nothing when they will not be.
+pub(crate) async fn realised(stage: &mut watch::Receiver<Stage>) -> Option<Moments> {
     let reached = |stage: &Stage| matches!(stage, Stage::Realised { .. });
     // A sender that is dropped before has given up: nothing will be realised.
     match *stage.wait_for(reached).await.ok()? {
-        Stage::Realised { accepted, at } => Some((accepted, at)),
+        Stage::Realised { accepted, at, since } => Some(Moments { accepted, at, since }),
         Stage::Before => None,
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use ztc_model::evidence::Evidence;
 use ztc_model::outcome::{Expected, Reading};
 use ztc_model::suite::{Case, Cell};
-use ztc_model::verdict::{Doubt, Facts, Sample, Verdict};
+use ztc_model::verdict::{Doubt, Facts, Sample, Verdict, lost};
 
 use crate::case::Outcome;
-use crate::event::{CaseReport, CellReport, EvidenceReport};
+use crate::event::{CaseReport, CellReport, EvidenceReport, LossReport};
 
 /// How many records a report keeps of a cell.
 const KEPT_RECORDS: usize = 6;
@@ -70,8 +70,8 @@ pub(crate) fn cell(
         send: cell.send.to_string(),
         expected: cell.expected.to_string(),
         expected_by: match &cell.expected {
-            Expected::Denied { by, .. } => *by,
-            Expected::Allowed { .. } => None,
+            Expected::Denied { by, .. } | Expected::Interrupted { by, .. } => *by,
+            Expected::Allowed { .. } | Expected::Throughout => None,
         },
         verdict: with_gaps(verdict, denied, gaps),
         seen: decisive(facts, peers, denied),
@@ -82,6 +82,11 @@ pub(crate) fn cell(
         settled_by_evidence: by_evidence,
         settled_by_time_out: by_time_out,
         settle_median_us: median(outcome.settled_after.clone()),
+        loss: cell.expected.is_stream().then(|| LossReport {
+            sent: facts.meanwhile.len() + facts.samples.len(),
+            lost: lost(peers, facts),
+            for_ms: millis(outcome.lost_for.unwrap_or_default()),
+        }),
         evidence: records(facts),
     }
 }
@@ -120,8 +125,9 @@ fn settled(samples: &[Sample], peers: &BTreeSet<String>) -> (usize, usize) {
 
 /// The sample that decides, in words: the first that is not as expected, else the first.
 fn decisive(facts: &Facts, peers: &BTreeSet<String>, denied: bool) -> String {
-    let other = facts.samples.iter().find(|it| !is_as_expected(it, peers, denied));
-    let sample = other.or(facts.samples.first());
+    let mut all = facts.meanwhile.iter().chain(&facts.samples);
+    let first = all.clone().next();
+    let sample = all.find(|it| !is_as_expected(it, peers, denied)).or(first);
     match sample {
         Some(sample) => sample.seen.to_string(),
         None => facts.control.as_ref().map_or("nothing was sent".to_owned(), |control| {
@@ -143,7 +149,7 @@ pub(crate) fn is_as_expected(sample: &Sample, peers: &BTreeSet<String>, denied: 
 /// policy says more than its twin that does not.
 fn records(facts: &Facts) -> Vec<EvidenceReport> {
     let mut seen = BTreeSet::new();
-    let samples = facts.samples.iter().flat_map(|sample| &sample.evidence);
+    let samples = facts.meanwhile.iter().chain(&facts.samples).flat_map(|it| &it.evidence);
     let mut all: Vec<&Arc<Evidence>> = samples.chain(&facts.beyond).collect();
     all.sort_by_key(|evidence| (!evidence.did.is_denial(), evidence.policies.is_empty()));
     all.retain(|evidence| {

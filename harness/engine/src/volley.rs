@@ -182,6 +182,11 @@ fn settles_unheard(record: &Evidence) -> bool {
 }
 
 impl Shot {
+    /// Whether an enforcement point says that it stopped its first packet, whatever came of it later.
+    pub(crate) fn was_dropped(&self) -> bool {
+        self.evidence.iter().any(|it| settles(it))
+    }
+
     pub(crate) fn state(&self, peers: &BTreeSet<String>) -> State {
         let on_record = |says: fn(&Evidence) -> bool| self.evidence.iter().any(|it| says(it));
         match self.seen.as_ref().map(|seen| Reading::of(seen, peers)) {

@@ -88,6 +88,17 @@ pub enum Expected {
         /// The enforcement point that must say that it let the flow pass, where the case asks.
         via: Option<EnforcementPoint>,
     },
+    /// It gets through from before the first policy to the end of the hold: not one stimulus is lost.
+    Throughout,
+    /// It gets through before the first policy and once all are enforced, and is stopped in between.
+    Interrupted {
+        /// Who stops it meanwhile; absent when the case leaves it open.
+        by: Option<EnforcementPoint>,
+        /// The form of the denial, where it matters.
+        form: Option<Form>,
+        /// The policy that stops it.
+        policy: ObjectRef,
+    },
     /// It does not.
     Denied {
         /// Who stops it; absent when the case leaves it open, and then silence is enough.
@@ -103,8 +114,16 @@ impl Expected {
     /// The enforcement point that has to say something, where there is one.
     pub const fn point(&self) -> Option<EnforcementPoint> {
         match self {
-            Self::Allowed { via: point } | Self::Denied { by: point, .. } => *point,
+            Self::Allowed { via: point }
+            | Self::Denied { by: point, .. }
+            | Self::Interrupted { by: point, .. } => *point,
+            Self::Throughout => None,
         }
+    }
+
+    /// Whether every stimulus counts, from before the first policy on.
+    pub const fn is_stream(&self) -> bool {
+        matches!(self, Self::Throughout | Self::Interrupted { .. })
     }
 
     /// Whether the flow must not get through.
@@ -118,8 +137,9 @@ impl fmt::Display for Expected {
         match self {
             Self::Allowed { via: None } => f.write_str("allowed"),
             Self::Allowed { via: Some(via) } => write!(f, "allowed via {via}"),
-            Self::Denied { by, form, policy } => {
-                f.write_str("denied")?;
+            Self::Throughout => f.write_str("allowed throughout"),
+            Self::Denied { by, form, policy } | Self::Interrupted { by, form, policy } => {
+                f.write_str(if self.is_denied() { "denied" } else { "interrupted" })?;
                 if let Some(by) = by {
                     write!(f, " by {by}")?;
                 }

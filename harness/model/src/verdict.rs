@@ -3,6 +3,8 @@
 //! The order of the questions is the product: a leak outranks everything, then comes whether the
 //! question could be asked at all, then whether the answer has proof.
 
+mod stream;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::evidence::{Did, Evidence};
 use crate::manifest::ObjectRef;
 use crate::outcome::{EnforcementPoint, Expected, Form, Reading, Seen};
+
+pub use stream::lost;
 
 /// What a cell, a case or a run comes to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -172,6 +176,9 @@ pub struct Facts {
     pub control: Option<Seen>,
     /// Whether a denial became true before the ceiling; when it did not, why.
     pub unsettled: Option<String>,
+    /// Every stimulus sent from before the first policy until all were enforced, of a flow that is watched
+    /// throughout.
+    pub meanwhile: Vec<Sample>,
     /// Every stimulus sent after the policies were enforced, in the order of sending.
     pub samples: Vec<Sample>,
     /// What was said meanwhile of tunnels between the two. A tunnel carries any number of connections, so it
@@ -186,7 +193,7 @@ pub struct Facts {
 /// One stimulus sent under the policies.
 #[derive(Debug, Clone)]
 pub struct Sample {
-    /// When it was sent, milliseconds after the API accepted the last policy.
+    /// When it was sent, milliseconds after the API accepted the last policy; 0 before that.
     pub after_ms: u64,
     /// What the client saw in the end.
     pub seen: Seen,
@@ -198,17 +205,23 @@ pub struct Sample {
 pub fn judge(expected: &Expected, peers: &BTreeSet<String>, facts: &Facts) -> Verdict {
     match expected {
         Expected::Allowed { via } => judge_allowed(*via, peers, facts),
+        Expected::Throughout => verdict_of(stream::unbroken(peers, facts)),
+        Expected::Interrupted { by, form, policy } => {
+            let denial = Denial { by: *by, form: *form, policy };
+            verdict_of(stream::interrupted(&denial, peers, facts))
+        }
         Expected::Denied { by, form, policy } => {
             let denial = Denial { by: *by, form: *form, policy };
             if let Some(leak) = leak(peers, facts) {
                 return Verdict::Fail(leak);
             }
-            match judge_denied(&denial, peers, facts) {
-                Ok(()) => Verdict::Pass,
-                Err(verdict) => verdict,
-            }
+            verdict_of(judge_denied(&denial, peers, facts))
         }
     }
+}
+
+fn verdict_of(judged: Result<(), Verdict>) -> Verdict {
+    judged.err().unwrap_or(Verdict::Pass)
 }
 
 /// The first flow that got through although it must not. No doubt outranks it.
@@ -294,7 +307,8 @@ fn judge_denied(
     if let Some(why) = &facts.unsettled {
         return doubt(Doubt::NoEvidence(why.clone()));
     }
-    attribute(denial, facts)?;
+    let records = facts.samples.iter().flat_map(|it| &it.evidence).chain(&facts.beyond);
+    attribute(denial, records.collect())?;
     let proof = facts.proof.as_ref().ok_or_else(|| {
         Verdict::Inconclusive(Doubt::NoProof("the policy was not removed alone".to_owned()))
     })?;
@@ -319,14 +333,8 @@ pub fn passes(seen: &Seen, peers: &BTreeSet<String>) -> Result<(), String> {
 }
 
 /// Compares who stopped the flow with who should have. All records have to agree.
-fn attribute(denial: &Denial<'_>, facts: &Facts) -> Result<(), Verdict> {
-    let records: Vec<&Arc<Evidence>> = facts
-        .samples
-        .iter()
-        .flat_map(|sample| &sample.evidence)
-        .chain(&facts.beyond)
-        .filter(|evidence| evidence.did.is_denial())
-        .collect();
+fn attribute(denial: &Denial<'_>, mut records: Vec<&Arc<Evidence>>) -> Result<(), Verdict> {
+    records.retain(|it| it.did.is_denial());
     let Some(by) = denial.by else {
         return Ok(());
     };

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ztc_model::stimulus::Send;
-use ztc_model::suite::{Case, Library, load, world};
+use ztc_model::suite::{Case, Cell, Library, load, world};
 use ztc_model::world::World;
-use ztc_model::yaml::Source;
+use ztc_model::yaml::{Diagnostic, Source};
 
 const WORLD: &str = "\
 world: shop
@@ -14,9 +14,10 @@ about: A client and a host outside.
 namespaces: [{ name: shop }]
 pods:
   - { namespace: shop, name: web, node: a }
+  - { namespace: shop, name: peer, node: b }
   - { namespace: shop, name: late, node: a, born: in-a-case }
 outside:
-  - { name: api, dns: [api.zt.test], aliases: [cdn.zt.test], ttl: 1, serves: [{ speaks: tcp, port: 9000 }] }
+  - { name: api, dns: [api.zt.test], aliases: [cdn.zt.test], ttl: 1, serves: [{ speaks: tcp, port: 9000 }, { speaks: udp, port: 9001 }] }
   - { name: other, dns: [other.zt.test], serves: [] }
 ";
 
@@ -29,29 +30,41 @@ spec:
   egress: [{}]
 ";
 
+const CLOSED_BY_KUBERNETES: &str = "\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: { name: closed, namespace: shop }
+spec: { podSelector: {}, policyTypes: [Egress] }
+";
+
 fn shop(text: &str) -> Result<World, String> {
     world(&Source::new("shop.yaml", text)).map_err(|diagnostic| diagnostic.message)
 }
 
 /// The first case of a suite with this application and expectation.
 fn case(apply: &str, expectation: &str) -> Result<Case, String> {
+    suite(apply, &format!("expect: [{{ {expectation} }}]")).map_err(|diagnostic| diagnostic.message)
+}
+
+/// The first case of a suite with this application, which expects what these lines say.
+fn suite(apply: &str, expects: &str) -> Result<Case, Box<Diagnostic>> {
     let file = |name: &str, text: String| (name.to_owned(), Source::new(name, text));
     let library = Library {
-        worlds: BTreeMap::from([("shop".to_owned(), shop(WORLD)?)]),
+        worlds: BTreeMap::from([("shop".to_owned(), world(&Source::new("shop.yaml", WORLD))?)]),
         manifests: BTreeMap::from([
             file("closed.yaml", CLOSED.to_owned()),
             file("empty.yaml", CLOSED.replace("[{}]", "[]")),
             file("nothing.yaml", CLOSED.replace("  egress: [{}]\n", "")),
             file("broken.yaml", CLOSED.replace("[{}]", "[{ toCIDR: [here] }]")),
+            file("two-kinds.yaml", format!("{CLOSED}---\n{CLOSED_BY_KUBERNETES}")),
             file("two.yaml", format!("{CLOSED}---\n{CLOSED}")),
         ]),
     };
     let text = format!(
         "suite: one\nabout: A test.\nworld: shop\nneeds: [cilium]\ncases:\n- name: one\n  because: It is.\n  \
-         apply: [{apply}]\n  create: [shop/late]\n  expect: [{{ {expectation} }}]\n"
+         apply: [{apply}]\n  create: [shop/late]\n  {expects}\n"
     );
-    let suite = load(&Source::new("suite.yaml", text), &library);
-    suite.map_err(|diagnostic| diagnostic.message).map(|suite| suite.cases[0].clone())
+    Ok(load(&Source::new("suite.yaml", text), &library)?.cases.remove(0))
 }
 
 const PASSES: &str = "from: shop/web, send: \"tcp outside/api:9000\", is: allowed";
@@ -127,4 +140,107 @@ fn a_name_stands_for_one_host() {
     let of_nothing = WORLD.replace("dns: [api.zt.test], ", "");
     let refusal = shop(&of_nothing).unwrap_err();
     assert_eq!(refusal, "`cdn.zt.test` is an alias of nothing: outside/api has no `dns`");
+}
+
+#[test]
+fn what_is_interrupted_is_sent_once_and_by_somebody_who_exists() {
+    let interrupted = "is: interrupted, by: cilium, as: default-deny";
+    let sent = |from: &str, send: &str| {
+        case("closed.yaml", &format!("from: shop/{from}, send: \"{send}\", {interrupted}"))
+            .map(|case| case.cells[0].expected.to_string())
+    };
+    assert_eq!(
+        sent("web", "udp outside/api:9001"),
+        Ok("interrupted by cilium as default-deny (CiliumNetworkPolicy/shop/closed)".to_owned())
+    );
+    assert_eq!(
+        sent("web", "tcp outside/api:9000"),
+        Err("`tcp outside/api:9000` is tried again by itself, and may get through late".to_owned())
+    );
+    assert_eq!(
+        sent("late", "udp outside/api:9001"),
+        Err("shop/late sends nothing before the policies".to_owned())
+    );
+    assert_eq!(
+        case("closed.yaml", "from: shop/web, send: ping outside/api, is: denied, throughout: true")
+            .map(|_| ()),
+        Err("only what is allowed is so throughout".to_owned())
+    );
+}
+
+#[test]
+fn what_is_taken_away_denies_nothing() {
+    let taken = |policy: &str, denied_by: &str| {
+        let expects = format!(
+            "remove: [{policy}]\n  expect: [{{ from: shop/web, send: ping outside/api, is: denied, policy: {denied_by} }}]"
+        );
+        suite("two-kinds.yaml", &expects).map(|case| case.remove).map_err(|it| it.message)
+    };
+    let removed = taken("CiliumNetworkPolicy/shop/closed", "NetworkPolicy/shop/closed");
+    assert_eq!(
+        removed.map(|it| it[0].to_string()).as_deref(),
+        Ok("CiliumNetworkPolicy/shop/closed")
+    );
+    assert_eq!(
+        taken("NetworkPolicy/shop/closed", "NetworkPolicy/shop/closed"),
+        Err("NetworkPolicy/shop/closed is taken away again, and denies nothing any more".to_owned())
+    );
+    assert_eq!(
+        taken("closed", "NetworkPolicy/shop/closed"),
+        Err(
+            "several applied policies are called `closed`: write `CiliumNetworkPolicy/shop/closed`"
+                .to_owned()
+        )
+    );
+    assert_eq!(
+        taken("open", "NetworkPolicy/shop/closed"),
+        Err("the case applies no policy `open`".to_owned())
+    );
+}
+
+/// A table of these rows over a connection, a datagram and an echo request.
+fn table(rows: &str) -> String {
+    format!(
+        "matrix:\n    by: cilium\n    as: default-deny\n    \
+         send: [\"tcp outside/api:9000\", \"udp outside/api:9001\", ping outside/api]\n    rows:\n{rows}"
+    )
+}
+
+#[test]
+fn a_table_stands_for_the_expectations_that_it_spells() {
+    let rows = "    - { from: shop/web, is: \"- . +\" }\n    - { from: shop/peer, is: \"+--\" }";
+    let table = suite("closed.yaml", &table(rows)).expect("a table");
+    let written = suite(
+        "closed.yaml",
+        "expect:
+  - { from: shop/web, send: \"tcp outside/api:9000\", is: denied, by: cilium, as: default-deny }
+  - { from: shop/web, send: ping outside/api, is: allowed }
+  - { from: shop/peer, send: \"tcp outside/api:9000\", is: allowed }
+  - from: shop/peer
+    send: [\"udp outside/api:9001\", ping outside/api]
+    is: denied
+    by: cilium
+    as: default-deny",
+    )
+    .expect("expectations");
+    let said = |case: &Case| -> Vec<String> {
+        let said = |it: &Cell| format!("{} {} {} {:?}", it.from, it.send, it.expected, it.peers);
+        case.cells.iter().map(said).collect()
+    };
+    assert_eq!(said(&table), said(&written));
+    assert_eq!(table.cells.iter().map(|it| it.line).collect::<Vec<_>>(), [15, 15, 16, 16, 16]);
+}
+
+#[test]
+fn what_is_wrong_in_a_table_is_shown_where_it_is() {
+    let wrong = |rows: &str| {
+        suite("closed.yaml", &table(rows)).expect_err("it must be refused").to_string()
+    };
+    insta::assert_snapshot!(wrong("    - { from: shop/web, is: \"- +\" }"));
+    insta::assert_snapshot!(wrong("    - { from: shop/web, is: \"- x +\" }"));
+    insta::assert_snapshot!(wrong("    - { from: shop/nobody, is: \"- . +\" }"));
+    insta::assert_snapshot!(wrong("    - { from: shop/web, is: \"+ + +\" }"));
+    insta::assert_snapshot!(wrong("    - { from: shop/web, is: \". . .\" }"));
+    let twice = "    - { from: shop/web, is: \". . -\" }\n    - { from: shop/web, is: \". . +\" }";
+    insta::assert_snapshot!(wrong(twice));
 }

@@ -9,7 +9,7 @@ use ztc_model::hubble;
 use ztc_model::manifest::ObjectRef;
 use ztc_model::outcome::{EnforcementPoint, Expected, Form, Seen};
 use ztc_model::policy::{PolicyKind, PolicyRef, Protocol};
-use ztc_model::verdict::{Doubt, Facts, Failure, Sample, Verdict, judge};
+use ztc_model::verdict::{Doubt, Facts, Failure, Sample, Verdict, judge, lost};
 use ztc_wire::{DnsRcode, Observed, Phase};
 
 const EGRESS: Direction = Direction::Egress;
@@ -79,6 +79,7 @@ fn proven() -> Facts {
         broken: None,
         control: Some(through()),
         unsettled: None,
+        meanwhile: Vec::new(),
         samples: vec![sample(silence(), vec![by_rule]), sample(silence(), vec![])],
         beyond: Vec::new(),
         proof: Some(through()),
@@ -313,12 +314,14 @@ prop_compose! {
         broken in prop::option::of(Just(Doubt::Interrupted)),
         control in prop::option::of(any_seen()),
         unsettled in prop::option::of(Just("late".to_owned())),
+        meanwhile in prop::collection::vec((any_seen(), any_evidence()), 0..4),
         samples in prop::collection::vec((any_seen(), any_evidence()), 0..4),
         proof in prop::option::of(any_seen()),
         recovery in prop::option::of(any_seen()),
     ) -> Facts {
-        let samples = samples.into_iter().map(|(seen, evidence)| sample(seen, evidence)).collect();
-        Facts { broken, control, unsettled, samples, beyond: Vec::new(), proof, recovery }
+        let all = |it: Vec<_>| it.into_iter().map(|(seen, evidence)| sample(seen, evidence)).collect();
+        let (meanwhile, samples) = (all(meanwhile), all(samples));
+        Facts { broken, control, unsettled, meanwhile, samples, beyond: Vec::new(), proof, recovery }
     }
 }
 
@@ -348,4 +351,91 @@ proptest! {
             }
         }
     }
+}
+
+fn interrupted() -> Expected {
+    Expected::Interrupted {
+        by: Some(EnforcementPoint::Cilium),
+        form: Some(Form::DefaultDeny),
+        policy: ObjectRef::from(&policy("block")),
+    }
+}
+
+fn dropped() -> Arc<Evidence> {
+    record(EnforcementPoint::Cilium, Did::DenyByDefault { direction: EGRESS }, &[])
+}
+
+/// A stream that was stopped for a while, between two policies.
+fn paused() -> Facts {
+    Facts {
+        control: Some(through()),
+        meanwhile: vec![
+            sample(through(), vec![]),
+            sample(silence(), vec![dropped()]),
+            sample(through(), vec![]),
+        ],
+        samples: vec![sample(through(), vec![])],
+        ..Facts::default()
+    }
+}
+
+fn judged_stream(expected: &Expected, change: impl FnOnce(&mut Facts)) -> Verdict {
+    let mut facts = paused();
+    change(&mut facts);
+    judge(expected, &peers(), &facts)
+}
+
+#[test]
+fn a_flow_that_loses_one_stimulus_is_not_allowed_throughout() {
+    let verdict = judged_stream(&Expected::Throughout, |_| ());
+    let Failure::FailClosed { stopped_by: Some(by), .. } = failure(&verdict) else {
+        panic!("{verdict}")
+    };
+    assert_eq!(by, "cilium on node-a: denied at egress: nothing allows it");
+    let whole = |facts: &mut Facts| facts.meanwhile.truncate(1);
+    assert_eq!(judged_stream(&Expected::Throughout, whole), Verdict::Pass);
+}
+
+#[test]
+fn a_connection_that_came_about_at_the_second_attempt_was_lost_at_the_first() {
+    let late = |facts: &mut Facts| facts.meanwhile[1].seen = through();
+    let verdict = judged_stream(&Expected::Throughout, late);
+    assert_eq!(verdict.word(), "fail-closed");
+    assert_eq!(lost(&peers(), &paused()), 1);
+}
+
+#[test]
+fn an_interruption_has_a_record_of_who_made_it() {
+    assert_eq!(judged_stream(&interrupted(), |_| ()), Verdict::Pass);
+    let nameless = |facts: &mut Facts| facts.meanwhile[1].evidence.clear();
+    assert!(matches!(doubt(&judged_stream(&interrupted(), nameless)), Doubt::NoEvidence(_)));
+    let another = |facts: &mut Facts| {
+        facts.meanwhile[1].evidence =
+            vec![record(EnforcementPoint::DnsProxy, Did::RefuseName { name: "x".into() }, &[])];
+    };
+    assert_eq!(judged_stream(&interrupted(), another).word(), "wrong-layer");
+}
+
+#[test]
+fn a_flow_that_goes_on_is_not_interrupted() {
+    let whole = |facts: &mut Facts| facts.meanwhile.truncate(1);
+    assert_eq!(judged_stream(&interrupted(), whole).word(), "fail-open");
+}
+
+#[test]
+fn a_flow_that_does_not_come_back_is_not_interrupted() {
+    let gone = |facts: &mut Facts| facts.samples[0] = sample(silence(), vec![dropped()]);
+    assert_eq!(judged_stream(&interrupted(), gone).word(), "fail-closed");
+}
+
+#[test]
+fn a_stream_that_was_not_watched_shows_nothing() {
+    for expected in [Expected::Throughout, interrupted()] {
+        let unwatched = |facts: &mut Facts| facts.meanwhile.clear();
+        assert!(matches!(doubt(&judged_stream(&expected, unwatched)), Doubt::NoEvidence(_)));
+        let unfinished = |facts: &mut Facts| facts.samples.clear();
+        assert!(matches!(doubt(&judged_stream(&expected, unfinished)), Doubt::NoEvidence(_)));
+    }
+    let uncontrolled = |facts: &mut Facts| facts.control = Some(silence());
+    assert!(matches!(doubt(&judged_stream(&interrupted(), uncontrolled)), Doubt::Control(_)));
 }

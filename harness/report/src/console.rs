@@ -9,7 +9,7 @@ use ztc_engine::event::{CaseReport, CellReport, Event, EventKind, RunStarted, Su
 use ztc_model::suite::{CaseId, Gap};
 use ztc_model::verdict::Verdict;
 
-use crate::failure::{samples, sent, tone, write_failure};
+use crate::failure::{lost, samples, sent, tone, write_failure};
 use crate::page::{Page, Tone};
 use crate::rehearsal;
 use crate::span::milliseconds;
@@ -224,6 +224,9 @@ fn write_passed(page: &mut Page, cell: &CellReport) {
     page.paragraph("  expected  ", Tone::Plain, &cell.expected);
     page.paragraph("  seen      ", Tone::Plain, &cell.seen);
     page.paragraph("  samples   ", Tone::Plain, &samples(cell));
+    if let Some(loss) = &cell.loss {
+        page.paragraph("  stream    ", Tone::Plain, &lost(loss));
+    }
 }
 
 fn summary_tone(summary: &Summary) -> Tone {

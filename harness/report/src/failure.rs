@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::path::Path;
 
-use ztc_engine::event::{CaseReport, CellReport, EvidenceReport};
+use ztc_engine::event::{CaseReport, CellReport, EvidenceReport, LossReport};
 use ztc_model::verdict::{Failure, Verdict};
 
 use crate::evidence;
@@ -134,6 +134,9 @@ fn write_cell(page: &mut Page, cell: &CellReport) {
         page.paragraph("  proof     ", Tone::Plain, proof);
     }
     page.paragraph("  samples   ", Tone::Plain, &samples(cell));
+    if let Some(loss) = &cell.loss {
+        page.paragraph("  stream    ", Tone::Plain, &lost(loss));
+    }
     // What leaks is not enforced.
     let leaked = matches!(cell.verdict, Verdict::Fail(Failure::FailOpen { .. }));
     if let Some(ms) = cell.time_to_enforce_ms.filter(|_| !leaked) {
@@ -142,6 +145,18 @@ fn write_cell(page: &mut Page, cell: &CellReport) {
     }
     for record in records(&cell.evidence) {
         page.paragraph("  record    ", Tone::Plain, &record);
+    }
+}
+
+/// What was lost of a stream, and for how long.
+pub(crate) fn lost(loss: &LossReport) -> String {
+    let LossReport { sent, lost, for_ms } = *loss;
+    match lost {
+        0 => format!("{sent} sent from before the first policy on, none lost"),
+        _ => format!(
+            "{lost} of {sent} lost since before the first policy, in {}",
+            milliseconds(for_ms)
+        ),
     }
 }
 

@@ -195,6 +195,7 @@ pub(crate) fn denied(verdict: Verdict) -> CellReport {
         settled_by_evidence: 19,
         settled_by_time_out: 1,
         settle_median_us: Some(3_140),
+        loss: None,
         evidence: Vec::new(),
     }
 }

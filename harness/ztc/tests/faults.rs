@@ -104,7 +104,10 @@ fn a_lab_that_names_another_policy_has_the_wrong_policy() {
 
 #[test]
 fn late_enforcement_is_measured() {
-    let Some((code, reports)) = run("default-deny-stops", "late-enforcement=300ms") else { return };
+    let Some((code, reports)) = run("l1-baseline::default-deny-stops", "late-enforcement=300ms")
+    else {
+        return;
+    };
     assert_eq!(code, 0);
     for cell in cells(&reports, true) {
         let late = cell.time_to_enforce_ms.expect("a stream was open before");
@@ -115,7 +118,8 @@ fn late_enforcement_is_measured() {
 
 #[test]
 fn enforcement_later_than_the_ceiling_fails_open() {
-    let Some((code, reports)) = run("default-deny-stops-egress", "late-enforcement=4000ms") else {
+    let Some((code, reports)) = run("default-deny-stops-udp-egress", "late-enforcement=4000ms")
+    else {
         return;
     };
     assert_eq!(code, 4);
@@ -126,7 +130,9 @@ fn enforcement_later_than_the_ceiling_fails_open() {
 
 #[test]
 fn one_leak_in_twenty_is_found_in_the_hold() {
-    let Some((code, reports)) = run("default-deny-stops-egress", "leak-one-in=20") else { return };
+    let Some((code, reports)) = run("default-deny-stops-udp-egress", "leak-one-in=20") else {
+        return;
+    };
     assert_eq!(code, 4);
     let leaked = cells(&reports, true).iter().filter(|it| it.verdict.word() == "fail-open").count();
     assert!(leaked > 0);
@@ -145,11 +151,11 @@ fn a_lab_that_does_not_enforce_over_ipv6_fails_open_there_alone() {
 
 #[test]
 fn a_lab_that_enforces_at_egress_alone_fails_open_where_ingress_denies() {
-    let Some((code, reports)) = run("l1-cluster::default-deny-stops", "egress-only") else {
+    let Some((code, reports)) = run("l1-baseline::default-deny-stops", "egress-only") else {
         return;
     };
     assert_eq!(code, 4);
-    assert_eq!(reports.len(), 2);
+    assert_eq!(reports.len(), 6);
     for report in reports {
         let at_ingress = report.case.name().ends_with("ingress");
         for cell in cells(&[report], true) {
@@ -162,13 +168,13 @@ fn a_lab_that_enforces_at_egress_alone_fails_open_where_ingress_denies() {
 /// A handshake is no answer: that one segment leaked does not bring a connection about.
 #[test]
 fn a_lab_whose_first_packets_leak_fails_open_where_one_packet_is_all_it_takes() {
-    for filter in ["l1-cluster::default-deny-stops", "l1-icmp::default-deny-stops"] {
-        let Some((code, reports)) = run(filter, "first-packet-leaks") else { return };
-        assert_eq!(code, 4);
-        for cell in cells(&reports, true) {
-            let expected = if cell.send.starts_with("tcp") { "pass" } else { "fail-open" };
-            assert_eq!(cell.verdict.word(), expected, "{}", told(cell));
-        }
+    let Some((code, reports)) = run("l1-baseline::default-deny-stops", "first-packet-leaks") else {
+        return;
+    };
+    assert_eq!(code, 4);
+    for cell in cells(&reports, true) {
+        let expected = if cell.send.starts_with("tcp") { "pass" } else { "fail-open" };
+        assert_eq!(cell.verdict.word(), expected, "{}", told(cell));
     }
 }
 

@@ -32,7 +32,7 @@ const GONE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(5);
 
 /// The cases that the filter takes, of which one is running.
-const CASES: &str = "l1-cluster::default-deny-stops";
+const CASES: &str = "l1-baseline::default-deny-stops";
 
 /// A run with a single lane that is in the middle of the first of its two cases.
 ///

@@ -23,7 +23,7 @@ use crate::address;
 use crate::agent::Agent;
 use crate::board::Interest;
 use crate::case::policies::Policies;
-use crate::cell::{Watched, watch_denial, watch_passage};
+use crate::cell::{Pulse, Watched, watch_denial, watch_passage, watch_stream};
 use crate::chain;
 use crate::event::Phase;
 use crate::fabric::{AddressBook, Inspection, Receipt};
@@ -42,13 +42,15 @@ pub(crate) struct Outcome {
     pub(crate) facts: Facts,
     pub(crate) time_to_enforce: Option<Duration>,
     pub(crate) settled_after: Vec<Duration>,
+    /// From the first lost stimulus of a stream until the next one that arrived was sent.
+    pub(crate) lost_for: Option<Duration>,
 }
 
 /// A case in its lane.
 pub(crate) struct Life<'a> {
     case: &'a Case,
     lane: &'a LiveLane,
-    pace: &'a Pace,
+    pace: Pace,
     enter: &'a (dyn Fn(Phase) + Sync),
     /// By cell, in the order of the case.
     pub(crate) outcomes: Vec<Outcome>,
@@ -77,6 +79,8 @@ impl<'a> Life<'a> {
         enter: &'a (dyn Fn(Phase) + Sync),
     ) -> Self {
         let outcomes = case.cells.iter().map(|_| Outcome::default()).collect();
+        let sending = |cell: &&Cell| cell.expected.is_denied() || cell.expected.is_stream();
+        let pace = pace.shared_by(case.cells.iter().filter(sending).count());
         Self {
             case,
             lane,
@@ -223,7 +227,7 @@ impl<'a> Life<'a> {
         match &cell.from {
             Origin::Pod(pod) if self.case.create.contains(pod) => Ok(Sender::Unborn),
             Origin::Pod(pod) => {
-                let agent = self.lane.agent(pod, self.pace).await?;
+                let agent = self.lane.agent(pod, &self.pace).await?;
                 self.aim(cell, &agent, book).map(Box::new).map(Sender::Agent)
             }
             Origin::Kubelet => self.kubelet_probe(cell, book).map(Sender::Kubelet),
@@ -264,7 +268,9 @@ impl<'a> Life<'a> {
     /// Sees every stimulus pass that is expected to be denied; those of newborns have twins.
     async fn controls(&mut self, senders: &[Sender]) {
         let seen = join_all(self.case.cells.iter().zip(senders).map(|(cell, sender)| async {
-            if cell.expected.is_denied() { self.pass(cell, sender).await } else { None }
+            let controlled =
+                cell.expected.is_denied() || matches!(cell.expected, Expected::Interrupted { .. });
+            if controlled { self.pass(cell, sender).await } else { None }
         }))
         .await;
         for (outcome, seen) in self.outcomes.iter_mut().zip(seen) {
@@ -280,7 +286,7 @@ impl<'a> Life<'a> {
                 Some(aim.until_through(&cell.peers, every, ceiling).await)
             }
             Sender::Kubelet(probe) => {
-                Some(probe.until_ready(true, self.pace.pass_ceiling(), self.pace).await)
+                Some(probe.until_ready(true, self.pace.pass_ceiling(), &self.pace).await)
             }
             Sender::Unborn => None,
         }
@@ -293,12 +299,14 @@ impl<'a> Life<'a> {
         interruption: &Interruption,
     ) -> Result<(), Doubt> {
         let (stage, moments) = watch::channel(Stage::Before);
-        let cells = self.case.cells.iter().zip(senders).zip(&self.outcomes);
-        let watching = join_all(cells.map(|((cell, sender), outcome)| {
+        let pulses: Vec<Pulse> = self.case.cells.iter().map(|_| Pulse::new(None)).collect();
+        let cells = self.case.cells.iter().zip(senders).zip(&self.outcomes).zip(&pulses);
+        let watching = join_all(cells.map(|(((cell, sender), outcome), pulse)| {
             let hopeless = outcome.is_hopeless(cell);
-            self.watch(cell, sender, hopeless, moments.clone(), interruption)
+            self.watch(cell, sender, hopeless, (moments.clone(), pulse), interruption)
         }));
-        let (enforced, watched) = tokio::join!(self.enforce(stage, interruption), watching);
+        let (enforced, watched) =
+            tokio::join!(self.enforce(stage, &pulses, interruption), watching);
         for (outcome, watched) in self.outcomes.iter_mut().zip(watched) {
             outcome.take(watched);
         }
@@ -311,19 +319,22 @@ impl<'a> Life<'a> {
         cell: &Cell,
         sender: &Sender,
         hopeless: bool,
-        stage: watch::Receiver<Stage>,
+        (stage, pulse): (watch::Receiver<Stage>, &Pulse),
         interruption: &Interruption,
     ) -> Watched {
         let denied = cell.expected.is_denied();
         match sender {
             _ if hopeless => Watched::default(),
             Sender::Unborn => Watched::default(),
-            Sender::Kubelet(probe) => probe.watch(denied, self.pace, stage, interruption).await,
+            Sender::Kubelet(probe) => probe.watch(denied, &self.pace, stage, interruption).await,
+            Sender::Agent(aim) if cell.expected.is_stream() => {
+                watch_stream(cell, Aim::clone(aim), &self.pace, stage, pulse, interruption).await
+            }
             Sender::Agent(aim) if denied => {
-                watch_denial(cell, Aim::clone(aim), self.pace, stage, interruption).await
+                watch_denial(cell, Aim::clone(aim), &self.pace, stage, interruption).await
             }
             Sender::Agent(aim) => {
-                watch_passage(cell, Aim::clone(aim), self.pace, stage, interruption).await
+                watch_passage(cell, Aim::clone(aim), &self.pace, stage, interruption).await
             }
         }
     }
@@ -333,23 +344,65 @@ impl<'a> Life<'a> {
     async fn enforce(
         &self,
         stage: watch::Sender<Stage>,
+        pulses: &[Pulse],
         interruption: &Interruption,
     ) -> Result<Duration, Doubt> {
-        interruption.or(self.try_enforce(&stage)).await
+        interruption.or(self.try_enforce(&stage, pulses)).await
     }
 
-    async fn try_enforce(&self, stage: &watch::Sender<Stage>) -> Result<Duration, Doubt> {
+    async fn try_enforce(
+        &self,
+        stage: &watch::Sender<Stage>,
+        pulses: &[Pulse],
+    ) -> Result<Duration, Doubt> {
         (self.enter)(Phase::Apply);
         let mut receipts = Vec::new();
+        self.streams_beat(pulses).await;
         for manifest in &self.case.apply {
-            receipts.push(self.apply(manifest).await?);
+            let receipt = self.apply(manifest).await?;
+            if self.case.watches_a_stream() {
+                self.settle(std::slice::from_ref(&receipt)).await.map_err(Doubt::Fabric)?;
+                self.streams_beat(pulses).await;
+            }
+            receipts.push(receipt);
         }
-        let accepted = receipts.last().map_or_else(Instant::now, |it| it.accepted.into());
         (self.enter)(Phase::Settle);
         self.settle(&receipts).await.map_err(Doubt::Fabric)?;
-        stage.send_replace(Stage::Realised { accepted, at: Instant::now() });
+        let since = Instant::now();
+        let gone = self.take_away().await?;
+        let last = gone.last().or(receipts.last());
+        let accepted = last.map_or_else(Instant::now, |it| it.accepted.into());
+        stage.send_replace(Stage::Realised { accepted, at: Instant::now(), since });
         (self.enter)(Phase::Assert);
         Ok(accepted.elapsed())
+    }
+
+    /// Removes what the case takes away once everything is enforced, and waits until that is realised.
+    async fn take_away(&self) -> Result<Vec<Receipt>, Doubt> {
+        let mut gone = Vec::new();
+        for object in &self.case.remove {
+            gone.push(self.delete(object).await.map_err(Doubt::Fabric)?);
+        }
+        if !gone.is_empty() {
+            self.settle(&gone).await.map_err(Doubt::Fabric)?;
+        }
+        Ok(gone)
+    }
+
+    /// Waits until each stream has seen what became of a stimulus that was sent after this moment: without that
+    /// nobody could say that it was watched between two policies. A stream that says nothing is judged by what
+    /// it has, so the wait ends without it.
+    async fn streams_beat(&self, pulses: &[Pulse]) {
+        let now = Instant::now();
+        let cells = self.case.cells.iter().zip(&self.outcomes).zip(pulses);
+        let streams = cells
+            .filter(|((cell, outcome), _)| cell.expected.is_stream() && !outcome.is_hopeless(cell));
+        let beats = join_all(streams.map(|(_, pulse)| {
+            let mut pulse = pulse.subscribe();
+            async move { pulse.wait_for(|last| last.is_some_and(|it| it > now)).await.is_ok() }
+        }));
+        let ceiling = self.pace.stream_every() + self.pace.probe_deadline() * 2;
+        let _all = tokio::time::timeout(ceiling, beats).await;
     }
 
     fn aim(&self, cell: &Cell, agent: &Arc<Agent>, book: &AddressBook) -> Result<Aim, String> {
@@ -495,10 +548,12 @@ impl Outcome {
     }
 
     fn take(&mut self, watched: Watched) {
+        self.facts.meanwhile.extend(watched.meanwhile);
         self.facts.samples.extend(watched.samples);
         self.facts.beyond.extend(watched.beyond);
         self.facts.unsettled = self.facts.unsettled.take().or(watched.unsettled);
         self.time_to_enforce = self.time_to_enforce.or(watched.time_to_enforce);
         self.settled_after.extend(watched.settled_after);
+        self.lost_for = self.lost_for.or(watched.lost_for);
     }
 }

@@ -69,7 +69,7 @@ impl Life<'_> {
         let watched = join_all(watching.into_iter().map(|(index, cell, volley)| {
             let twin = life.twin(cell, &twins, &book);
             async move {
-                let watched = watch_newborn(volley, life.pace, accepted, interruption);
+                let watched = watch_newborn(volley, &life.pace, accepted, interruption);
                 let (watched, control) = tokio::join!(watched, twin);
                 (index, watched, control)
             }
@@ -138,7 +138,7 @@ impl Life<'_> {
         let Some(twin) = &cell.twin else { return Ok(None) };
         let agent = match newborn.get(twin) {
             Some(agent) => Arc::clone(agent),
-            None => self.lane.agent(twin, self.pace).await?,
+            None => self.lane.agent(twin, &self.pace).await?,
         };
         let aim = self.aim(cell, &agent, book)?;
         let (every, ceiling) = (self.pace.stream_every(), self.pace.pass_ceiling());

@@ -99,7 +99,7 @@ pub struct Pace {
     pub hold_samples: u32,
     /// How many an allowed cell sends.
     pub allowed_samples: u32,
-    /// Between two stimuli of the stream that measures the time to enforce.
+    /// Between two stimuli of the stream that measures the time to enforce; longer in cases with many cells.
     pub stream_every_ms: u64,
     /// Between two looks at a condition.
     pub poll_ms: u64,
@@ -135,11 +135,23 @@ impl Pace {
         period(self.poll_ms)
     }
 
+    /// The pace of a case with so many cells that send all the time. They share what an agent, a datapath and a
+    /// stream of records can carry: from a number on more cells send no more, but each as much more rarely.
+    #[must_use]
+    pub(crate) fn shared_by(self, cells: usize) -> Self {
+        let share = u64::try_from(cells.div_ceil(CELLS_AT_FULL_PACE)).unwrap_or(u64::MAX);
+        Self { stream_every_ms: self.stream_every_ms.saturating_mul(share.max(1)), ..self }
+    }
+
     /// Between two samples of a hold.
     pub(crate) fn hold_every(&self, samples: u32) -> Duration {
         period(self.hold_ms / u64::from(samples.max(1)))
     }
 }
+
+/// How many cells of a case send their streams as often as the profile says. The lab's switch, which carries some
+/// thousand new flows a second on two cores, has six lanes to serve.
+const CELLS_AT_FULL_PACE: usize = 5;
 
 /// A period of a clock, which cannot be nothing.
 fn period(ms: u64) -> Duration {

@@ -13,6 +13,7 @@ mod leaks;
 mod newborns;
 mod preconditions;
 mod readiness;
+mod streams;
 mod worlds;
 
 use ztc_engine::event::Phase;

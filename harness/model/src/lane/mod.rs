@@ -157,6 +157,7 @@ impl Renaming {
         Ok(Case {
             world: format!("{}{}", case.world, self.suffix),
             apply,
+            remove: case.remove.iter().map(|it| self.object_ref(it)).collect(),
             create: case.create.iter().map(|it| self.pod(it)).collect(),
             cells: case.cells.iter().map(|it| self.cell(it)).collect(),
             ..case.clone()
@@ -198,7 +199,10 @@ impl Renaming {
                 Expected::Denied { by, form, policy } => {
                     Expected::Denied { by: *by, form: *form, policy: self.object_ref(policy) }
                 }
-                expected @ Expected::Allowed { .. } => expected.clone(),
+                Expected::Interrupted { by, form, policy } => {
+                    Expected::Interrupted { by: *by, form: *form, policy: self.object_ref(policy) }
+                }
+                expected @ (Expected::Allowed { .. } | Expected::Throughout) => expected.clone(),
             },
             peers: cell.peers.iter().map(peer).collect(),
             twin: cell.twin.as_ref().map(|it| self.pod(it)),

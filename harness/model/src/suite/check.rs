@@ -95,8 +95,16 @@ pub(super) fn distinct_names(source: &Source, file: &SuiteFile) -> Checked {
 pub(super) fn distinct_cells(source: &Source, file: &SuiteFile, cases: &[Case]) -> Checked {
     let mut seen: BTreeMap<Question<'_>, &Case> = BTreeMap::new();
     for (written, case) in file.cases.iter().zip(cases) {
-        let policies: BTreeSet<String> =
-            case.apply.iter().map(|it| format!("{}:{}", it.file, it.reference)).collect();
+        let taken_away = case.remove.iter().map(|it| format!("without {it}"));
+        // Where flows are watched all the time the order of the policies is the question.
+        let ordered = case.watches_a_stream().then(|| format!("in the order of {}", case.id));
+        let policies: BTreeSet<String> = case
+            .apply
+            .iter()
+            .map(|it| format!("{}:{}", it.file, it.reference))
+            .chain(taken_away)
+            .chain(ordered)
+            .collect();
         for cell in &case.cells {
             let question = (policies.clone(), &cell.from, &cell.send);
             if let Some(other) = seen.insert(question, case) {
@@ -106,7 +114,7 @@ pub(super) fn distinct_cells(source: &Source, file: &SuiteFile, cases: &[Case]) 
                     cell.from,
                     other.id.name()
                 );
-                let at = expectation_at(&written.value.expect, cell.line);
+                let at = expectation_at(&written.value.expect, cell);
                 return Err(source.diagnostic_at(at, message, None));
             }
         }
@@ -144,7 +152,7 @@ pub(super) fn distinct_pairs(
         if seen.iter().any(|(from, other)| **from == cell.from && !differ(to, other)) {
             let message = format!("{} pings {} twice in this case", cell.from, target(&to.peer));
             return Err(source.diagnostic_at(
-                expectation_at(expectations, cell.line),
+                expectation_at(expectations, cell),
                 message,
                 Some("records of echo requests could not be told apart"),
             ));
@@ -154,10 +162,16 @@ pub(super) fn distinct_pairs(
     Ok(())
 }
 
-fn expectation_at(expectations: &[Spanned<ExpectationFile>], line: usize) -> &Spanned<OneOrMany> {
+/// Where a cell's stimulus is written. All cells of a row of a table are on one line.
+fn expectation_at<'a>(
+    expectations: &'a [Spanned<ExpectationFile>],
+    cell: &Cell,
+) -> &'a Spanned<OneOrMany> {
+    let sends =
+        |it: &ExpectationFile| it.send.value.0.iter().any(|it| it.parse() == Ok(cell.send.clone()));
     let written = expectations
         .iter()
-        .find(|it| super::load::line(&it.value.from) == line)
+        .find(|it| super::load::line(&it.value.from) == cell.line && sends(&it.value))
         .unwrap_or(&expectations[0]);
     &written.value.send
 }
@@ -535,13 +549,31 @@ pub(super) fn denying_policy(
             Some(&format!("the case applies: {}", applied())),
         )),
         (Some(name), _) => {
-            let named: Vec<&Manifest> =
-                apply.iter().filter(|it| it.reference.name == name.value).collect();
-            match named.as_slice() {
-                [one] => Ok(one.reference.clone()),
-                [] => wrong(name, format!("the case applies no policy `{}`", name.value)),
-                _ => wrong(name, format!("several applied policies are called `{}`", name.value)),
-            }
+            let reference = applied_policy(&name.value, apply);
+            reference.cloned().or_else(|message| wrong(name, message))
+        }
+    }
+}
+
+/// The applied policy of that name; where several of different kinds or namespaces have it, it is written in full:
+/// `KIND/NAME`, `KIND/NAMESPACE/NAME`.
+///
+/// # Errors
+/// Why it is none, or not one.
+pub(super) fn applied_policy<'a>(
+    name: &str,
+    apply: &'a [Manifest],
+) -> Result<&'a ObjectRef, String> {
+    let all = || apply.iter().map(|it| &it.reference);
+    if let Some(one) = all().find(|it| it.to_string() == name) {
+        return Ok(one);
+    }
+    let mut called = all().filter(|it| it.name == name);
+    match (called.next(), called.next()) {
+        (None, _) => Err(format!("the case applies no policy `{name}`")),
+        (Some(one), None) => Ok(one),
+        (Some(one), Some(_)) => {
+            Err(format!("several applied policies are called `{name}`: write `{one}`"))
         }
     }
 }

@@ -10,6 +10,7 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::outcome::{EnforcementPoint, Form};
 use crate::suite::Feature;
+use crate::suite::matrix::MatrixFile;
 use crate::yaml::Spanned;
 
 /// A suite: one YAML file in a folder under `suites/`, next to the manifests that it applies.
@@ -56,13 +57,23 @@ pub struct CaseFile {
     #[serde(default, rename = "closed-by")]
     #[schemars(with = "Option<String>")]
     pub closed_by: Option<Spanned<String>>,
+    /// The names of applied policies to take away again once all are enforced: what is denied stays denied by
+    /// the others.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub remove: Vec<Spanned<String>>,
     /// Pods of the world to make after the policies are enforced.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub create: Vec<Spanned<String>>,
     /// What to send and what to expect of it.
+    #[serde(default)]
     #[schemars(with = "Vec<ExpectationFile>")]
     pub expect: Vec<Spanned<ExpectationFile>>,
+    /// More of it, as a truth table.
+    #[serde(default)]
+    #[schemars(with = "Option<MatrixFile>")]
+    pub matrix: Option<Spanned<MatrixFile>>,
 }
 
 /// An expectation: every source with every stimulus is a cell of its own.
@@ -82,6 +93,11 @@ pub struct ExpectationFile {
     pub after: Option<Spanned<String>>,
     /// Whether it gets through.
     pub is: Is,
+    /// Of an allowed flow: whether every stimulus counts from before the first policy on, so that none may be
+    /// lost.
+    #[serde(default)]
+    #[schemars(with = "bool")]
+    pub throughout: Option<Spanned<bool>>,
     /// Who must say that it let the flow pass.
     #[serde(default)]
     #[schemars(with = "Option<EnforcementPoint>")]
@@ -179,6 +195,8 @@ pub enum Is {
     Allowed,
     /// It does not.
     Denied,
+    /// It does before the policies and once all of them are enforced, and does not in between.
+    Interrupted,
 }
 
 /// One text, or a list of them.

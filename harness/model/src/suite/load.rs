@@ -6,7 +6,10 @@ use crate::manifest::{self, Manifest};
 use crate::outcome::Expected;
 use crate::stimulus::{Send, SendError};
 use crate::suite::file::{Applied, CaseFile, ExpectationFile, Is, SuiteFile, Taken};
-use crate::suite::{Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check, gaps, worlds};
+use crate::suite::{
+    Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check, gaps, matrix, removals, streams,
+    worlds,
+};
 use crate::world::{PodRef, World};
 use crate::yaml::{self, Diagnostic, Source, Spanned};
 
@@ -34,7 +37,10 @@ pub fn world(source: &Source) -> Result<World, Box<Diagnostic>> {
 /// # Errors
 /// A diagnostic at what is wrong, in the suite file or in a manifest.
 pub fn load(source: &Source, library: &Library) -> Result<Suite, Box<Diagnostic>> {
-    let file: SuiteFile = yaml::strict(source)?;
+    let mut file: SuiteFile = yaml::strict(source)?;
+    for case in &mut file.cases {
+        case.value.expect = matrix::expectations(source, &case.value)?;
+    }
     let world = library.worlds.get(&file.world.value).ok_or_else(|| {
         let known: Vec<&str> = library.worlds.keys().map(String::as_str).collect();
         source.diagnostic_at(
@@ -83,9 +89,11 @@ impl Reader<'_> {
             .iter()
             .map(|pod| check::created_pod(self.source, self.world, pod))
             .collect::<Result<Vec<_>, _>>()?;
+        let remove = removals::removed(self.source, &file.remove, &apply)?;
         let mut cells = Vec::new();
         for expectation in &file.expect {
             self.expand(expectation, &apply, &create, &mut cells)?;
+            removals::still_there(self.source, &expectation.value, &remove, &cells)?;
         }
         check::distinct_pairs(self.source, self.world, &file.expect, &cells)?;
         if cells.is_empty() {
@@ -101,6 +109,7 @@ impl Reader<'_> {
             gap: gaps::gap(self.source, self.suite, file, &cells)?,
             world: self.world.world.clone(),
             apply,
+            remove,
             create,
             cells,
             file: self.source.file.clone(),
@@ -190,6 +199,7 @@ impl Reader<'_> {
                     line: line(&file.from),
                 };
                 check::control_exists(self.source, file, self.world, create, &cell)?;
+                streams::is_one(self.source, file, create, &cell)?;
                 cells.push(cell);
             }
         }
@@ -230,11 +240,26 @@ impl Reader<'_> {
         file: &ExpectationFile,
         apply: &[Manifest],
     ) -> Result<Expected, Box<Diagnostic>> {
+        let throughout = file.throughout.as_ref().is_some_and(|it| it.value);
         match file.is {
+            Is::Allowed if throughout => {
+                check::nothing_of_denials(self.source, file)?;
+                check::nothing_of_passages(self.source, file)?;
+                Ok(Expected::Throughout)
+            }
             Is::Allowed => {
                 check::nothing_of_denials(self.source, file)?;
                 check::via_says_something(self.source, file)?;
                 Ok(Expected::Allowed { via: file.via.as_ref().map(|via| via.value) })
+            }
+            Is::Interrupted => {
+                check::nothing_of_passages(self.source, file)?;
+                check::form_fits_point(self.source, file)?;
+                Ok(Expected::Interrupted {
+                    by: file.by.as_ref().map(|by| by.value),
+                    form: file.form.as_ref().map(|form| form.value),
+                    policy: check::denying_policy(self.source, file, apply)?,
+                })
             }
             Is::Denied => {
                 check::nothing_of_passages(self.source, file)?;

@@ -7,6 +7,9 @@ mod check;
 pub mod file;
 mod gaps;
 mod load;
+pub mod matrix;
+mod removals;
+mod streams;
 mod worlds;
 
 use std::collections::BTreeSet;
@@ -18,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use check::peers;
 pub use load::{Library, load, world};
 
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, ObjectRef};
 use crate::outcome::Expected;
 use crate::stimulus::{Peer, Send};
 use crate::world::{OutsideHost, PodRef, World};
@@ -155,6 +158,8 @@ pub struct Case {
     pub world: String,
     /// What to apply, in this order.
     pub apply: Vec<Manifest>,
+    /// What to take away again once everything is enforced.
+    pub remove: Vec<ObjectRef>,
     /// Pods to make after the policies are enforced.
     pub create: Vec<PodRef>,
     /// What to send and what to expect of it.
@@ -166,6 +171,12 @@ pub struct Case {
 }
 
 impl Case {
+    /// Whether a flow is watched from before the first policy on. Each policy is then enforced before the next
+    /// one is applied: their order is what the case is about.
+    pub fn watches_a_stream(&self) -> bool {
+        self.cells.iter().any(|cell| cell.expected.is_stream())
+    }
+
     /// Whether a policy of it is about more than the namespaces that its world makes.
     pub fn reaches_beyond(&self, world: &World) -> bool {
         let own: BTreeSet<&str> = world.own_namespaces().collect();

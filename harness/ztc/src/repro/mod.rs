@@ -95,6 +95,15 @@ pub enum Refusal {
         /// The stimulus.
         send: String,
     },
+    /// What counts is each stimulus of a stream, from before the first policy on.
+    #[error(
+        "`{send}` is about every stimulus of a stream while policies come; by hand: send it in a loop that notes the \
+         time of each answer, and apply the policies meanwhile"
+    )]
+    Stream {
+        /// The stimulus.
+        send: String,
+    },
     /// A pod would have to serve DNS.
     #[error("{pod} serves DNS in this world, for which the image has no server")]
     Server {
@@ -115,6 +124,9 @@ pub fn files(question: &Question<'_>) -> Result<Vec<File>, Refusal> {
         number: *number,
         count: case.cells.len(),
     })?;
+    if cell.expected.is_stream() {
+        return Err(Refusal::Stream { send: cell.send.to_string() });
+    }
     let scene = Scene::of(case, cell, question.world)?;
     let file = |name, text| File { name, text, executable: false };
     let script = script::script(question, cell, &scene);

@@ -46,7 +46,10 @@ pub(super) fn script(question: &Question<'_>, cell: &Cell, scene: &Scene<'_>) ->
     parts.push(evidence(cell, scene));
     parts.push(match &cell.expected {
         Expected::Denied { policy, .. } => format!("{}\n{DENIED}", without(policy)),
-        Expected::Allowed { .. } => ALLOWED.to_owned(),
+        // Streams are refused before.
+        Expected::Allowed { .. } | Expected::Throughout | Expected::Interrupted { .. } => {
+            ALLOWED.to_owned()
+        }
     });
     parts.join("\n")
 }
@@ -111,7 +114,9 @@ fn enforced(question: &Question<'_>) -> String {
 fn evidence(cell: &Cell, scene: &Scene<'_>) -> String {
     let (by, form) = match &cell.expected {
         Expected::Denied { by, form, .. } => (*by, *form),
-        Expected::Allowed { .. } => (Some(EnforcementPoint::Cilium), None),
+        Expected::Allowed { .. } | Expected::Throughout | Expected::Interrupted { .. } => {
+            (Some(EnforcementPoint::Cilium), None)
+        }
     };
     let body = match by {
         None => "  # The case leaves open who stops it.\n  return 0\n".to_owned(),

@@ -102,10 +102,13 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The cells of all reports that are expected to be denied, or those that are not.
+/// The cells of all reports that are expected to be stopped, for good or for a while, or those that are not.
 pub(crate) fn cells(reports: &[CaseReport], denied: bool) -> Vec<&CellReport> {
     let cells = reports.iter().flat_map(|report| &report.cells);
-    cells.filter(|cell| cell.expected.starts_with("denied") == denied).collect()
+    let stopped = |cell: &CellReport| {
+        cell.expected.starts_with("denied") || cell.expected.starts_with("interrupted")
+    };
+    cells.filter(|cell| stopped(cell) == denied).collect()
 }
 
 /// How a cell reads in a failed assertion.

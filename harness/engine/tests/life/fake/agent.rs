@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use ztc_engine::fabric::Session;
+use ztc_model::policy::Protocol;
 use ztc_model::world::PodRef;
 use ztc_wire::{
     Event, FromAgent, Host, Leg, LineSplitter, Observed, PROTOCOL, Phase, RunId, Stimulus, ToAgent,
@@ -248,7 +249,11 @@ impl Agent {
             let error = "Too many open files".to_owned();
             return Observed::Unsent { operation: "open a socket".to_owned(), error };
         }
-        let Stimulus::Tcp { to } = stimulus else { panic!("cases of these tests send tcp") };
+        let (protocol, to) = match stimulus {
+            Stimulus::Tcp { to } => (Protocol::Tcp, to),
+            Stimulus::Udp { to } => (Protocol::Udp, to),
+            _ => panic!("cases of these tests send tcp and udp"),
+        };
         let Host::Ip(address) = to.host else { panic!("cases of these tests name pods") };
         let remote = SocketAddr::new(address, to.port);
         let local = {
@@ -259,7 +264,7 @@ impl Agent {
         self.say(Event::Started { id, leg: Leg::Send, local, remote });
         tokio::select! {
             biased;
-            sent = timeout_at(deadline, self.exchange(local, remote)) => {
+            sent = timeout_at(deadline, self.exchange(protocol, local, remote)) => {
                 sent.unwrap_or(Observed::Timeout { phase: Phase::Connect })
             }
             Ok(()) = cancelled => Observed::Cancelled { phase: Phase::Connect },
@@ -267,13 +272,18 @@ impl Agent {
     }
 
     /// Sends a flow and waits for what comes back, forever if nothing does.
-    async fn exchange(&self, local: SocketAddr, remote: SocketAddr) -> Observed {
+    async fn exchange(
+        &self,
+        protocol: Protocol,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Observed {
         let wait = match self.network.stop(Some(&self.pod), remote) {
             None => LATENCY,
             Some(stop) => {
                 let network = Arc::clone(&self.network);
                 let fate = stop.fate;
-                tokio::spawn(async move { network.testify(&stop, local, remote).await });
+                tokio::spawn(async move { network.testify(&stop, protocol, local, remote).await });
                 match fate {
                     Fate::Silence => std::future::pending().await,
                     Fate::Close => return Observed::Closed { reset: false },

@@ -29,7 +29,7 @@ pods:
     name: vault
     node: b
     labels: { app: vault }
-    serves: [{ speaks: tcp, port: 9000 }, { speaks: tcp, port: 9001 }, { speaks: http, port: 8080 }]
+    serves: [{ speaks: tcp, port: 9000 }, { speaks: tcp, port: 9001 }, { speaks: udp, port: 9000 }, { speaks: http, port: 8080 }]
     readiness: 8080
 ";
 

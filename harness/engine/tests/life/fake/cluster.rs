@@ -12,6 +12,7 @@ use ztc_engine::fabric::{
     Witness,
 };
 use ztc_model::manifest::{Manifest, ObjectRef};
+use ztc_model::policy::Protocol;
 use ztc_model::world::{Born, Pod, PodRef, World};
 use ztc_wire::FirstRun;
 
@@ -69,7 +70,7 @@ impl FakeCluster {
                 if let Some(stop) = &stopped {
                     let (network, stop) = (Arc::clone(&self.network), stop.clone());
                     tokio::spawn(async move {
-                        network.testify(&stop, (KUBELET, 40_000).into(), to).await;
+                        network.testify(&stop, Protocol::Tcp, (KUBELET, 40_000).into(), to).await;
                     });
                 }
                 stopped.map(|_| "context deadline exceeded".to_owned())

@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 use ztc_engine::fabric::Witness;
 use ztc_model::manifest::ObjectRef;
+use ztc_model::policy::Protocol;
 use ztc_model::world::{PodRef, World};
 
 use super::record;
@@ -140,10 +141,16 @@ impl Network {
     }
 
     /// Says what there is to say of a stopped flow.
-    pub(crate) async fn testify(&self, stop: &Stop, source: SocketAddr, destination: SocketAddr) {
+    pub(crate) async fn testify(
+        &self,
+        stop: &Stop,
+        protocol: Protocol,
+        source: SocketAddr,
+        destination: SocketAddr,
+    ) {
         tokio::time::sleep_until(Instant::now() + stop.recorded_after).await;
         if let Some(record) = stop.record {
-            let evidence = record::evidence(record, source, destination);
+            let evidence = record::evidence(record, protocol, source, destination);
             self.witnesses.send(Witness::Spoke(evidence)).ok();
         }
     }

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use ztc_model::evidence::Evidence;
 use ztc_model::hubble::{
     self, Addresses, Dns, Flow, FlowKind, FlowVerdict, L4, L7, L7Kind, NamedPolicy, POLICY_DENIED,
-    POLICY_DENY, Tcp, TrafficDirection,
+    POLICY_DENY, Tcp, TrafficDirection, Udp,
 };
-use ztc_model::policy::PolicyRef;
+use ztc_model::policy::{PolicyRef, Protocol};
 use ztc_model::ztunnel::{HBONE_PORT, Line, Side};
 
 use super::script::Record;
 
-/// What is said of a TCP flow.
+/// What is said of a flow.
 pub(crate) fn evidence(
     record: Record,
+    protocol: Protocol,
     source: SocketAddr,
     destination: SocketAddr,
 ) -> Arc<Evidence> {
@@ -65,12 +66,18 @@ pub(crate) fn evidence(
         Record::NameAllowed => FlowVerdict::Forwarded,
         _ => FlowVerdict::Dropped,
     };
-    let ports =
-        Tcp { source_port: source.port(), destination_port: destination.port(), ..Tcp::default() };
+    let (source_port, destination_port) = (source.port(), destination.port());
+    let l4 = match protocol {
+        Protocol::Udp => L4 { udp: Some(Udp { source_port, destination_port }), ..L4::default() },
+        _ => {
+            let tcp = Tcp { source_port, destination_port, ..Tcp::default() };
+            L4 { tcp: Some(tcp), ..L4::default() }
+        }
+    };
     let flow = Flow {
         verdict,
         ip: Some(Addresses::new(source.ip(), destination.ip())),
-        l4: Some(L4 { tcp: Some(ports), ..L4::default() }),
+        l4: Some(l4),
         ..said
     };
     let line = hubble::Line { flow, node_name: "node-b".to_owned(), time: String::new() };
