@@ -6,6 +6,7 @@
 
 mod address;
 mod agent;
+pub mod authority;
 mod board;
 pub mod burst;
 mod case;
