@@ -123,6 +123,7 @@ impl Attach {
             run: run.to_owned(),
             keeps_worlds: false,
             ledger: Ledger::default(),
+            secret: lease.secret()?,
             _lease: lease,
         })
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use tokio::sync::Mutex;
+use ztc_engine::authority::{Authority, AuthorityError};
 use ztc_engine::fabric::{Cluster, Fabric, FabricError, Lane};
 use ztc_engine::profile::IpFamily;
 use ztc_engine::wait::WaitError;
@@ -48,6 +49,8 @@ enum ClusterError {
     Stored { policy: String, source: Box<Diagnostic> },
     #[error(transparent)]
     Exec(#[from] exec::ExecError),
+    #[error(transparent)]
+    Certificates(#[from] AuthorityError),
     #[error(transparent)]
     Outside(#[from] OutsideError),
     #[error(transparent)]
@@ -158,19 +161,22 @@ impl RealCluster {
     }
 
     async fn furnish(&self, world: Arc<World>, lane: Lane) -> Result<RealLane, ClusterError> {
-        let Ready { client, spec, outside, cluster, nodes, image, pull, ledger, run, .. } =
-            &*self.ready;
+        let Ready {
+            client, spec, outside, cluster, nodes, image, pull, ledger, run, secret, ..
+        } = &*self.ready;
         self.awaited().await?;
         let [first, second, ..] = nodes.as_slice() else {
             return Err(ClusterError::Nodes { nodes: nodes.len() });
         };
         let slots = BTreeMap::from([(NodeSlot::A, first.clone()), (NodeSlot::B, second.clone())]);
-        let setting = Setting { image: image.clone(), pull: *pull, nodes: slots };
+        let authority = Arc::new(Authority::new(*secret)?);
         let hosts = match outside {
             Hosting::Containers(docker) => {
                 let _alone = self.hosting.lock().await;
                 let dual_stack = spec.ip_family == IpFamily::Dual;
-                let outside = Outside { docker, client, cluster, nodes, image, dual_stack };
+                let authority = &authority;
+                let outside =
+                    Outside { docker, client, cluster, nodes, image, dual_stack, authority };
                 outside.bring_up(&world).await?
             }
             Hosting::Given(addresses) => {
@@ -178,6 +184,7 @@ impl RealCluster {
                 Hosts { zone: world.outside_zone(&addresses), addresses, second }
             }
         };
+        let setting = Setting { image: image.clone(), pull: *pull, nodes: slots, authority };
         for object in objects::before_pods(&world) {
             let name = api::make_ours(client, &object).await?;
             ledger.made(name);

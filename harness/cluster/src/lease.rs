@@ -10,11 +10,14 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use ztc_engine::authority::{Authority, AuthorityError};
 
 /// The file that is locked.
 const LOCK: &str = "lock";
 /// The file that says what was made.
 const STATE: &str = "state.json";
+/// The file that certificates follow from.
+const SECRET: &str = "secret";
 /// The file that is written when the lease is given back: its time counts.
 const USED: &str = "used";
 
@@ -45,6 +48,9 @@ pub enum LeaseError {
         /// Why.
         source: io::Error,
     },
+    /// There is no secret for certificates.
+    #[error(transparent)]
+    Secret(#[from] AuthorityError),
     /// What was made cannot be written down.
     #[error("cannot write {}", path.display())]
     Write {
@@ -145,6 +151,22 @@ impl Lease {
         }
     }
 
+    /// What certificates follow from, made when it is first asked for.
+    pub(crate) fn secret(&self) -> Result<[u8; 32], LeaseError> {
+        let path = self.file(SECRET);
+        let found = match fs::read(&path) {
+            Ok(bytes) => bytes.try_into().map_err(|_other| io::ErrorKind::InvalidData.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let secret = Authority::secret()?;
+                return write_whole(&path, &secret)
+                    .map(|()| secret)
+                    .map_err(|source| LeaseError::Write { path, source });
+            }
+            Err(error) => Err(error),
+        };
+        found.map_err(|source| LeaseError::Read { path, source })
+    }
+
     /// Writes down how far the cluster is, all at once or not at all.
     pub(crate) fn note(&self, state: &State) -> Result<(), LeaseError> {
         let path = self.state_file();
@@ -214,6 +236,17 @@ mod tests {
         assert_eq!(lease.state().unwrap(), Some(state()));
         lease.forget().unwrap();
         assert_eq!(lease.state().unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn the_secret_stays_and_a_broken_one_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let take = || Lease::take(folder.path().to_owned(), || {});
+        let secret = take().await.unwrap().secret().unwrap();
+        assert_eq!(take().await.unwrap().secret().unwrap(), secret);
+        let lease = take().await.unwrap();
+        fs::write(lease.file(SECRET), "short").unwrap();
+        assert!(matches!(lease.secret(), Err(LeaseError::Read { .. })));
     }
 
     #[tokio::test]

@@ -4,11 +4,11 @@
 //! security: no privileges, no root, nothing of the node but its network where a world asks for it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
-use ztc_model::world::{
-    Born, KubeService, NodeSlot, Pod, ServiceProtocol, Speaks, Waypoint, World,
-};
+use ztc_engine::authority::{Authority, AuthorityError};
+use ztc_model::world::{Born, KubeService, NodeSlot, Pod, ServiceProtocol, Waypoint, World};
 use ztc_model::ztunnel::HBONE_PORT;
 use ztc_wire::{AGENT_ENV, AgentConfig, FirstRun, Zone};
 
@@ -42,6 +42,8 @@ pub(crate) struct Setting {
     pub(crate) pull: Pull,
     /// The names of the nodes of both slots.
     pub(crate) nodes: BTreeMap<NodeSlot, String>,
+    /// Where certificates come from.
+    pub(crate) authority: Arc<Authority>,
 }
 
 impl Setting {
@@ -114,7 +116,11 @@ fn security(world: &World, namespace: &str) -> &'static str {
 }
 
 /// The pods that are made with the world.
-pub(crate) fn pods(world: &World, setting: &Setting, zone: &Zone) -> Vec<Value> {
+pub(crate) fn pods(
+    world: &World,
+    setting: &Setting,
+    zone: &Zone,
+) -> Result<Vec<Value>, AuthorityError> {
     let pods = world.pods.iter().filter(|pod| pod.born == Born::WithTheWorld);
     pods.map(|it| pod(world, setting, zone, it, Vec::new())).collect()
 }
@@ -179,12 +185,13 @@ pub(crate) fn pod(
     zone: &Zone,
     pod: &Pod,
     first: Vec<FirstRun>,
-) -> Value {
+) -> Result<Value, AuthorityError> {
     let config = AgentConfig {
         name: pod.reference().to_string(),
         socket: SOCKET.into(),
         resolv_conf: "/etc/resolv.conf".into(),
         serve: pod.serves.iter().map(|port| port.service(zone)).collect(),
+        tls: setting.authority.pod(world, pod)?,
         first,
     };
     let config = config.to_json().expect("an agent's configuration has text keys");
@@ -247,17 +254,13 @@ pub(crate) fn pod(
     if pod.host_network {
         object["spec"]["hostNetwork"] = true.into();
     }
-    object
+    Ok(object)
 }
 
 fn ports(pod: &Pod) -> Vec<Value> {
-    let transports = |speaks| match speaks {
-        Speaks::Tcp | Speaks::Http => &["TCP"][..],
-        Speaks::Udp => &["UDP"],
-        Speaks::Dns => &["UDP", "TCP"],
-    };
     let all = pod.serves.iter().flat_map(|port| {
-        transports(port.speaks).iter().map(move |protocol| {
+        port.speaks.protocols().iter().map(move |protocol| {
+            let protocol = protocol.to_string();
             let mut container_port = json!({ "containerPort": port.port, "protocol": protocol });
             if let Some(name) = &port.name {
                 container_port["name"] = name.as_str().into();
@@ -301,13 +304,14 @@ services:
                 (NodeSlot::A, "one".to_owned()),
                 (NodeSlot::B, "two".to_owned()),
             ]),
+            authority: Arc::new(Authority::new([7; 32]).unwrap()),
         }
     }
 
     #[test]
     fn a_world_is_made_of_these_objects() {
         let mut objects = before_pods(&world());
-        objects.extend(pods(&world(), &setting(), &Zone::default()));
+        objects.extend(pods(&world(), &setting(), &Zone::default()).unwrap());
         let text = serde_json::to_string_pretty(&objects).unwrap();
         insta::assert_snapshot!(text);
     }

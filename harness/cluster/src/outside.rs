@@ -14,9 +14,10 @@ use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use ztc_engine::authority::{Authority, AuthorityError};
 use ztc_engine::wait::{Look, WaitError, until};
 use ztc_model::world::{OutsideHost, World};
-use ztc_wire::{AGENT_ENV, AgentConfig, Service, Zone};
+use ztc_wire::{AGENT_ENV, AgentConfig, Service, Tls, Zone};
 
 use crate::api::{ApiError, MANAGER};
 use crate::bundle::hex;
@@ -93,6 +94,9 @@ pub enum OutsideError {
     /// Cluster DNS does not answer.
     #[error(transparent)]
     Wait(#[from] WaitError),
+    /// A certificate cannot be made.
+    #[error(transparent)]
+    Certificate(#[from] AuthorityError),
     /// The API server refused.
     #[error(transparent)]
     Api(#[from] ApiError),
@@ -114,6 +118,8 @@ pub(crate) struct Outside<'a> {
     pub(crate) image: &'a str,
     /// Whether its pods have addresses of both families.
     pub(crate) dual_stack: bool,
+    /// Where certificates come from.
+    pub(crate) authority: &'a Authority,
 }
 
 /// The outside hosts of a world, at work.
@@ -132,7 +138,7 @@ impl Outside<'_> {
     pub(crate) async fn bring_up(&self, world: &World) -> Result<Hosts, OutsideError> {
         let (range, second) = self.docker.ranges().await?;
         let second = second.filter(|_| self.dual_stack);
-        let plan = Plan::new(world, range, second, self.cluster)?;
+        let plan = Plan::new(world, (range, second), self.cluster, self.authority)?;
         for host in &plan.hosts {
             self.require(host).await?;
         }
@@ -291,9 +297,9 @@ impl Plan {
     /// Hosts have a second address where a range of IPv6 is given, unless their first one is fixed.
     fn new(
         world: &World,
-        range: Ipv4Net,
-        range6: Option<Ipv6Net>,
+        (range, range6): (Ipv4Net, Option<Ipv6Net>),
         cluster: &str,
+        authority: &Authority,
     ) -> Result<Self, OutsideError> {
         let hosts = world.outside.len();
         let mut free = block(range, cluster);
@@ -315,32 +321,36 @@ impl Plan {
             .collect();
         let mut zone = world.outside_zone(&addresses);
         zone.records.extend(world.outside_zone(&second).records);
-        let agent = |name: &str, serve| AgentConfig {
+        let agent = |name: &str, serve: Vec<Service>, tls: Option<Tls>| AgentConfig {
             name: format!("outside/{name}"),
             socket: "/run/ztc-agent.sock".into(),
             resolv_conf: "/etc/resolv.conf".into(),
             serve,
+            tls,
             first: Vec::new(),
         };
-        let mut hosts: Vec<PlannedHost> = placed
-            .into_iter()
-            .map(|(host, address, link_local)| PlannedHost {
+        let mut hosts = Vec::new();
+        for (host, address, link_local) in placed {
+            let serve = host.serves.iter().map(|port| port.service(&zone)).collect();
+            let known = [addresses.get(&host.name), second.get(&host.name)];
+            let known: Vec<IpAddr> = known.into_iter().flatten().copied().collect();
+            let tls = authority.outside(world, host, &known)?;
+            let config = agent(&host.name, serve, tls);
+            let second = second_of(address).filter(|_| link_local.is_none());
+            hosts.push(PlannedHost {
                 name: host.name.clone(),
                 address,
-                second: second_of(address).filter(|_| link_local.is_none()),
+                second,
                 link_local,
-                config: agent(
-                    &host.name,
-                    host.serves.iter().map(|port| port.service(&zone)).collect(),
-                ),
-            })
-            .collect();
+                config,
+            });
+        }
         hosts.push(PlannedHost {
             name: "zone-server".to_owned(),
             address: zone_server,
             second: None,
             link_local: None,
-            config: agent("zone-server", vec![Service::Dns { port: 53, zone: zone.clone() }]),
+            config: agent("zone-server", vec![Service::Dns { port: 53, zone: zone.clone() }], None),
         });
         Ok(Self { hosts, routes, zone, zone_server, addresses, second })
     }
@@ -387,6 +397,29 @@ mod tests {
         let text =
             format!("world: w\nabout: An outside.\nnamespaces: []\npods: []\noutside: {outside}\n");
         ztc_model::suite::world(&ztc_model::yaml::Source::new("w.yaml", text)).unwrap()
+    }
+
+    fn plan(world: &World, range: Ipv4Net) -> Result<Plan, OutsideError> {
+        plan_of_both(world, range, None)
+    }
+
+    fn plan_of_both(
+        world: &World,
+        range: Ipv4Net,
+        range6: Option<Ipv6Net>,
+    ) -> Result<Plan, OutsideError> {
+        Plan::new(world, (range, range6), "ztc-kind", &Authority::new([7; 32]).unwrap())
+    }
+
+    #[test]
+    fn a_host_that_speaks_tls_has_the_same_certificate_in_each_run() {
+        let world =
+            world("[{ name: api, dns: [api.zt.test], serves: [{ speaks: https, port: 443 }] }]");
+        let shows = || {
+            let plan = plan(&world, range()).unwrap();
+            plan.hosts[0].config.tls.clone().unwrap().shows.unwrap()
+        };
+        assert_eq!(shows(), shows());
     }
 
     #[test]
@@ -437,7 +470,7 @@ mod tests {
             "[{ name: metadata, address: 169.254.169.254, serves: [{ speaks: http, port: 80 }] }, \
               { name: api, dns: [api.zt.test], serves: [] }]",
         );
-        let plan = Plan::new(&world, range(), None, "ztc-kind").unwrap();
+        let plan = plan(&world, range()).unwrap();
         let metadata = Ipv4Addr::new(169, 254, 169, 254);
         assert_eq!(plan.addresses["metadata"], IpAddr::from(metadata));
         let host = plan.hosts.iter().find(|it| it.name == "metadata").unwrap();
@@ -447,12 +480,7 @@ mod tests {
 
     #[test]
     fn no_two_hosts_have_one_address_and_all_are_in_the_upper_half() {
-        let plan = Plan::new(
-            &world("[{ name: a, serves: [] }, { name: b, serves: [] }]"),
-            range(),
-            None,
-            "x",
-        );
+        let plan = plan(&world("[{ name: a, serves: [] }, { name: b, serves: [] }]"), range());
         let addresses: Vec<u32> = plan.unwrap().hosts.iter().map(|it| it.address.into()).collect();
         let middle = u32::from(Ipv4Addr::new(172, 30, 128, 0));
         assert!(addresses.iter().all(|it| *it > middle), "{addresses:?}");
@@ -462,17 +490,12 @@ mod tests {
     #[test]
     fn a_fixed_address_that_is_not_link_local_is_refused() {
         let world = world("[{ name: api, address: 192.0.2.1, serves: [] }]");
-        assert!(matches!(Plan::new(&world, range(), None, "x"), Err(OutsideError::Address { .. })));
+        assert!(matches!(plan(&world, range()), Err(OutsideError::Address { .. })));
     }
 
     #[test]
     fn a_small_range_has_room_for_few() {
-        let plan = Plan::new(
-            &world("[{ name: a, serves: [] }]"),
-            "10.0.0.0/30".parse().unwrap(),
-            None,
-            "x",
-        );
+        let plan = plan(&world("[{ name: a, serves: [] }]"), "10.0.0.0/30".parse().unwrap());
         assert!(matches!(plan, Err(OutsideError::NoRoom { .. })), "{plan:?}");
     }
 
@@ -483,7 +506,7 @@ mod tests {
               { name: api, dns: [api.zt.test], serves: [] }]",
         );
         let range6 = "fd00:31::/64".parse().unwrap();
-        let plan = Plan::new(&world, range(), Some(range6), "ztc-kind").unwrap();
+        let plan = plan_of_both(&world, range(), Some(range6)).unwrap();
         let api = plan.hosts.iter().find(|it| it.name == "api").unwrap();
         let second = api.second.unwrap();
         assert!(range6.contains(&second), "{second}");

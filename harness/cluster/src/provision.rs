@@ -267,6 +267,7 @@ impl Provisioner {
             spec: self.spec.clone(),
             keeps_worlds: true,
             ledger: Ledger::default(),
+            secret: lease.secret()?,
             _lease: lease,
         })
     }

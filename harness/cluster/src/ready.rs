@@ -29,6 +29,8 @@ pub struct Ready {
     /// Whether a world may stay for the next run.
     pub(crate) keeps_worlds: bool,
     pub(crate) ledger: Ledger,
+    /// What its certificates follow from: the same in each run, as servers outlive a run.
+    pub(crate) secret: [u8; 32],
     pub(crate) _lease: Lease,
 }
 

@@ -23,7 +23,9 @@ pub(crate) fn stimulus(send: &Send, book: &AddressBook) -> Result<Option<Stimulu
         Send::Udp(to) => Stimulus::Udp { to: target(to, book)? },
         Send::Ping(to) => Stimulus::Ping { to: address(&to.peer, to.family, book)? },
         Send::UdpFlow(to) => Stimulus::UdpFlow { to: target(to, book)? },
-        Send::Http { method, to, path } => Stimulus::Http {
+        Send::Tls(to) => Stimulus::Tls { to: target(to, book)? },
+        Send::Http { tls, method, to, path } => Stimulus::Http {
+            tls: *tls,
             method: method.clone(),
             to: target(to, book)?,
             path: path.clone(),
@@ -47,7 +49,8 @@ pub(crate) fn stimulus(send: &Send, book: &AddressBook) -> Result<Option<Stimulu
 
 /// Between whom a cell's connections go, where they are TCP and a pod serves them.
 pub(crate) fn pair(cell: &Cell, book: &AddressBook) -> Option<Pair> {
-    let (Origin::Pod(from), Send::Tcp(to) | Send::Http { to, .. }) = (&cell.from, &cell.send)
+    let (Origin::Pod(from), Send::Tcp(to) | Send::Tls(to) | Send::Http { to, .. }) =
+        (&cell.from, &cell.send)
     else {
         return None;
     };
@@ -59,7 +62,8 @@ pub(crate) fn pair(cell: &Cell, book: &AddressBook) -> Option<Pair> {
         servers,
         port: matches!(to.peer, Peer::Pod(_)).then_some(to.port),
         asked: match &cell.send {
-            Send::Http { method, path, .. } => Asked::Request {
+            // What is inside of TLS no waypoint sees.
+            Send::Http { tls: false, method, path, .. } => Asked::Request {
                 method: method.clone(),
                 host: match &to.peer {
                     Peer::Name(name) => name.clone(),

@@ -7,6 +7,7 @@
 mod address;
 mod agent;
 mod attempts;
+pub mod authority;
 mod board;
 pub mod burst;
 mod case;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{RwLock, RwLockReadGuard, broadcast};
+use ztc_engine::authority::{Authority, AuthorityError};
 use ztc_engine::fabric::{
     AddressBook, Change, Cluster, Endpoint, Fabric, FabricError, Lane, Readiness, Receipt, Session,
     Settling, Witness,
@@ -35,6 +36,9 @@ pub enum LabError {
     /// The faults that are asked for do not exist.
     #[error("cannot read {}", fault::VARIABLE)]
     Fault(#[from] NotAFault),
+    /// There are no certificates.
+    #[error(transparent)]
+    Certificates(#[from] AuthorityError),
 }
 
 /// Why a lane does not do what it is asked.
@@ -60,6 +64,7 @@ enum ClusterError {
 pub struct Lab {
     agent: AgentCommand,
     faults: Faults,
+    authority: Authority,
 }
 
 impl Lab {
@@ -73,7 +78,8 @@ impl Lab {
             return Err(LabError::Outside);
         }
         let faults = env::var(fault::VARIABLE).unwrap_or_default().parse()?;
-        Ok(Self { agent, faults })
+        let authority = Authority::new(Authority::secret()?)?;
+        Ok(Self { agent, faults, authority })
     }
 
     /// How it is broken on purpose, in the words of `ZTC_LAB_FAULT`; normally not at all.
@@ -93,7 +99,7 @@ impl Fabric for Lab {
     async fn up(&self, world: Arc<World>, lane: Lane) -> Result<Arc<dyn Cluster>, FabricError> {
         // Whatever was made is dropped with the error: nothing is left behind.
         let failed = |source| FabricError::Up { lane, leftovers: Vec::new(), source };
-        let plan = Plan::new(&world).map_err(|source| failed(source.into()))?;
+        let plan = Plan::new(&world, &self.authority).map_err(|source| failed(source.into()))?;
         let running = RunningLane::start(lane, &plan, self.agent.clone(), self.faults.clone())
             .await
             .map_err(|source| failed(source.into()))?;

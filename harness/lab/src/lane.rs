@@ -154,6 +154,7 @@ impl RunningLane {
                 socket,
                 resolv_conf: resolv,
                 serve: host.serve.clone(),
+                tls: host.tls.clone(),
                 first: Vec::new(),
             },
             // Nobody resolves names for it.
@@ -193,6 +194,7 @@ impl RunningLane {
                 socket,
                 resolv_conf: resolv,
                 serve: pod.serve.clone(),
+                tls: pod.tls.clone(),
                 first,
             },
             resolv_conf: if pod.host_network {

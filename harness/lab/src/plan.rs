@@ -6,14 +6,15 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
+use ztc_engine::authority::{Authority, AuthorityError};
 use ztc_model::identity::endpoint_labels;
 use ztc_model::labels::Labels;
 use ztc_model::policy::{NamedPorts, Protocol};
 use ztc_model::world::{
     Born, KubeService, NodeSlot, OutsideHost, Pod, PodRef, ServedPort, ServicePort,
-    ServiceProtocol, Speaks, World,
+    ServiceProtocol, World,
 };
-use ztc_wire::{Service, Zone, ZoneRecord};
+use ztc_wire::{Service, Tls, Zone, ZoneRecord};
 
 use crate::datapath::{Backend, NodeConfig, NodeId, ServiceVip};
 
@@ -65,6 +66,8 @@ pub(crate) struct PodPlan {
     pub(crate) named_ports: NamedPorts,
     /// What its agent serves.
     pub(crate) serve: Vec<Service>,
+    /// What its agent needs to speak TLS.
+    pub(crate) tls: Option<Tls>,
     /// The port of its readiness probe.
     pub(crate) readiness: Option<u16>,
     /// Whether it is in its node's network.
@@ -84,6 +87,8 @@ pub(crate) struct OutsidePlan {
     pub(crate) addresses: Vec<IpAddr>,
     /// What its agent serves.
     pub(crate) serve: Vec<Service>,
+    /// What its agent needs to speak TLS.
+    pub(crate) tls: Option<Tls>,
 }
 
 /// Why a world does not fit into the lab.
@@ -103,11 +108,14 @@ pub(crate) enum PlanError {
         /// The other.
         second: String,
     },
+    /// A certificate cannot be made.
+    #[error(transparent)]
+    Certificate(#[from] AuthorityError),
 }
 
 impl Plan {
-    /// The plan for a world.
-    pub(crate) fn new(world: &World) -> Result<Self, PlanError> {
+    /// The plan for a world, with certificates of an authority.
+    pub(crate) fn new(world: &World, authority: &Authority) -> Result<Self, PlanError> {
         let outside_addresses = outside_addresses(&world.outside)?;
         let second = second_of_outside(&world.outside, &outside_addresses);
         let mut outside_zone = world.outside_zone(&outside_addresses);
@@ -126,23 +134,28 @@ impl Plan {
         let mut pods: BTreeMap<PodRef, PodPlan> = world
             .pods
             .iter()
-            .map(|pod| (pod.reference(), pod_plan(world, pod, &outside_zone)))
-            .collect();
+            .map(|pod| {
+                let tls = authority.pod(world, pod)?;
+                Ok((pod.reference(), pod_plan(world, pod, &outside_zone, tls)))
+            })
+            .collect::<Result<_, AuthorityError>>()?;
         let dns = kube_dns_pod(world, cluster_zone);
         pods.insert(dns.reference.clone(), dns);
         let outside = world
             .outside
             .iter()
-            .map(|host| OutsidePlan {
-                name: host.name.clone(),
-                addresses: [Some(&outside_addresses[&host.name]), second.get(&host.name)]
-                    .into_iter()
-                    .flatten()
-                    .copied()
-                    .collect(),
-                serve: serve(&host.serves, &outside_zone),
+            .map(|host| {
+                let first = outside_addresses.get(&host.name);
+                let addresses: Vec<IpAddr> =
+                    first.into_iter().chain(second.get(&host.name)).copied().collect();
+                Ok(OutsidePlan {
+                    name: host.name.clone(),
+                    tls: authority.outside(world, host, &addresses)?,
+                    addresses,
+                    serve: serve(&host.serves, &outside_zone),
+                })
             })
-            .collect();
+            .collect::<Result<_, AuthorityError>>()?;
         Ok(Self { pods, outside, services })
     }
 }
@@ -304,7 +317,7 @@ fn service_ports(world: &World, service: &KubeService, vip: IpAddr) -> Vec<Servi
     ports.collect()
 }
 
-fn pod_plan(world: &World, pod: &Pod, outside: &Zone) -> PodPlan {
+fn pod_plan(world: &World, pod: &Pod, outside: &Zone, tls: Option<Tls>) -> PodPlan {
     let namespace_labels =
         world.namespace(&pod.namespace).map(|it| it.labels.clone()).unwrap_or_default();
     PodPlan {
@@ -318,6 +331,7 @@ fn pod_plan(world: &World, pod: &Pod, outside: &Zone) -> PodPlan {
         ),
         named_ports: named_ports(&pod.serves),
         serve: serve(&pod.serves, outside),
+        tls,
         readiness: pod.readiness,
         host_network: pod.host_network,
         ambient: world.is_ambient(pod),
@@ -329,17 +343,9 @@ fn named_ports(served: &[ServedPort]) -> NamedPorts {
     let named = served.iter().filter_map(|port| Some((port.name.clone()?, port)));
     named
         .flat_map(|(name, served)| {
-            protocols(served.speaks).iter().map(move |it| ((*it, name.clone()), served.port))
+            served.speaks.protocols().iter().map(move |it| ((*it, name.clone()), served.port))
         })
         .collect()
-}
-
-fn protocols(speaks: Speaks) -> &'static [Protocol] {
-    match speaks {
-        Speaks::Tcp | Speaks::Http => &[Protocol::Tcp],
-        Speaks::Udp => &[Protocol::Udp],
-        Speaks::Dns => &[Protocol::Udp, Protocol::Tcp],
-    }
 }
 
 fn serve(served: &[ServedPort], zone: &Zone) -> Vec<Service> {
@@ -384,6 +390,7 @@ fn kube_dns_pod(world: &World, zone: Zone) -> PodPlan {
             .into_iter()
             .collect(),
         serve: vec![Service::Dns { port: DNS_PORT, zone }],
+        tls: None,
         readiness: None,
         host_network: false,
         ambient: false,
@@ -394,6 +401,10 @@ fn kube_dns_pod(world: &World, zone: Zone) -> PodPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn plan(world: &World) -> Result<Plan, PlanError> {
+        Plan::new(world, &Authority::new([7; 32]).unwrap())
+    }
 
     #[test]
     fn an_address_that_was_given_back_is_used_again_last() {
@@ -416,7 +427,7 @@ mod tests {
             ..outside("metadata", Some([169, 254, 169, 254]))
         };
         let hosts = vec![fixed, outside("only", Some([192, 0, 2, 1])), outside("api", None)];
-        let plan = Plan::new(&world(hosts)).unwrap();
+        let plan = plan(&world(hosts)).unwrap();
         let second = |at: usize| plan.outside[at].addresses.get(1).map(ToString::to_string);
         assert_eq!(second(0).as_deref(), Some("fd00:ec2::254"));
         assert_eq!(second(1), None);
@@ -462,7 +473,7 @@ mod tests {
 
     #[test]
     fn cluster_dns_knows_services_and_outside_hosts() {
-        let plan = Plan::new(&world(vec![outside("api", None)])).unwrap();
+        let plan = plan(&world(vec![outside("api", None)])).unwrap();
         let dns = &plan.pods[&kube_dns_ref()];
         let [Service::Dns { port: DNS_PORT, zone }] = dns.serve.as_slice() else {
             panic!("cluster DNS serves {:?}", dns.serve);
@@ -483,7 +494,7 @@ mod tests {
     #[test]
     fn a_fixed_address_is_not_given_to_another_outside_host() {
         let hosts = vec![outside("chosen", None), outside("fixed", Some([203, 0, 113, 10]))];
-        let plan = Plan::new(&world(hosts)).unwrap();
+        let plan = plan(&world(hosts)).unwrap();
         assert_eq!(plan.outside[1].addresses[0], IpAddr::from([203, 0, 113, 10]));
         assert_ne!(plan.outside[0].addresses[0], plan.outside[1].addresses[0]);
     }
@@ -491,7 +502,7 @@ mod tests {
     #[test]
     fn two_outside_hosts_with_one_address_are_refused() {
         let hosts = vec![outside("a", Some([192, 0, 2, 1])), outside("b", Some([192, 0, 2, 1]))];
-        let refused = Plan::new(&world(hosts));
+        let refused = plan(&world(hosts));
         assert!(matches!(refused, Err(PlanError::SameAddress { .. })), "{refused:?}");
     }
 }

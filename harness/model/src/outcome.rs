@@ -240,6 +240,7 @@ impl Reading {
             | Observed::Timeout { .. }
             | Observed::Cancelled { .. }
             | Observed::Closed { .. }
+            | Observed::HandshakeCut { .. }
             | Observed::Http { status: 401 | 403 | 503, .. }
             | Observed::Unreachable { .. } => Self::Stopped,
             Observed::Dns { rcode: DnsRcode::NOERROR, answers, peer, remote }
@@ -247,7 +248,14 @@ impl Reading {
             {
                 Self::Through { peer: peer.clone().unwrap_or_else(|| remote.to_string()) }
             }
-            Observed::Dns { .. } => Self::Astray { what: observed.to_string() },
+            // A host of ours answered, and another one than the case asks for.
+            Observed::Dns { .. } | Observed::WrongName { .. } => {
+                Self::Astray { what: observed.to_string() }
+            }
+            // An alert or a foreign certificate may be the peer's or that of somebody in between.
+            Observed::TlsAlert { .. } | Observed::Untrusted { .. } => {
+                Self::Unclear { what: observed.to_string() }
+            }
             // A refusal is an answer: the SYN reached somebody, only nobody listened. A missing
             // name denies nothing either.
             Observed::Http { .. }

@@ -6,7 +6,9 @@
 //! ping zt-pay/ledger                   an ICMP echo request
 //! tcp  zt-pay/ledger:8080 over ipv6    the same to the address of one family
 //! udp/flow zt-pay/ledger:9001          the same, all from one port
+//! tls  api.zt.test:9443                the same inside of TLS, with the certificate of that name
 //! GET  http://ledger.zt-pay:8080/path  to a name or an address
+//! GET  https://api.zt.test/            the same inside of TLS
 //! dns      A api.zt.test               to the pod's own resolver
 //! dns/tcp  A api.zt.test @outside/dns  to another one, over TCP
 //! readiness zt-mesh/web                kubelet's probe (from: kubelet)
@@ -35,8 +37,12 @@ pub enum Send {
     Ping(Echo),
     /// The same in a flow that goes on: every time from the same port.
     UdpFlow(Target),
+    /// A TLS connection with a nonce.
+    Tls(Target),
     /// An HTTP request.
     Http {
+        /// Whether inside of TLS.
+        tls: bool,
         /// The method.
         method: String,
         /// Host and port.
@@ -97,7 +103,8 @@ pub enum Peer {
 pub enum SendError {
     /// The first word is none of ours.
     #[error(
-        "`{word}` is no stimulus; there are tcp, udp, udp/flow, ping, dns, dns/tcp, readiness and METHOD http://…"
+        "`{word}` is no stimulus; there are tcp, tls, udp, udp/flow, ping, dns, dns/tcp, readiness, METHOD http://… \
+         and https://…"
     )]
     Verb {
         /// The word.
@@ -148,9 +155,11 @@ impl Send {
     /// Whom it is sent to, where the case names somebody.
     pub fn peer(&self) -> Option<&Peer> {
         match self {
-            Self::Tcp(to) | Self::Udp(to) | Self::UdpFlow(to) | Self::Http { to, .. } => {
-                Some(&to.peer)
-            }
+            Self::Tcp(to)
+            | Self::Udp(to)
+            | Self::UdpFlow(to)
+            | Self::Tls(to)
+            | Self::Http { to, .. } => Some(&to.peer),
             Self::Ping(to) => Some(&to.peer),
             Self::Dns { server, .. } => server.as_ref(),
             Self::Readiness(_) => None,
@@ -162,7 +171,11 @@ impl Send {
     /// Over which family it is sent, where the case says so.
     pub const fn family(&self) -> Option<Family> {
         match self {
-            Self::Tcp(to) | Self::Udp(to) | Self::UdpFlow(to) | Self::Http { to, .. } => to.family,
+            Self::Tcp(to)
+            | Self::Udp(to)
+            | Self::UdpFlow(to)
+            | Self::Tls(to)
+            | Self::Http { to, .. } => to.family,
             Self::Ping(to) => to.family,
             Self::Dns { .. } | Self::Readiness(_) => None,
         }
@@ -172,9 +185,11 @@ impl Send {
     /// leaves it to them.
     fn over(mut self, family: Family) -> Option<Self> {
         let (peer, of) = match &mut self {
-            Self::Tcp(to) | Self::Udp(to) | Self::UdpFlow(to) | Self::Http { to, .. } => {
-                (&to.peer, &mut to.family)
-            }
+            Self::Tcp(to)
+            | Self::Udp(to)
+            | Self::UdpFlow(to)
+            | Self::Tls(to)
+            | Self::Http { to, .. } => (&to.peer, &mut to.family),
             Self::Ping(to) => (&to.peer, &mut to.family),
             Self::Dns { .. } | Self::Readiness(_) => return None,
         };
@@ -205,6 +220,7 @@ impl FromStr for Send {
             ["tcp", target] => target.parse().map(Self::Tcp),
             ["udp", target] => target.parse().map(Self::Udp),
             ["ping", peer] => parse_ping(peer),
+            ["tls", target] => target.parse().map(Self::Tls),
             ["udp/flow", target] => target.parse().map(Self::UdpFlow),
             ["readiness", pod] => pod.parse().map(Self::Readiness).map_err(|_not_a_pod| {
                 SendError::Shape { verb: "readiness", form: "readiness NAMESPACE/POD" }
@@ -217,6 +233,7 @@ impl FromStr for Send {
             }
             ["tcp", ..] => Err(SendError::Shape { verb: "tcp", form: "tcp PEER:PORT" }),
             ["udp", ..] => Err(SendError::Shape { verb: "udp", form: "udp PEER:PORT" }),
+            ["tls", ..] => Err(SendError::Shape { verb: "tls", form: "tls PEER:PORT" }),
             ["ping", ..] => Err(PING_SHAPE),
             ["udp/flow", ..] => {
                 Err(SendError::Shape { verb: "udp/flow", form: "udp/flow PEER:PORT" })
@@ -262,18 +279,23 @@ fn parse_dns(tcp: bool, record: &str, name: &str, rest: &[&str]) -> Result<Send,
 }
 
 fn parse_http(method: &str, url: &str) -> Result<Send, SendError> {
-    let shape = SendError::Shape { verb: "http", form: "METHOD http://HOST[:PORT]/PATH" };
-    let rest = url.strip_prefix("http://").ok_or(shape)?;
+    let shape =
+        SendError::Shape { verb: "http", form: "METHOD http://HOST[:PORT]/PATH, or https://…" };
+    let (tls, port, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
+        (Some(rest), _) => (false, 80, rest),
+        (None, Some(rest)) => (true, 443, rest),
+        (None, None) => return Err(shape),
+    };
     let (authority, path) = match rest.find('/') {
         Some(at) => rest.split_at(at),
         None => (rest, "/"),
     };
     let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
     let to: Target =
-        if has_port { authority.parse()? } else { format!("{authority}:80").parse()? };
+        if has_port { authority.parse()? } else { format!("{authority}:{port}").parse()? };
     match to.peer {
         Peer::Name(_) | Peer::Address(_) => {
-            Ok(Send::Http { method: method.to_owned(), to, path: path.to_owned() })
+            Ok(Send::Http { tls, method: method.to_owned(), to, path: path.to_owned() })
         }
         Peer::Pod(_) | Peer::Outside(_) => Err(SendError::Peer { text: authority.to_owned() }),
     }
@@ -357,7 +379,11 @@ impl fmt::Display for Send {
             Self::Udp(to) => write!(f, "udp {to}"),
             Self::Ping(to) => write!(f, "ping {}", to.peer),
             Self::UdpFlow(to) => write!(f, "udp/flow {to}"),
-            Self::Http { method, to, path } => write!(f, "{method} http://{to}{path}"),
+            Self::Tls(to) => write!(f, "tls {to}"),
+            Self::Http { tls, method, to, path } => {
+                let scheme = if *tls { "https" } else { "http" };
+                write!(f, "{method} {scheme}://{to}{path}")
+            }
             Self::Dns { name, ipv6, tcp, server } => {
                 let verb = if *tcp { "dns/tcp" } else { "dns" };
                 let record = if *ipv6 { "AAAA" } else { "A" };
@@ -390,6 +416,10 @@ mod tests {
             "GET http://ledger.zt-pay:80/balance over ipv4",
             "GET http://ledger.zt-pay:8080/balance?of=all",
             "POST http://169.254.169.254:80/latest/meta-data/",
+            "tls api.zt.test:9443",
+            "tls outside/api:9443 over ipv6",
+            "GET https://api.zt.test:443/",
+            "POST https://203.0.113.10:8443/a?b=c",
             "dns A api.zt.test",
             "dns/tcp AAAA api.zt.test @outside/other",
             "dns A api.zt.test @203.0.113.53",
@@ -401,11 +431,15 @@ mod tests {
     }
 
     #[test]
-    fn an_url_without_a_port_means_port_80() {
-        let Send::Http { to, path, .. } = "GET http://api.zt.test".parse().unwrap() else {
-            panic!("no http");
-        };
-        assert_eq!((to.port, path.as_str()), (80, "/"));
+    fn an_url_without_a_port_means_that_of_its_scheme() {
+        for (scheme, port) in [("http", 80), ("https", 443)] {
+            let Send::Http { to, path, .. } =
+                format!("GET {scheme}://api.zt.test").parse().unwrap()
+            else {
+                panic!("no {scheme}");
+            };
+            assert_eq!((to.port, path.as_str()), (port, "/"));
+        }
     }
 
     #[test]
@@ -414,6 +448,9 @@ mod tests {
             ("", "is no stimulus"),
             ("pong zt-pay/ledger", "is no stimulus"),
             ("ping zt-pay/ledger:80", "is no peer"),
+            ("GET ftp://api.zt.test/", "is written"),
+            ("tls api.zt.test", "no port"),
+            ("tls api.zt.test:443 api", "is written"),
             ("ping ledger.zt-pay", "is written"),
             ("ping zt-pay/ledger twice", "is written"),
             ("tcp zt-pay/ledger:80 over ipv5", "is not sent over a family"),
@@ -425,7 +462,6 @@ mod tests {
             ("tcp a/b/c:80", "is no peer"),
             ("dns MX zt.test", "is written"),
             ("dns A zt.test 10.0.0.1", "is written"),
-            ("GET https://api.zt.test/", "is written"),
             ("readiness ledger", "is written"),
         ] {
             let error = text.parse::<Send>().expect_err(text);

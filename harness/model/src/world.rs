@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
+use crate::policy::Protocol;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ztc_wire::{Service, Zone, ZoneAlias, ZoneRecord};
@@ -134,6 +135,8 @@ impl ServedPort {
             Speaks::Tcp => Service::Tcp { port },
             Speaks::Udp => Service::Udp { port },
             Speaks::Http => Service::Http { port },
+            Speaks::Tls => Service::Tls { port },
+            Speaks::Https => Service::Https { port },
             Speaks::Dns => Service::Dns { port, zone: zone.clone() },
         }
     }
@@ -149,8 +152,28 @@ pub enum Speaks {
     Udp,
     /// HTTP/1.1.
     Http,
+    /// The words of `tcp` inside of TLS.
+    Tls,
+    /// HTTP/1.1 inside of TLS.
+    Https,
     /// DNS over UDP and TCP, for the names of the world's outside hosts.
     Dns,
+}
+
+impl Speaks {
+    /// Whether it needs a certificate.
+    pub const fn is_tls(self) -> bool {
+        matches!(self, Self::Tls | Self::Https)
+    }
+
+    /// The protocols that it takes.
+    pub const fn protocols(self) -> &'static [Protocol] {
+        match self {
+            Self::Tcp | Self::Http | Self::Tls | Self::Https => &[Protocol::Tcp],
+            Self::Udp => &[Protocol::Udp],
+            Self::Dns => &[Protocol::Udp, Protocol::Tcp],
+        }
+    }
 }
 
 /// The label by which a service, or a whole namespace, is put behind a waypoint of its namespace.
@@ -265,6 +288,11 @@ pub struct OutsideHost {
 }
 
 impl OutsideHost {
+    /// The names that its certificate is for.
+    pub fn names(&self) -> Vec<String> {
+        self.dns.iter().chain(&self.aliases).cloned().collect()
+    }
+
     /// Whether the world gives it this address.
     pub fn has(&self, address: IpAddr) -> bool {
         self.address == Some(address) || self.address_ipv6.map(IpAddr::V6) == Some(address)
@@ -394,6 +422,25 @@ impl World {
             pod.namespace == service.namespace
                 && service.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
         })
+    }
+
+    /// Whether anybody in it speaks TLS, so that certificates are needed.
+    pub fn speaks_tls(&self) -> bool {
+        let pods = self.pods.iter().flat_map(|it| &it.serves);
+        pods.chain(self.outside.iter().flat_map(|it| &it.serves)).any(|it| it.speaks.is_tls())
+    }
+
+    /// The names that the certificate of a pod is for: those of the services in front of it.
+    pub fn names_of(&self, pod: &Pod) -> Vec<String> {
+        let mine = pod.reference();
+        let before = self.services.iter().filter(|service| {
+            service.namespace == mine.namespace
+                && self.backends(service).any(|it| it.name == mine.name)
+        });
+        let forms = ["", ".svc", ".svc.cluster.local"];
+        before
+            .flat_map(|it| forms.map(|form| format!("{}.{}{form}", it.name, it.namespace)))
+            .collect()
     }
 
     /// Whether the pods behind a port of a service speak HTTP there: proxies have to be told.

@@ -129,6 +129,18 @@ fn a_case_asks_the_same_of_the_copy() {
 }
 
 #[test]
+fn a_stimulus_over_tls_asks_for_the_name_of_the_copy() {
+    for (text, renamed) in [
+        ("GET https://ledger.zt-pay:8443/", "GET https://ledger.zt-pay-lane1:8443/"),
+        ("tls ledger.zt-pay.svc:9443", "tls ledger.zt-pay-lane1.svc:9443"),
+        ("tls api.zt.test:9443", "tls api.zt.test:9443"),
+    ] {
+        let send: Send = text.parse().unwrap();
+        assert_eq!(lane(1).send(&send).to_string(), renamed);
+    }
+}
+
+#[test]
 fn outside_hosts_and_addresses_are_the_same_in_every_lane() {
     for text in ["tcp outside/api:9000", "tcp 169.254.169.254:80", "dns A api.zt.test @outside/api"]
     {

@@ -17,7 +17,7 @@ pods:
   - { namespace: shop, name: peer, node: b }
   - { namespace: shop, name: late, node: a, born: in-a-case }
 outside:
-  - { name: api, dns: [api.zt.test], aliases: [cdn.zt.test], ttl: 1, serves: [{ speaks: tcp, port: 9000 }, { speaks: udp, port: 9001 }] }
+  - { name: api, dns: [api.zt.test], aliases: [cdn.zt.test], ttl: 1, serves: [{ speaks: tcp, port: 9000 }, { speaks: udp, port: 9001 }, { speaks: https, port: 443 }, { speaks: tls, port: 9443 }] }
   - { name: other, dns: [other.zt.test], serves: [] }
 ";
 
@@ -68,6 +68,43 @@ fn suite(apply: &str, expects: &str) -> Result<Case, Box<Diagnostic>> {
 }
 
 const PASSES: &str = "from: shop/web, send: \"tcp outside/api:9000\", is: allowed";
+
+#[test]
+fn what_speaks_tls_is_asked_over_tls_and_by_who_has_a_certificate() {
+    let sent =
+        |send: &str| case("closed.yaml", &format!("from: shop/web, send: {send}, is: allowed"));
+    for send in ["GET https://api.zt.test/", "GET https://cdn.zt.test./", "tls outside/api:9443"] {
+        sent(&format!("\"{send}\"")).unwrap_or_else(|error| panic!("{send}: {error}"));
+    }
+    for send in [
+        "tls outside/api:443",
+        "tls outside/api:9000",
+        "GET http://api.zt.test:443/",
+        "tcp outside/api:9443",
+    ] {
+        let error = sent(&format!("\"{send}\"")).unwrap_err();
+        assert!(error.starts_with("nobody serves this"), "{send}: {error}");
+    }
+    let error = sent("\"tls shop/web:9443\"").unwrap_err();
+    assert!(error.contains("no certificate is for the address of shop/web"), "{error}");
+}
+
+#[test]
+fn a_certificate_is_for_every_name_by_which_its_server_is_reached() {
+    let text = WORLD.replace(
+        "name: web, node: a }",
+        "name: web, node: a, labels: { app: web }, serves: [{ speaks: https, port: 8443 }] }",
+    );
+    let world = shop(&format!(
+        "{text}services: [{{ namespace: shop, name: front, selector: {{ app: web }}, ports: [{{ port: 443, targetPort: 8443 }}] }}]\n"
+    ))
+    .unwrap();
+    assert!(world.speaks_tls());
+    let names = ["front.shop", "front.shop.svc", "front.shop.svc.cluster.local"];
+    assert_eq!(world.names_of(&world.pods[0]), names);
+    assert!(world.names_of(&world.pods[1]).is_empty());
+    assert_eq!(world.outside[0].names(), ["api.zt.test", "cdn.zt.test"]);
+}
 
 /// Surprise 1 of the recorded facts: it exists, and nothing of it is enforced.
 #[test]

@@ -279,12 +279,49 @@ fn any_dns_answer_but_a_refusal_proves_that_the_query_got_through() {
     assert_eq!(verdict, Verdict::Pass);
 }
 
+/// What became of a denied and of an allowed flow that was seen so.
+fn over_tls(observed: &Observed) -> [Verdict; 2] {
+    [by_cilium(), Expected::Allowed { via: None }].map(|expected| {
+        judged(&expected, |facts| facts.samples[0].seen = Seen::Client(observed.clone()))
+    })
+}
+
+#[test]
+fn a_host_of_ours_with_another_name_was_reached_and_is_not_who_was_meant() {
+    let [denied, allowed] = over_tls(&Observed::WrongName { names: vec!["a.zt.test".to_owned()] });
+    assert!(matches!(failure(&denied), Failure::FailOpen { .. }), "{denied}");
+    assert!(matches!(failure(&allowed), Failure::FailClosed { .. }), "{allowed}");
+}
+
+#[test]
+fn an_alert_and_a_foreign_certificate_prove_no_denial() {
+    let alert = Observed::TlsAlert { description: "unrecognized_name".to_owned() };
+    let foreign = Observed::Untrusted { error: "expired".to_owned() };
+    for observed in [alert, foreign] {
+        let [denied, allowed] = over_tls(&observed);
+        assert!(matches!(doubt(&denied), Doubt::NoEvidence(_)), "{denied}");
+        assert!(matches!(failure(&allowed), Failure::FailClosed { .. }), "{allowed}");
+    }
+}
+
+#[test]
+fn a_handshake_that_is_cut_is_denied_only_with_a_record_of_who_cut_it() {
+    let cut = Seen::Client(Observed::HandshakeCut { reset: true });
+    let verdict = judged(&by_cilium(), |facts| facts.samples[0].seen = cut.clone());
+    assert_eq!(verdict, Verdict::Pass);
+    let verdict = judged(&by_cilium(), |facts| facts.samples = vec![sample(cut, vec![])]);
+    assert!(matches!(doubt(&verdict), Doubt::NoEvidence(_)), "{verdict}");
+}
+
 fn any_seen() -> impl Strategy<Value = Seen> {
     prop_oneof![
         Just(through()),
         Just(silence()),
         Just(answered_by("zt-shop/web")),
         Just(Seen::Client(Observed::Refused)),
+        Just(Seen::Client(Observed::HandshakeCut { reset: false })),
+        Just(Seen::Client(Observed::TlsAlert { description: "close_notify".to_owned() })),
+        Just(Seen::Client(Observed::Untrusted { error: "expired".to_owned() })),
         Just(Seen::Client(Observed::Garbled { got: "?".to_owned() })),
         Just(Seen::Client(Observed::Unsent {
             operation: "bind".to_owned(),

@@ -17,6 +17,7 @@ use crate::exit::exit_code;
 use crate::run::{RunError, Runs};
 use crate::serve::{self, ServeError};
 use crate::spool::{self, Spool};
+use crate::tls::{Tls, TlsError};
 use crate::{interfaces, random, session};
 
 /// Why an agent does not start, or ends.
@@ -45,6 +46,9 @@ pub enum AgentError {
     /// Sessions cannot be accepted any more.
     #[error("accept a session")]
     Accept(#[source] io::Error),
+    /// What the configuration has for TLS is of no use.
+    #[error("make TLS ready")]
+    Tls(#[from] TlsError),
     /// A service cannot start, or ended.
     #[error("serve")]
     Serve(#[from] ServeError),
@@ -63,9 +67,9 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    fn new(name: String, resolv_conf: PathBuf) -> Self {
+    fn new(name: String, tls: Tls, resolv_conf: PathBuf) -> Self {
         let spool = Arc::new(Spool::new());
-        let runs = Arc::new(Runs::new(Arc::clone(&spool), resolv_conf));
+        let runs = Arc::new(Runs::new(Arc::clone(&spool), tls, resolv_conf));
         Self { name, incarnation: random::u64(), spool, runs }
     }
 
@@ -104,10 +108,11 @@ pub async fn run(config: AgentConfig) -> Result<(), AgentError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
     raise_open_files().map_err(AgentError::OpenFiles)?;
 
-    let mut services = serve::start(&config.name, &config.serve)?;
+    let tls = Tls::new(config.tls.as_ref())?;
+    let mut services = serve::start(&config.name, &config.serve, tls.server.as_ref())?;
     let listener = listen(&config.socket)
         .map_err(|source| AgentError::Listen { path: config.socket.clone(), source })?;
-    let agent = Arc::new(Agent::new(config.name, config.resolv_conf));
+    let agent = Arc::new(Agent::new(config.name, tls, config.resolv_conf));
     for first in config.first {
         agent.runs.start(first.id, first.deadline_ms, first.stimulus)?;
     }

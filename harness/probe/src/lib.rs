@@ -18,6 +18,7 @@ mod run;
 mod serve;
 mod session;
 mod spool;
+mod tls;
 mod words;
 
 pub use agent::{AgentError, run, run_if_agent};
@@ -25,3 +26,4 @@ pub use attach::{AttachError, attach};
 pub use exit::exit_code;
 pub use run::RunError;
 pub use serve::ServeError;
+pub use tls::TlsError;

@@ -14,6 +14,7 @@ use ztc_wire::{Event, Leg, Observed, Phase, RunId, Stimulus};
 use crate::client::{self, Flows};
 use crate::ports::Ports;
 use crate::spool::{self, Spool};
+use crate::tls::Tls;
 
 /// Runs under way at once before more are refused: each holds a socket.
 pub(crate) const MAX_RUNS: usize = 4096;
@@ -43,16 +44,18 @@ pub(crate) struct Runs {
     spool: Arc<Spool>,
     ports: Ports,
     flows: Flows,
+    tls: Tls,
     resolv_conf: PathBuf,
     cancels: Mutex<HashMap<RunId, oneshot::Sender<()>>>,
 }
 
 impl Runs {
-    pub(crate) fn new(spool: Arc<Spool>, resolv_conf: PathBuf) -> Self {
+    pub(crate) fn new(spool: Arc<Spool>, tls: Tls, resolv_conf: PathBuf) -> Self {
         Self {
             spool,
             ports: Ports::new(),
             flows: Flows::default(),
+            tls,
             resolv_conf,
             cancels: Mutex::default(),
         }
@@ -157,6 +160,11 @@ impl Run {
         &self.runs.flows
     }
 
+    /// What it needs to speak TLS.
+    pub(crate) fn tls(&self) -> &Tls {
+        &self.runs.tls
+    }
+
     /// Where the pod's resolver is written down.
     pub(crate) fn resolv_conf(&self) -> &Path {
         &self.runs.resolv_conf
@@ -186,7 +194,8 @@ mod tests {
     #[tokio::test]
     async fn a_full_spool_refuses_runs_first_with_an_entry_and_then_without() {
         let spool = Arc::new(Spool::new());
-        let runs = Arc::new(Runs::new(Arc::clone(&spool), "/etc/resolv.conf".into()));
+        let runs =
+            Arc::new(Runs::new(Arc::clone(&spool), Tls::default(), "/etc/resolv.conf".into()));
         fill(&spool, spool::CAPACITY);
         runs.start(RunId(1), 1000, refused_at_once()).unwrap();
         assert_eq!(spool.len(), spool::CAPACITY + 1, "refused with an entry");
@@ -204,7 +213,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_longest_deadline_does_not_overflow_the_clock() {
-        let runs = Arc::new(Runs::new(Arc::new(Spool::new()), "/etc/resolv.conf".into()));
+        let runs =
+            Arc::new(Runs::new(Arc::new(Spool::new()), Tls::default(), "/etc/resolv.conf".into()));
         runs.start(RunId(1), u64::MAX, refused_at_once()).unwrap();
         let mut said = runs.spool.subscribe();
         said.wait_for(|last| *last == 2).await.unwrap();

@@ -16,7 +16,7 @@ pub(crate) const X_ZTC_PEER: HeaderName = HeaderName::from_static("x-ztc-peer");
 pub(crate) const MAX_WORDS: usize = 512;
 
 /// How much of an answer that is not ours is kept.
-const EXCERPT: usize = 256;
+pub(crate) const EXCERPT: usize = 256;
 
 const GREETING: &str = "ztc1";
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{RunId, Service, Stimulus};
+use crate::{RunId, Service, Stimulus, Tls};
 
 /// The environment variable that makes this executable an agent; its value is an [`AgentConfig`]
 /// as JSON. Linux takes at most 128 KiB in one variable (`MAX_ARG_STRLEN`, execve(2)).
@@ -25,6 +25,9 @@ pub struct AgentConfig {
     /// What it serves from its start on.
     #[serde(default)]
     pub serve: Vec<Service>,
+    /// What it needs to speak TLS; without it nothing is sent or served over TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
     /// What it sends from its very first moment on, before anybody attaches.
     #[serde(default)]
     pub first: Vec<FirstRun>,
@@ -67,7 +70,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::{DnsTransport, RecordType};
+    use crate::{Certified, Der, DnsTransport, RecordType};
 
     fn config() -> AgentConfig {
         AgentConfig {
@@ -75,6 +78,10 @@ mod tests {
             socket: "/run/ztc/agent.sock".into(),
             resolv_conf: "/etc/resolv.conf".into(),
             serve: vec![Service::Tcp { port: 9000 }],
+            tls: Some(Tls {
+                authority: Der(vec![0x30, 0x80]),
+                shows: Some(Certified { certificate: Der(vec![0x30]), key: Der(vec![]) }),
+            }),
             first: vec![FirstRun {
                 id: RunId(1),
                 deadline_ms: 500,

@@ -9,6 +9,7 @@ mod frame;
 mod message;
 mod observed;
 mod stimulus;
+mod tls;
 
 pub use config::{AGENT_ENV, AgentConfig, ConfigError, FirstRun};
 pub use frame::{FrameError, LineSplitter, MAX_LINE, decode, encode};
@@ -17,3 +18,4 @@ pub use observed::{DnsRcode, Observed, Phase};
 pub use stimulus::{
     DnsTransport, Family, Host, RecordType, Service, Stimulus, Target, Zone, ZoneAlias, ZoneRecord,
 };
+pub use tls::{Certified, Der, Tls};

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Observed, Stimulus};
 
 /// The version of these messages. Both sides refuse another one.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// Names one run of a stimulus; unique in the life of an agent, chosen by the engine.
 #[derive(

@@ -59,6 +59,26 @@ pub enum Observed {
         /// True for a reset, false for an orderly end of the stream.
         reset: bool,
     },
+    /// The connection was accepted and then ended in the middle of the TLS handshake, without an alert.
+    HandshakeCut {
+        /// True for a reset, false for an orderly end of the stream.
+        reset: bool,
+    },
+    /// The peer ended TLS with an alert (RFC 8446 §6).
+    TlsAlert {
+        /// Its description, in the words of the RFC; a number where it has none.
+        description: String,
+    },
+    /// The peer has a certificate of our authority, which is for other names.
+    WrongName {
+        /// The names and addresses that it is for.
+        names: Vec<String>,
+    },
+    /// The peer has a certificate that is not to be believed: of another authority, or not valid now.
+    Untrusted {
+        /// What is wrong with it.
+        error: String,
+    },
     /// The connection was refused.
     Refused,
     /// The network answered that there is no way.
@@ -120,6 +140,15 @@ impl fmt::Display for Observed {
             Self::Timeout { phase } => write!(f, "time-out: no answer to {phase}"),
             Self::Closed { reset: true } => f.write_str("accepted, then reset"),
             Self::Closed { reset: false } => f.write_str("accepted, then closed"),
+            Self::HandshakeCut { reset: true } => {
+                f.write_str("accepted, then reset in the handshake")
+            }
+            Self::HandshakeCut { reset: false } => {
+                f.write_str("accepted, then closed in the handshake")
+            }
+            Self::TlsAlert { description } => write!(f, "TLS alert: {description}"),
+            Self::WrongName { names } => write!(f, "a certificate for {}", names.join(", ")),
+            Self::Untrusted { error } => write!(f, "a certificate that is not believed: {error}"),
             Self::Refused => f.write_str("refused"),
             Self::Unreachable { error } => write!(f, "unreachable ({error})"),
             Self::Unresolved { rcode, name } => write!(f, "{rcode} for {name}"),
@@ -138,6 +167,8 @@ pub enum Phase {
     Resolve,
     /// The answer to the SYN.
     Connect,
+    /// The peer's part of the TLS handshake.
+    Handshake,
     /// The answer to what was sent.
     Reply,
 }
@@ -147,6 +178,7 @@ impl fmt::Display for Phase {
         f.write_str(match self {
             Self::Resolve => "the DNS query",
             Self::Connect => "the connect",
+            Self::Handshake => "the handshake",
             Self::Reply => "the request",
         })
     }

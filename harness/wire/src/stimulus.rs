@@ -32,8 +32,17 @@ pub enum Stimulus {
         /// Where to.
         to: Target,
     },
+    /// The words of TCP inside of TLS 1.3 or 1.2. The name or address of the target is what the handshake
+    /// asks for (SNI, names only) and what the certificate has to be for.
+    Tls {
+        /// Where to.
+        to: Target,
+    },
     /// One HTTP/1.1 request on a connection of its own; the nonce travels in `x-ztc-nonce`.
     Http {
+        /// Whether the connection is one of TLS, as in `https:`.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        tls: bool,
         /// The request method.
         method: String,
         /// Host and port of the URL.
@@ -164,6 +173,16 @@ pub enum Service {
     },
     /// Answers every request with 200, the nonce and the peer's name in `x-ztc-nonce` and `x-ztc-peer`.
     Http {
+        /// Listening port.
+        port: u16,
+    },
+    /// Answers the words of TCP inside of TLS 1.3 or 1.2, with the agent's certificate.
+    Tls {
+        /// Listening port.
+        port: u16,
+    },
+    /// Answers requests as over HTTP, inside of TLS.
+    Https {
         /// Listening port.
         port: u16,
     },

@@ -115,7 +115,7 @@ impl RealLane {
     /// Makes the pods that are not there yet as they have to be, and waits until all are ready and
     /// every agent knows who they are.
     pub(super) async fn populate(&self) -> Result<(), ClusterError> {
-        let wanted = objects::pods(&self.world, &self.setting, &self.hosts.zone);
+        let wanted = objects::pods(&self.world, &self.setting, &self.hosts.zone)?;
         let wanted: Vec<(PodRef, Value)> =
             wanted.into_iter().map(|pod| (named(&pod), annotated(pod))).collect();
         let newborns = self.world.pods.iter().filter(|pod| pod.born == Born::InACase);
@@ -402,7 +402,7 @@ impl RealLane {
     async fn make_pod(&self, pod: &PodRef, first: Vec<FirstRun>) -> Result<(), ClusterError> {
         let declared =
             self.world.pod(pod).ok_or_else(|| ClusterError::NoSuchPod { pod: pod.clone() })?;
-        let object = objects::pod(&self.world, &self.setting, &self.hosts.zone, declared, first);
+        let object = objects::pod(&self.world, &self.setting, &self.hosts.zone, declared, first)?;
         self.ready.ledger.made(api::make_ours(&self.client, &object).await?);
         until("the agent of the pod", POD, POLL, || async {
             let found = self.pods.get(pod);

@@ -239,7 +239,7 @@ fn expect_peer(observed: &Observed, peer: &str) -> Played {
 
 fn get(to: Target) -> Stimulus {
     let (method, path) = ("GET".to_owned(), "/".to_owned());
-    Stimulus::Http { method, to, path, headers: BTreeMap::new() }
+    Stimulus::Http { tls: false, method, to, path, headers: BTreeMap::new() }
 }
 
 async fn realise(cluster: &dyn Cluster, policy: &Manifest) -> Played {

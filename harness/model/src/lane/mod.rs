@@ -224,8 +224,9 @@ impl Renaming {
             Send::Udp(to) => Send::Udp(target(to)),
             Send::UdpFlow(to) => Send::UdpFlow(target(to)),
             Send::Ping(to) => Send::Ping(Echo { peer: self.peer(&to.peer), ..to.clone() }),
-            Send::Http { method, to, path } => {
-                Send::Http { method: method.clone(), to: target(to), path: path.clone() }
+            Send::Tls(to) => Send::Tls(target(to)),
+            Send::Http { tls, method, to, path } => {
+                Send::Http { tls: *tls, method: method.clone(), to: target(to), path: path.clone() }
             }
             Send::Dns { name, ipv6, tcp, server } => Send::Dns {
                 name: self.name(name),

@@ -282,8 +282,12 @@ pub(super) fn reachable<T>(
             listens(world, to, &[Speaks::Udp]).or_else(wrong)
         }
         (Origin::Pod(_), Send::Ping(to)) => echoes(world, &to.peer).or_else(wrong),
-        (Origin::Pod(_), Send::Http { to, .. }) => {
-            listens(world, to, &[Speaks::Http]).or_else(wrong)
+        (Origin::Pod(_), Send::Tls(to)) => {
+            certifies(to).and_then(|()| listens(world, to, &[Speaks::Tls])).or_else(wrong)
+        }
+        (Origin::Pod(_), Send::Http { tls, to, .. }) => {
+            let speaks = if *tls { Speaks::Https } else { Speaks::Http };
+            listens(world, to, &[speaks]).or_else(wrong)
         }
         (Origin::Pod(_), Send::Dns { server: None, .. }) => Ok(()),
         (Origin::Pod(_), Send::Dns { server: Some(server), .. }) => {
@@ -301,6 +305,16 @@ fn asks_cluster_dns(send: &Send) -> bool {
 
 pub(super) fn serves(ports: &[ServedPort], port: u16, speaks: &[Speaks]) -> bool {
     ports.iter().any(|it| it.port == port && speaks.contains(&it.speaks))
+}
+
+/// Whether there can be a certificate for the target: a pod has its address only when it runs.
+fn certifies(to: &Target) -> Result<(), String> {
+    match &to.peer {
+        Peer::Pod(pod) => Err(format!(
+            "no certificate is for the address of {pod}: write the name of its service"
+        )),
+        Peer::Outside(_) | Peer::Address(_) | Peer::Name(_) => Ok(()),
+    }
 }
 
 fn listens(world: &World, to: &Target, speaks: &[Speaks]) -> Result<(), String> {

@@ -83,7 +83,7 @@ pub struct ExpectationFile {
     /// Who sends: a pod as `namespace/name`, or `kubelet`; one or a list.
     #[schemars(with = "OneOrMany")]
     pub from: Spanned<OneOrMany>,
-    /// What: `tcp`, `udp`, `ping`, `dns`, `METHOD http://…`, `readiness`; one or a list.
+    /// What: `tcp`, `tls`, `udp`, `ping`, `dns`, `METHOD http://…` or `https://…`, `readiness`; one or a list.
     #[schemars(with = "OneOrMany")]
     pub send: Spanned<OneOrMany>,
     /// What each source has to get through with first, under the policies: only what is sent after

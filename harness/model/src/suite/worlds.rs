@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lane::is_a_copys_name;
+use crate::policy::Protocol;
 use crate::suite::check::{in_text, outside_names, serves};
 use crate::world::{NodeSlot, Pod, PodRef, Speaks, World};
 use crate::yaml::{Diagnostic, Source};
@@ -84,7 +85,7 @@ pub(super) fn world(source: &Source, world: &World) -> Result<(), Box<Diagnostic
 
 /// Pods in their nodes' networks share the ports of a node, with each other and with its daemons.
 fn host_network(source: &Source, world: &World) -> Result<(), Box<Diagnostic>> {
-    let mut taken: BTreeMap<(NodeSlot, u16, bool), PodRef> = BTreeMap::new();
+    let mut taken: BTreeMap<(NodeSlot, u16, Protocol), PodRef> = BTreeMap::new();
     for pod in world.pods.iter().filter(|pod| pod.host_network) {
         let wrong = |message| Err(in_text(source, 1, &pod.name, message));
         for served in &pod.serves {
@@ -97,8 +98,8 @@ fn host_network(source: &Source, world: &World) -> Result<(), Box<Diagnostic>> {
                     NODE_PORTS.end()
                 ));
             }
-            for udp in transports(served.speaks) {
-                let key = (pod.node, port, *udp);
+            for protocol in served.speaks.protocols() {
+                let key = (pod.node, port, *protocol);
                 if let Some(other) = taken.insert(key, reference.clone()) {
                     return wrong(format!(
                         "{reference} and {other} serve port {port} in the network of the same node"
@@ -122,13 +123,4 @@ fn host_network(source: &Source, world: &World) -> Result<(), Box<Diagnostic>> {
 
 fn is_behind(world: &World, service: &crate::world::KubeService, pod: &Pod) -> bool {
     world.backends(service).any(|it| it.reference() == pod.reference())
-}
-
-/// Whether what a port speaks is over UDP, for each transport that it takes.
-const fn transports(speaks: Speaks) -> &'static [bool] {
-    match speaks {
-        Speaks::Tcp | Speaks::Http => &[false],
-        Speaks::Udp => &[true],
-        Speaks::Dns => &[false, true],
-    }
 }

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io;
 
 use rustix::io::Errno;
+use rustls::AlertDescription;
 use ztc_wire::{Observed, Phase};
 
 /// The client itself could not send.
@@ -11,9 +12,44 @@ pub(super) fn unsent(operation: &str, error: impl Display) -> Observed {
     Observed::Unsent { operation: operation.into(), error: error.to_string() }
 }
 
+/// What TLS says, where an error is its own and not the operating system's.
+pub(super) fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// The peer ended TLS.
+pub(super) fn alert(description: AlertDescription) -> Observed {
+    match description {
+        AlertDescription::Unknown(number) => {
+            return Observed::TlsAlert { description: number.to_string() };
+        }
+        // The library spells it in the British way.
+        AlertDescription::UnrecognisedName => {
+            return Observed::TlsAlert { description: "unrecognized_name".into() };
+        }
+        _ => {}
+    }
+    // Rust's names are those of RFC 8446 §6.2 in another case.
+    let mut words = String::new();
+    for letter in format!("{description:?}").chars() {
+        if letter.is_ascii_uppercase() && !words.is_empty() {
+            words.push('_');
+        }
+        words.push(letter.to_ascii_lowercase());
+    }
+    Observed::TlsAlert { description: words }
+}
+
 /// An error of a socket that is towards the network. Local failures (no address, no memory, no
 /// route of this family's sockets) are [`Observed::Unsent`]; the others are answers.
 pub(super) fn from_network(operation: &str, waiting_for: Phase, error: &io::Error) -> Observed {
+    if let Some(rustls::Error::AlertReceived(description)) = tls_error(error) {
+        return alert(*description);
+    }
+    // What TLS makes of the end of a stream that it did not expect yet.
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return Observed::Closed { reset: false };
+    }
     match Errno::from_io_error(error) {
         Some(Errno::CONNREFUSED) => Observed::Refused,
         Some(Errno::CONNRESET | Errno::CONNABORTED | Errno::PIPE) => {
@@ -54,6 +90,16 @@ mod tests {
         for errno in [Errno::HOSTUNREACH, Errno::NETUNREACH, Errno::ACCESS, Errno::PERM] {
             assert!(matches!(observed(errno), Observed::Unreachable { .. }), "{errno}");
         }
+    }
+
+    #[test]
+    fn an_alert_is_told_in_the_words_of_its_standard() {
+        let error =
+            io::Error::other(rustls::Error::AlertReceived(AlertDescription::UnrecognisedName));
+        let seen = from_network("receive", Phase::Reply, &error);
+        assert_eq!(seen, Observed::TlsAlert { description: "unrecognized_name".into() });
+        let seen = alert(AlertDescription::Unknown(200));
+        assert_eq!(seen, Observed::TlsAlert { description: "200".into() });
     }
 
     #[test]

@@ -13,6 +13,7 @@ use hyper::client::conn::http1::{self, Connection};
 use hyper::header::{HOST, HeaderName, HeaderValue, SERVER};
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use ztc_wire::{Leg, Observed, Phase, Target};
 
@@ -25,17 +26,20 @@ use crate::words::{X_ZTC_NONCE, X_ZTC_PEER, excerpt};
 /// How much of a body is read.
 const BODY: usize = 256;
 
-/// The port that a `Host` header leaves out (RFC 9110 §4.2.1).
-const HTTP: u16 = 80;
+/// The port that a `Host` header leaves out (RFC 9110 §4.2.1 and §4.2.2).
+const fn default_port(tls: bool) -> u16 {
+    if tls { 443 } else { 80 }
+}
 
 /// The request of a stimulus. Its headers may replace `Host`, but not the nonce.
 pub(super) fn request(
+    tls: bool,
     method: &str,
     to: &Target,
     path: &str,
     headers: &BTreeMap<String, String>,
 ) -> Result<Request<Empty<Bytes>>, Observed> {
-    let host = if to.port == HTTP { to.host.to_string() } else { to.to_string() };
+    let host = if to.port == default_port(tls) { to.host.to_string() } else { to.to_string() };
     let mut request = Request::builder()
         .method(method)
         .uri(path)
@@ -53,14 +57,19 @@ pub(super) fn request(
     Ok(request)
 }
 
-/// Connects, sends the request, and reads the response.
-pub(super) async fn exchange(
+/// A connection for a request in plain.
+pub(super) async fn connect(run: &Run, remote: SocketAddr) -> Result<TcpStream, Observed> {
+    run.wait_for(Phase::Connect);
+    socket::connect(run, Leg::Send, remote).await
+}
+
+/// Sends the request, and reads the response.
+pub(super) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     run: &Run,
+    stream: S,
     remote: SocketAddr,
     request: Request<Empty<Bytes>>,
 ) -> Result<Observed, Observed> {
-    run.wait_for(Phase::Connect);
-    let stream = socket::connect(run, Leg::Send, remote).await?;
     run.wait_for(Phase::Reply);
 
     let nonce = request.headers().get(X_ZTC_NONCE).cloned();
@@ -112,9 +121,9 @@ fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 }
 
 /// What is known when no response came: what the socket said, or what came instead.
-fn failed(
+fn failed<S: AsyncRead + AsyncWrite + Unpin>(
     error: &hyper::Error,
-    connection: Connection<TokioIo<TcpStream>, Empty<Bytes>>,
+    connection: Connection<TokioIo<S>, Empty<Bytes>>,
 ) -> Observed {
     if error.is_parse() {
         return Observed::Garbled { got: excerpt(&connection.into_parts().read_buf) };
@@ -140,19 +149,22 @@ mod tests {
 
     #[test]
     fn the_host_header_leaves_the_default_port_out() {
-        let host = |port| {
-            let request = request("GET", &ledger(port), "/", &BTreeMap::new()).unwrap();
+        let host = |tls, port| {
+            let request = request(tls, "GET", &ledger(port), "/", &BTreeMap::new()).unwrap();
             text(request.headers(), &HOST).unwrap()
         };
-        assert_eq!(host(80), "ledger.zt-pay");
-        assert_eq!(host(8080), "ledger.zt-pay:8080");
+        assert_eq!(host(false, 80), "ledger.zt-pay");
+        assert_eq!(host(false, 8080), "ledger.zt-pay:8080");
+        assert_eq!(host(false, 443), "ledger.zt-pay:443");
+        assert_eq!(host(true, 443), "ledger.zt-pay");
+        assert_eq!(host(true, 80), "ledger.zt-pay:80");
     }
 
     #[test]
     fn a_stimulus_may_replace_the_host_but_not_the_nonce() {
         let headers =
             [("host", "other"), ("X-Ztc-Nonce", "1")].map(|(n, v)| (n.to_owned(), v.to_owned()));
-        let request = request("GET", &ledger(80), "/", &headers.into()).unwrap();
+        let request = request(false, "GET", &ledger(80), "/", &headers.into()).unwrap();
         assert_eq!(text(request.headers(), &HOST).unwrap(), "other");
         assert_eq!(text(request.headers(), &X_ZTC_NONCE).unwrap().len(), 32);
         assert_eq!(request.headers().get_all(X_ZTC_NONCE).iter().count(), 1);
@@ -161,7 +173,7 @@ mod tests {
     #[test]
     fn a_request_that_cannot_be_written_is_unsent() {
         let unsent = |method, path| {
-            let written = request(method, &ledger(80), path, &BTreeMap::new());
+            let written = request(false, method, &ledger(80), path, &BTreeMap::new());
             matches!(written, Err(Observed::Unsent { .. }))
         };
         assert!(unsent("GE T", "/") && unsent("GET", "/a b"));

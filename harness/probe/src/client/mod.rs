@@ -12,6 +12,7 @@ mod resolve;
 mod send;
 mod socket;
 mod tcp;
+mod tls;
 mod udp;
 
 pub(crate) use flow::Flows;

@@ -2,7 +2,7 @@
 
 use ztc_wire::{Observed, Stimulus};
 
-use super::{dns, flow, http, ping, resolve, tcp, udp};
+use super::{dns, flow, http, ping, resolve, tcp, tls, udp};
 use crate::run::Run;
 
 /// Sends a stimulus and returns what was seen. Dropping the future closes its socket.
@@ -16,9 +16,15 @@ async fn exchange(run: &Run, stimulus: &Stimulus) -> Result<Observed, Observed> 
         Stimulus::Udp { to } => udp::exchange(run, resolve::target(run, to).await?).await,
         Stimulus::Ping { to } => ping::exchange(run, *to).await,
         Stimulus::UdpFlow { to } => flow::exchange(run, resolve::target(run, to).await?).await,
-        Stimulus::Http { method, to, path, headers } => {
-            let request = http::request(method, to, path, headers)?;
-            http::exchange(run, resolve::target(run, to).await?, request).await
+        Stimulus::Tls { to } => tls::exchange(run, to, resolve::target(run, to).await?).await,
+        Stimulus::Http { tls, method, to, path, headers } => {
+            let request = http::request(*tls, method, to, path, headers)?;
+            let remote = resolve::target(run, to).await?;
+            if *tls {
+                http::exchange(run, tls::connect(run, to, remote).await?, remote, request).await
+            } else {
+                http::exchange(run, http::connect(run, remote).await?, remote, request).await
+            }
         }
         Stimulus::Dns { name, record, transport, server } => {
             let server = server.map_or_else(|| resolve::server(run), Ok)?;

@@ -27,6 +27,9 @@ fn tcp_socket(remote: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if remote.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
     socket.set_zero_linger()?;
+    // The end of a handshake and the first words after it are two writes: Nagle's algorithm would hold
+    // the second back for as long as the peer delays its acknowledgement, 40 ms.
+    socket.set_nodelay(true)?;
     Ok(socket)
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use ztc_wire::{Leg, Observed, Phase};
 
 use super::failure::from_network;
@@ -15,12 +15,21 @@ use crate::words::{self, Heard, MAX_WORDS};
 /// Connects, asks, and listens until the answer is whole or cannot become ours any more.
 pub(super) async fn exchange(run: &Run, remote: SocketAddr) -> Result<Observed, Observed> {
     run.wait_for(Phase::Connect);
-    let mut stream = socket::connect(run, Leg::Send, remote).await?;
+    let stream = socket::connect(run, Leg::Send, remote).await?;
     run.wait_for(Phase::Reply);
+    converse(stream, remote).await
+}
+
+/// The same on a stream that is there already.
+pub(super) async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    remote: SocketAddr,
+) -> Result<Observed, Observed> {
     let failed = |operation| move |error: io::Error| from_network(operation, Phase::Reply, &error);
 
     let nonce = random::nonce();
     stream.write_all(words::question(&nonce).as_bytes()).await.map_err(failed("send"))?;
+    stream.flush().await.map_err(failed("send"))?;
     let mut heard = Vec::with_capacity(MAX_WORDS);
     loop {
         if stream.read_buf(&mut heard).await.map_err(failed("receive"))? == 0 {

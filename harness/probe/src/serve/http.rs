@@ -1,4 +1,4 @@
-//! The HTTP echo: 200 for everything, with the nonce and the peer's name.
+//! The HTTP echo: 200 for everything, with the nonce and the peer's name; in plain or inside of TLS.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,7 +12,9 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use super::ServeError;
 use super::listen::accept;
@@ -23,6 +25,7 @@ use crate::words::{X_ZTC_NONCE, X_ZTC_PEER};
 pub(super) struct Echo {
     peer: Arc<str>,
     header: HeaderValue,
+    tls: Option<TlsAcceptor>,
 }
 
 /// The body of a response, as JSON.
@@ -36,10 +39,10 @@ struct Body<'a> {
 impl Echo {
     /// # Errors
     /// [`ServeError::HeaderName`] when the name is no header's value.
-    pub(super) fn new(peer: &str) -> Result<Self, ServeError> {
+    pub(super) fn new(peer: &str, tls: Option<TlsAcceptor>) -> Result<Self, ServeError> {
         let header = HeaderValue::from_str(peer)
             .map_err(|source| ServeError::HeaderName { name: peer.into(), source })?;
-        Ok(Self { peer: peer.into(), header })
+        Ok(Self { peer: peer.into(), header, tls })
     }
 
     /// Answers every request of every connection.
@@ -50,15 +53,22 @@ impl Echo {
                 Err(error) => return error,
             };
             let echo = self.clone();
+            // However a connection breaks, its client knows; there is nobody to tell here.
             tokio::spawn(async move {
-                let answer = service_fn(|request| {
-                    let response = echo.answer(&request);
-                    async { Ok::<_, Infallible>(response) }
-                });
-                // However a connection breaks, its client knows; there is nobody to tell here.
-                http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await.ok();
+                match &echo.tls {
+                    None => echo.converse(stream).await.ok(),
+                    Some(tls) => echo.converse(tls.accept(stream).await.ok()?).await.ok(),
+                }
             });
         }
+    }
+
+    async fn converse(&self, stream: impl AsyncRead + AsyncWrite + Unpin) -> hyper::Result<()> {
+        let answer = service_fn(|request| {
+            let response = self.answer(&request);
+            async { Ok::<_, Infallible>(response) }
+        });
+        http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {

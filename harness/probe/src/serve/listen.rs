@@ -71,7 +71,11 @@ fn bind(address: SocketAddr, kind: Type) -> io::Result<Socket> {
 pub(super) async fn accept(listener: &TcpListener, port: u16) -> Result<TcpStream, ServeError> {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return Ok(stream),
+            // Whether it may send small segments at once is of no account to who only misses it.
+            Ok((stream, _)) => {
+                stream.set_nodelay(true).ok();
+                return Ok(stream);
+            }
             Err(error) if is_of_the_connection(&error) => {}
             Err(source) => return Err(ServeError::Accept { port, source }),
         }

@@ -1,9 +1,12 @@
 //! From a list of services to tasks that answer.
 
 use std::io;
+use std::sync::Arc;
 
+use rustls::ServerConfig;
 use thiserror::Error;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use ztc_wire::Service;
 
 use super::{dns, echo, http, listen};
@@ -53,6 +56,12 @@ pub enum ServeError {
         /// Why not.
         source: hickory_proto::ProtoError,
     },
+    /// A service over TLS has no certificate to show.
+    #[error("serve TLS on port {port}: there is no certificate")]
+    NoCertificate {
+        /// The port.
+        port: u16,
+    },
     /// A record's name is no DNS name.
     #[error("serve the record {name:?}")]
     Record {
@@ -88,15 +97,25 @@ impl Services {
     }
 }
 
-/// Binds all services, as the peer of this name, and starts to answer. On return all of them are
-/// listening.
-pub(crate) fn start(peer: &str, services: &[Service]) -> Result<Services, ServeError> {
+/// Binds all services, as the peer of this name, and starts to answer, over TLS where they want it. On
+/// return all of them are listening.
+pub(crate) fn start(
+    peer: &str,
+    services: &[Service],
+    tls: Option<&Arc<ServerConfig>>,
+) -> Result<Services, ServeError> {
+    let acceptor = |port: u16| match tls {
+        Some(config) => Ok(Some(TlsAcceptor::from(Arc::clone(config)))),
+        None => Err(ServeError::NoCertificate { port }),
+    };
     let mut tasks = JoinSet::new();
     for service in services {
         match service {
-            Service::Tcp { port } => {
+            Service::Tcp { port } | Service::Tls { port } => {
+                let is_tls = matches!(service, Service::Tls { .. });
+                let tls = if is_tls { acceptor(*port)? } else { None };
                 for listener in listen::tcp(*port)? {
-                    tasks.spawn(echo::over_tcp(listener, *port, peer.into()));
+                    tasks.spawn(echo::over_tcp(listener, *port, peer.into(), tls.clone()));
                 }
             }
             Service::Udp { port } => {
@@ -104,8 +123,10 @@ pub(crate) fn start(peer: &str, services: &[Service]) -> Result<Services, ServeE
                     tasks.spawn(echo::over_udp(socket, *port, peer.into()));
                 }
             }
-            Service::Http { port } => {
-                let echo = http::Echo::new(peer)?;
+            Service::Http { port } | Service::Https { port } => {
+                let is_tls = matches!(service, Service::Https { .. });
+                let tls = if is_tls { acceptor(*port)? } else { None };
+                let echo = http::Echo::new(peer, tls)?;
                 for listener in listen::tcp(*port)? {
                     tasks.spawn(echo.clone().serve(listener, *port));
                 }

@@ -22,6 +22,7 @@ fn udp(to: SocketAddr) -> Stimulus {
 
 fn get(to: SocketAddr) -> Stimulus {
     Stimulus::Http {
+        tls: false,
         method: "GET".into(),
         to: target(to),
         path: "/balance?of=me".into(),
@@ -336,6 +337,7 @@ async fn a_dns_server_that_talks_nonsense_is_garbled() {
 #[tokio::test]
 async fn a_stimulus_that_cannot_be_sent_says_nothing_about_the_network() {
     let stimulus = Stimulus::Http {
+        tls: false,
         method: "GE T".into(),
         to: target(loopback(1)),
         path: "/".into(),

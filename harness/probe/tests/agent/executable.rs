@@ -29,6 +29,7 @@ async fn an_exec_session_reaches_the_agent_of_its_pod() {
         socket: socket.clone(),
         resolv_conf: "/etc/resolv.conf".into(),
         serve: vec![Service::Tcp { port }],
+        tls: None,
         first: vec![],
     };
     let environment = config.to_json().unwrap();

@@ -6,3 +6,4 @@ mod executable;
 mod names;
 mod sessions;
 mod support;
+mod tls;

@@ -183,6 +183,7 @@ async fn an_agent_without_its_port_does_not_start() {
         socket: "/nowhere".into(),
         resolv_conf: "/nowhere".into(),
         serve: vec![Service::Tcp { port }],
+        tls: None,
         first: vec![],
     };
     let error = ztc_probe::run(config).await.unwrap_err();

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use ztc_probe::AgentError;
 use ztc_wire::{
     AgentConfig, Event, FirstRun, FromAgent, Host, Leg, LineSplitter, Observed, PROTOCOL, RunId,
-    Service, Stimulus, Target, ToAgent, decode, encode,
+    Service, Stimulus, Target, Tls, ToAgent, decode, encode,
 };
 
 pub(crate) const NAME: &str = "zt-shop/web";
@@ -39,6 +39,19 @@ impl Agent {
     }
 
     pub(crate) fn start_with(serve: Vec<Service>, first: Vec<FirstRun>, resolv_conf: &str) -> Self {
+        Self::start_as(serve, first, resolv_conf, None)
+    }
+
+    pub(crate) fn start_over_tls(serve: Vec<Service>, tls: Tls, resolv_conf: &str) -> Self {
+        Self::start_as(serve, vec![], resolv_conf, Some(tls))
+    }
+
+    fn start_as(
+        serve: Vec<Service>,
+        first: Vec<FirstRun>,
+        resolv_conf: &str,
+        tls: Option<Tls>,
+    ) -> Self {
         let directory = TempDir::new().unwrap();
         let socket = directory.path().join("run/agent.sock");
         let path = directory.path().join("resolv.conf");
@@ -48,6 +61,7 @@ impl Agent {
             socket: socket.clone(),
             resolv_conf: path,
             serve,
+            tls,
             first,
         };
         Self { socket, task: tokio::spawn(ztc_probe::run(config)), _directory: directory }
@@ -66,6 +80,13 @@ impl Agent {
         };
         let stream = timeout(CEILING, connected).await.expect("the agent listens");
         Session { stream, splitter: LineSplitter::default(), last: 0 }
+    }
+
+    /// Why it does not start, in one line.
+    pub(crate) async fn error(mut self) -> String {
+        let ended = timeout(CEILING, &mut self.task).await.expect("the agent ends");
+        let error = ended.unwrap().expect_err("the agent does not start");
+        format!("{error}: {}", std::error::Error::source(&error).unwrap())
     }
 
     /// Opens a session and attaches.

@@ -96,6 +96,14 @@ fn in_kind(seen: &str) -> String {
             format!("silence: {}", rest.join(" "))
         }
         ["accepted,", "then", "reset" | "closed"] => "accepted, then ended".to_owned(),
+        ["accepted,", "then", "reset" | "closed", "in", "the", "handshake"] => {
+            "accepted, then ended in the handshake".to_owned()
+        }
+        // Addresses are among the names of a certificate.
+        ["a", "certificate", "for", ..] => "a certificate for other names".to_owned(),
+        ["a", "certificate", "that", "is", "not", "believed:", ..] => {
+            "a certificate that is not believed".to_owned()
+        }
         [code, "for", _name] => format!("{code} for a name"),
         [code, addresses @ ..] if is_addresses(addresses) => format!("{code} with an address"),
         ["echoed", "by", _address] => "echoed".to_owned(),
@@ -169,6 +177,15 @@ mod tests {
                 Observed::Unreachable { error: words("Network is unreachable") },
             ],
             [Observed::Garbled { got: words("a b") }, Observed::Garbled { got: words("c") }],
+            [Observed::HandshakeCut { reset: true }, Observed::HandshakeCut { reset: false }],
+            [
+                Observed::WrongName { names: vec![words("a.zt.test"), words("192.0.2.1")] },
+                Observed::WrongName { names: vec![words("a.zt.test")] },
+            ],
+            [
+                Observed::Untrusted { error: words("expired") },
+                Observed::Untrusted { error: words("UnknownIssuer") },
+            ],
         ];
         for [one, other] in alike {
             assert_eq!(kind_of(one), kind_of(other));
@@ -184,7 +201,13 @@ mod tests {
             Observed::Timeout { phase: Phase::Resolve },
             Observed::Timeout { phase: Phase::Connect },
             Observed::Timeout { phase: Phase::Reply },
+            Observed::Timeout { phase: Phase::Handshake },
             Observed::Closed { reset: true },
+            Observed::HandshakeCut { reset: true },
+            Observed::TlsAlert { description: "handshake_failure".to_owned() },
+            Observed::TlsAlert { description: "unrecognized_name".to_owned() },
+            Observed::WrongName { names: Vec::new() },
+            Observed::Untrusted { error: "expired".to_owned() },
             Observed::Refused,
             Observed::Unreachable { error: "No route to host".to_owned() },
             Observed::Echo { remote: remote().ip() },
@@ -206,6 +229,6 @@ mod tests {
         .into();
         assert!(kinds.insert(in_kind(&Seen::Kubelet { ready: true, message: None }.to_string())));
         assert!(kinds.insert(in_kind(&Seen::Kubelet { ready: false, message: None }.to_string())));
-        assert_eq!(kinds.len(), 22, "{kinds:#?}");
+        assert_eq!(kinds.len(), 28, "{kinds:#?}");
     }
 }

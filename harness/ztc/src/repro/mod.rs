@@ -104,6 +104,15 @@ pub enum Refusal {
         /// The stimulus.
         send: String,
     },
+    /// The servers of a world have certificates of an authority that nobody else has.
+    #[error(
+        "`{send}` is over TLS, with certificates of the run's own authority; by hand: put a server with a certificate of \
+         yours in the place of its peer, and send it with curl --cacert"
+    )]
+    Tls {
+        /// The stimulus.
+        send: String,
+    },
     /// A pod would have to serve DNS.
     #[error("{pod} serves DNS in this world, for which the image has no server")]
     Server {

@@ -96,6 +96,7 @@ fn host(host: &OutsideHost) -> String {
             Speaks::Udp => format!("a datagram for a datagram on UDP port {0} (`socat UDP-RECVFROM:{0},fork EXEC:cat`)", it.port),
             Speaks::Http => format!("200 to any HTTP request on port {}", it.port),
             Speaks::Dns => format!("DNS on port {}", it.port),
+            Speaks::Https | Speaks::Tls => format!("TLS on port {}, of which nothing is asked here", it.port),
         })
         .collect();
     let place = match host.address {

@@ -37,6 +37,9 @@ impl<'a> Scene<'a> {
             if matches!(send, Send::UdpFlow(_)) {
                 return Err(Refusal::Flow { send: send.to_string() });
             }
+            if matches!(send, Send::Tls(_) | Send::Http { tls: true, .. }) {
+                return Err(Refusal::Tls { send: send.to_string() });
+            }
             for touched in touched(world, send) {
                 match touched {
                     Touched::Pod(pod) => {

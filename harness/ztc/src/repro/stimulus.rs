@@ -27,10 +27,11 @@ pub(super) fn quoted(text: &str) -> String {
 /// The shell function of that name that sends it once.
 pub(super) fn function(name: &str, send: &Send, scene: &Scene<'_>) -> String {
     let body = match send {
-        Send::Tcp(to) => exchange(send, to, "nc -w 3", scene),
+        // What is over TLS is refused before.
+        Send::Tcp(to) | Send::Tls(to) => exchange(send, to, "nc -w 3", scene),
         Send::Udp(to) | Send::UdpFlow(to) => exchange(send, to, "nc -u -w 3", scene),
         Send::Ping(to) => ping(&to.peer, to.family, scene),
-        Send::Http { method, to, path } => http(method, to, path),
+        Send::Http { method, to, path, .. } => http(method, to, path),
         Send::Dns { name, ipv6, tcp, server } => {
             dns(name, if *ipv6 { "AAAA" } else { "A" }, *tcp, server.as_ref(), scene)
         }

@@ -176,8 +176,8 @@ fn servers(pod: &Pod, over_ipv6: bool) -> Vec<String> {
             Speaks::Http => {
                 format!("TCP{v}-LISTEN:{port}{both},fork,reuseaddr EXEC:'sh /tmp/http'")
             }
-            // A scene has no such pod.
-            Speaks::Dns => continue,
+            // No stimulus of a scene asks these.
+            Speaks::Dns | Speaks::Https | Speaks::Tls => continue,
         };
         lines.push(format!("socat {server} &"));
     }
