@@ -324,3 +324,13 @@ spec:
     let read = manifests(&Source::new("l1.yaml", text)).unwrap();
     assert_eq!(read[0].object["spec"]["enableDefaultDeny"]["egress"], false);
 }
+
+/// The longest name that Kubernetes takes is a DNS subdomain of 253 characters.
+#[test]
+fn a_name_is_as_long_as_kubernetes_takes_it_and_no_longer() {
+    let named = |length: usize| POLICY.replace("block-metadata", &"n".repeat(length));
+    let longest = manifests(&Source::new("policy.yaml", named(253))).expect("it is a name");
+    assert_eq!(longest[0].reference.name.len(), 253);
+    let refused = about_manifests(&named(254));
+    assert!(refused.contains("is no name of an object"), "{refused}");
+}
