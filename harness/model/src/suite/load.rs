@@ -1,6 +1,6 @@
 //! From files to cases that can be run.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::manifest::{self, Manifest};
 use crate::outcome::Expected;
@@ -119,11 +119,10 @@ impl Reader<'_> {
 
     fn manifests(&self, files: &[Spanned<Applied>]) -> Result<Vec<Manifest>, Box<Diagnostic>> {
         let mut all: Vec<Manifest> = Vec::new();
-        let mut applied = HashSet::new();
         for file in files {
             for (source, manifest) in self.applied(file)? {
                 check::manifest(source, self.world, &manifest)?;
-                if !applied.insert(manifest.reference.clone()) {
+                if all.iter().any(|other| other.reference == manifest.reference) {
                     return Err(self.source.diagnostic_at(
                         file,
                         format!("{} is applied twice", manifest.reference),
