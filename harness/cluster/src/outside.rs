@@ -182,7 +182,8 @@ impl Outside<'_> {
         for node in self.nodes {
             let own = ["ip", "-oneline", "address", "show", "to", &to];
             let own = self.docker.exec(node, &own).await?;
-            if !own.trim().is_empty() {
+            // Docker writes its own troubles to the same stream.
+            if own.contains(&format!("inet {address}/")) {
                 let interface = own.split_whitespace().nth(1).unwrap_or_default().to_owned();
                 let address = address.into();
                 return Err(OutsideError::OnANode { node: node.clone(), address, interface });
