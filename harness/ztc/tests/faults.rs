@@ -46,7 +46,7 @@ const NOTHING_PASSES: &[(&str, &str)] = &[
 /// Where nothing is denied, every denied cell sends until its ceiling: a short one, and a slow stream, which leave it time
 /// for twenty stimuli.
 const NOTHING_IS_DENIED: &[(&str, &str)] = &[
-    ("settleCeilingMs: 2000", "settleCeilingMs: 500"),
+    ("settleCeilingMs: 2000", "settleCeilingMs: 1000"),
     ("streamEveryMs: 5", "streamEveryMs: 25"),
     ("count: 6", "count: 4"),
 ];
