@@ -2,6 +2,7 @@
 
 mod client;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -296,9 +297,11 @@ pub(crate) async fn delete_pod(
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Ours<'a> {
     /// What was applied for a world.
-    OfWorld(&'a str),
+    World(&'a str),
     /// What another run than this one applied.
-    OfOtherRuns(&'a str),
+    OtherRuns(&'a str),
+    /// What belongs to a world that is none of these.
+    OtherWorlds(&'a BTreeSet<String>),
 }
 
 /// The objects of a kind that carry our label and are meant, in all namespaces.
@@ -309,9 +312,14 @@ pub(crate) async fn ours(
     meant: Ours<'_>,
 ) -> Result<Vec<ObjectRef>, ApiError> {
     let meant = match meant {
-        Ours::OfWorld(world) => format!("{WORLD}={world}"),
+        Ours::World(world) => format!("{WORLD}={world}"),
         // What has no such label is meant, too.
-        Ours::OfOtherRuns(run) => format!("{RUN}!={run}"),
+        Ours::OtherRuns(run) => format!("{RUN}!={run}"),
+        // `notin` alone means what has no such label, too.
+        Ours::OtherWorlds(worlds) => {
+            let worlds: Vec<&str> = worlds.iter().map(String::as_str).collect();
+            format!("{WORLD},{WORLD} notin ({})", worlds.join(","))
+        }
     };
     let selected =
         ListParams::default().labels(&format!("{}={},{meant}", MANAGED_BY.0, MANAGED_BY.1));

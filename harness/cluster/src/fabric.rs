@@ -2,7 +2,7 @@
 
 mod lane;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 use ztc_engine::authority::{Authority, AuthorityError};
 use ztc_engine::fabric::{Cluster, Fabric, FabricError, Lane};
 use ztc_engine::profile::IpFamily;
-use ztc_engine::wait::WaitError;
+use ztc_engine::wait::{Look, WaitError, until};
 use ztc_model::manifest::ObjectRef;
 use ztc_model::world::{NodeSlot, PodRef, World};
 use ztc_model::yaml::Diagnostic;
 
-use crate::api::{self, ApiError, OnBehalf};
+use crate::api::{self, ApiError, OnBehalf, Ours};
 use crate::cilium::{Agents, CiliumError};
 use crate::exec;
 use crate::fabric::lane::RealLane;
@@ -35,6 +35,8 @@ use crate::ready::{Hosting, Ready};
 
 /// How long the API server may be away before it is given up.
 const AWAY: Duration = Duration::from_secs(45);
+/// Between two looks whether a world is gone.
+const POLL: Duration = Duration::from_millis(200);
 
 /// Why a cluster does not do what it is asked.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +89,9 @@ pub struct RealCluster {
     hosting: Mutex<()>,
     /// Held by the lane that changes policies.
     turns: Arc<Mutex<()>>,
+    /// The worlds of the run, where it says which; what stands of others goes before the first of them is made.
+    worlds: Option<BTreeSet<String>>,
+    alone: OnceCell<()>,
     /// The API server was waited for in vain: no case waits for it again.
     lost: AtomicBool,
 }
@@ -103,8 +108,17 @@ impl RealCluster {
             agents,
             hosting: Mutex::default(),
             turns: Arc::default(),
+            worlds: None,
+            alone: OnceCell::new(),
             lost: AtomicBool::new(false),
         })
+    }
+
+    /// For a run that uses these worlds and no others. What earlier runs left standing of others in a cluster of ours is
+    /// taken down: each of its endpoints would be regenerated with every clusterwide policy.
+    #[must_use]
+    pub fn of_worlds(self, worlds: BTreeSet<String>) -> Self {
+        Self { worlds: Some(worlds), ..self }
     }
 
     /// What would make verdicts wrong or impossible, what blocks first.
@@ -160,11 +174,45 @@ impl RealCluster {
         Ok(())
     }
 
+    /// Takes down the pods and the waypoints of the worlds that this run does not use.
+    async fn take_others_down(&self) -> Result<(), ClusterError> {
+        let Ready { client, ledger, spec, keeps_worlds, .. } = &*self.ready;
+        let Some(worlds) = self.worlds.as_ref().filter(|it| *keeps_worlds && !it.is_empty()) else {
+            return Ok(());
+        };
+        let mut kinds = vec![("v1", "Pod")];
+        // A waypoint's own pods go with it.
+        kinds.extend(spec.mesh.as_ref().map(|_| ("gateway.networking.k8s.io/v1", "Gateway")));
+        for (version, kind) in kinds {
+            let others = || api::ours(client, version, kind, Ours::OtherWorlds(worlds));
+            for object in others().await? {
+                match (kind, &object.namespace) {
+                    ("Pod", Some(namespace)) => {
+                        api::delete_pod(client, namespace, &object.name).await?;
+                    }
+                    _ => drop(api::delete(client, &object).await?),
+                }
+                ledger.removed(object.to_string());
+            }
+            until("the end of worlds that this run does not use", AWAY, POLL, || async {
+                match others().await {
+                    Ok(left) => Ok(left.first().map_or(Look::Met(()), |object| Look::NotYet {
+                        status: format!("{object} still exists"),
+                    })),
+                    Err(error) => Ok(Look::NotYet { status: ztc_engine::chain(&error) }),
+                }
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
     async fn furnish(&self, world: Arc<World>, lane: Lane) -> Result<RealLane, ClusterError> {
         let Ready {
             client, spec, outside, cluster, nodes, image, pull, ledger, run, secret, ..
         } = &*self.ready;
         self.awaited().await?;
+        self.alone.get_or_try_init(|| self.take_others_down()).await?;
         let [first, second, ..] = nodes.as_slice() else {
             return Err(ClusterError::Nodes { nodes: nodes.len() });
         };

@@ -85,7 +85,7 @@ async fn measure() -> Result<(), String> {
     row("-", "-", "-");
     let ground = Ground::find(&Project::find(), &place()?).map_err(|error| chain(&error))?;
     let begun = Instant::now();
-    let ready = ground.ready("bench").await.map_err(|error| chain(&error))?;
+    let ready = ground.ready("bench", None).await.map_err(|error| chain(&error))?;
     row("a cluster that is there, until it can be used, s", &seconds(begun), "-");
     let begun = Instant::now();
     let lane = ready.fabric.up(Arc::new(world()?), Lane(0)).await.map_err(|error| chain(&error))?;

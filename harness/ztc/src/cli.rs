@@ -1,9 +1,9 @@
 //! The command line of `ztc`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -181,7 +181,7 @@ fn bench_world(order: &benching::Order) -> ExitCode {
 }
 
 async fn measured(ground: &Ground, pods: u32) -> ExitStatus {
-    let ready = match ground.ready(&run_name()).await {
+    let ready = match ground.ready(&run_name(), None).await {
         Ok(ready) => ready,
         Err(error) => return trouble(&error),
     };
@@ -285,6 +285,7 @@ fn run(selection: &Selection, verbose: bool, name: Option<String>) -> ExitCode {
         Ok(selected) => selected,
         Err(error) => return usage(&error).into(),
     };
+    plan.cases = selection::in_turn(plan.cases, &plan.profile, &plan.worlds);
     if let Some(name) = name {
         (plan.name, plan.numbered) = (name, false);
         if let Err(error) = comparing::end_with_the_comparison() {
@@ -431,13 +432,19 @@ fn trouble(error: &GroundError) -> ExitStatus {
     error.exit_status()
 }
 
+/// The case whose turn it is.
+fn next(cases: &Mutex<VecDeque<Selected>>) -> Option<Selected> {
+    cases.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+}
+
 fn run_inside(plan: Plan, ground: &Ground, verbose: bool) -> ExitStatus {
     block_on(async {
-        let ready = match ground.ready(&plan.name).await {
+        let ready = match ground.ready(&plan.name, Some(plan.used())).await {
             Ok(ready) => ready,
             Err(error) => return trouble(&error),
         };
-        let cases: Vec<Selected> = runnable(&plan.cases).cloned().collect();
+        let cases: VecDeque<Selected> = runnable(&plan.cases).cloned().collect();
+        let lanes = plan.profile.lanes.count.max(1);
         let console =
             |folder: &std::path::Path| Some(Console::new(terminal::options(verbose, folder)));
         let execution = match Execution::begin(plan, ready, console) {
@@ -447,11 +454,16 @@ fn run_inside(plan: Plan, ground: &Ground, verbose: bool) -> ExitStatus {
                 return ExitStatus::Inconclusive;
             }
         };
-        // Every case asks for a lane; the runner gives them out as they become free.
+        // As many take cases as there are lanes, so that cases are taken in the order that was told.
+        let cases = Arc::new(Mutex::new(cases));
         let mut running = JoinSet::new();
-        for case in cases {
-            let execution = Arc::clone(&execution);
-            running.spawn(async move { execution.run(&case).await.is_some() });
+        for _ in 0..lanes {
+            let (execution, cases) = (Arc::clone(&execution), Arc::clone(&cases));
+            running.spawn(async move {
+                while let Some(case) = next(&cases) {
+                    execution.run(&case).await;
+                }
+            });
         }
         while running.join_next().await.is_some() {}
         let execution = Arc::into_inner(execution).expect("the cases, which shared it, are over");

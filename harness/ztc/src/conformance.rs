@@ -52,8 +52,8 @@ pub fn main() -> ExitCode {
         return ExitStatus::Usage.into();
     }
     let plan = Plan {
+        cases: selection::in_turn(cases, profile, &suites.worlds),
         worlds: suites.worlds,
-        cases,
         results: project.results(),
         name: name(&args),
         numbered: true,
@@ -109,7 +109,7 @@ fn run(args: &Arguments, plan: Plan, ground: &Ground) -> ExitCode {
     let _inside = runtime.enter();
     let profile = plan.profile.clone();
     let cases = plan.cases.clone();
-    let ready = match runtime.block_on(ground.ready(&plan.name)) {
+    let ready = match runtime.block_on(ground.ready(&plan.name, Some(plan.used()))) {
         Ok(ready) => ready,
         Err(error) => {
             terminal::trouble(&ztc_engine::chain(&error));

@@ -1,6 +1,6 @@
 //! One run: its fabric, its runner, its reporters, and what it comes to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,6 +39,13 @@ pub struct Plan {
     /// Whether the folder may get a number when the name is taken; who looks for it by its name
     /// must not be given another one.
     pub numbered: bool,
+}
+
+impl Plan {
+    /// The worlds of the cases that the fabric can run.
+    pub fn used(&self) -> BTreeSet<String> {
+        runnable(&self.cases).map(|it| it.case.world.clone()).collect()
+    }
 }
 
 /// Why a run could not begin.

@@ -213,11 +213,15 @@ impl Ground {
         }
     }
 
-    /// Makes it ready. It must have been entered before.
+    /// Makes it ready, for a run that uses no worlds but these if it says which. It must have been entered before.
     ///
     /// # Errors
     /// Why it is not.
-    pub async fn ready(&self, run: &str) -> Result<ReadyGround, GroundError> {
+    pub async fn ready(
+        &self,
+        run: &str,
+        worlds: Option<BTreeSet<String>>,
+    ) -> Result<ReadyGround, GroundError> {
         if self.profile.fabric == FabricKind::Lab {
             let lab = Lab::new(agent_command())?;
             let faults = lab.faults();
@@ -230,7 +234,10 @@ impl Ground {
                 is_lent: false,
             });
         }
-        let fabric = self.real(run).await?;
+        let mut fabric = self.real(run).await?;
+        if let Some(worlds) = worlds {
+            fabric = fabric.of_worlds(worlds);
+        }
         require_fit(&fabric.findings().await?)?;
         Ok(ReadyGround {
             versions: fabric.versions(),
@@ -285,7 +292,7 @@ impl Ground {
     pub async fn up(&self, run: &str) -> Result<(), GroundError> {
         match self.profile.fabric {
             FabricKind::Lab | FabricKind::Attach => Ok(()),
-            FabricKind::Kind => self.ready(run).await.map(drop),
+            FabricKind::Kind => self.ready(run, None).await.map(drop),
         }
     }
 

@@ -1,7 +1,12 @@
-//! Which cases a run takes: by filter, and by what the profile's fabric has.
+//! Which cases a run takes, by filter and by what the profile's fabric has, and in which order.
 
-use ztc_engine::profile::Profile;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ztc_engine::profile::{LaneKind, Profile};
+use ztc_model::lane::keeps_to_its_lane;
 use ztc_model::suite::{Case, Suite};
+use ztc_model::world::World;
 
 use crate::ground::Ground;
 use crate::project::Suites;
@@ -39,4 +44,98 @@ pub fn all(suites: &Suites, ground: &Ground) -> Vec<Selected> {
 pub fn matching(all: Vec<Selected>, filter: Option<&str>, profile: &Profile) -> Vec<Selected> {
     let filter = filter.unwrap_or_default();
     all.into_iter().filter(|it| it.test_name(profile).contains(filter)).collect()
+}
+
+/// The order in which a run takes cases: those of one world after the other, as a lane has one at a time, and worlds in
+/// the order of their first cases. Where lanes share a cluster, the cases of a world that run alone come first: copies of
+/// the world are not there yet, whose endpoints would be regenerated with every clusterwide policy.
+pub fn in_turn(
+    cases: Vec<Selected>,
+    profile: &Profile,
+    worlds: &BTreeMap<String, Arc<World>>,
+) -> Vec<Selected> {
+    let mut order: BTreeMap<String, usize> = BTreeMap::new();
+    for selected in &cases {
+        let next = order.len();
+        order.entry(selected.case.world.clone()).or_insert(next);
+    }
+    let shared = profile.lanes.each == LaneKind::Namespaces && profile.lanes.count > 1;
+    let goes_beside = |case: &Case| {
+        let world = worlds.get(&case.world);
+        shared && world.is_some_and(|world| keeps_to_its_lane(case, world).is_ok())
+    };
+    let mut cases = cases;
+    cases.sort_by_cached_key(|it| (order[&it.case.world], goes_beside(&it.case)));
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::project::Project;
+
+    /// The order on a profile with so many lanes, and that of the suites.
+    fn turns(profile: &str, lanes: usize) -> (Vec<Selected>, Vec<Selected>, Profile) {
+        let project = Project::at(Project::sources());
+        let suites = project.suites().unwrap();
+        let mut profile = project.profile(profile).unwrap();
+        profile.lanes.count = lanes;
+        let cases = suites.suites.iter().flat_map(|suite| &suite.cases);
+        let cases: Vec<_> = cases.map(|it| Selected { case: it.clone(), lacks: None }).collect();
+        (in_turn(cases.clone(), &profile, &suites.worlds), cases, profile)
+    }
+
+    fn names<'a>(cases: impl IntoIterator<Item = &'a Selected>) -> Vec<&'a str> {
+        cases.into_iter().map(|it| it.case.id.as_str()).collect()
+    }
+
+    #[test]
+    fn cases_of_a_world_are_taken_together_and_none_is_lost() {
+        for (profile, lanes) in [("lab", 6), ("kind", 1), ("kind", 3)] {
+            let (turns, cases, _) = turns(profile, lanes);
+            let mut worlds: Vec<&str> = turns.iter().map(|it| it.case.world.as_str()).collect();
+            worlds.dedup();
+            let times = worlds.len();
+            worlds.sort_unstable();
+            worlds.dedup();
+            assert_eq!(times, worlds.len(), "a world comes twice on {profile}");
+            let (mut taken, mut all) = (names(&turns), names(&cases));
+            taken.sort_unstable();
+            all.sort_unstable();
+            assert_eq!(taken, all);
+        }
+    }
+
+    #[test]
+    fn within_a_world_the_order_is_that_of_the_suites_where_nothing_runs_alone() {
+        for (profile, lanes) in [("lab", 6), ("kind", 1)] {
+            let (turns, cases, _) = turns(profile, lanes);
+            let of = |all: &[Selected], world: &str| {
+                let all = all.iter().filter(|it| it.case.world == world);
+                all.map(|it| it.case.id.to_string()).collect::<Vec<_>>()
+            };
+            for world in ["two-teams", "bank", "node-network"] {
+                assert_eq!(of(&turns, world), of(&cases, world), "{profile}");
+            }
+        }
+    }
+
+    #[test]
+    fn where_lanes_share_a_cluster_what_runs_alone_comes_first_in_its_world() {
+        let (turns, _, profile) = turns("kind", 3);
+        assert_eq!(profile.lanes.each, LaneKind::Namespaces);
+        let suites = Project::at(Project::sources()).suites().unwrap();
+        let beside: Vec<(&str, bool)> = turns
+            .iter()
+            .map(|it| {
+                let world = &suites.worlds[&it.case.world];
+                (it.case.world.as_str(), keeps_to_its_lane(&it.case, world).is_ok())
+            })
+            .collect();
+        let mut turned = beside.clone();
+        turned.dedup();
+        let of =
+            |world| turned.iter().filter(|it| it.0 == world).map(|it| it.1).collect::<Vec<_>>();
+        assert_eq!(of("two-teams"), [false, true]);
+    }
 }

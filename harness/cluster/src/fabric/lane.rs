@@ -91,7 +91,7 @@ impl RealLane {
         let Ready { run, ledger, .. } = &*self.ready;
         let mut changes = Vec::new();
         for kind in PolicyKind::ALL {
-            for meant in [Ours::OfWorld(&self.world.world), Ours::OfOtherRuns(run)] {
+            for meant in [Ours::World(&self.world.world), Ours::OtherRuns(run)] {
                 let found = api::ours(&self.client, kind.api_version(), kind.name(), meant).await?;
                 for object in found {
                     let uid = api::delete(&self.client, &object).await?;

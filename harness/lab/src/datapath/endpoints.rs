@@ -57,13 +57,13 @@ pub(super) struct Endpoint {
     pub(super) enforced: Arc<Enforced>,
 }
 
-/// What is enforced for endpoints of one identity.
+/// What is enforced for an endpoint. Endpoints of which policies say the same share their maps.
 #[derive(Debug)]
 pub(super) struct Enforced {
     /// The policy revision that it was compiled from.
     pub(super) revision: u64,
-    pub(super) ingress: PolicyMap,
-    pub(super) egress: PolicyMap,
+    pub(super) ingress: Arc<PolicyMap>,
+    pub(super) egress: Arc<PolicyMap>,
 }
 
 impl Endpoint {
@@ -77,7 +77,7 @@ impl Enforced {
     /// What is enforced for one that no policy was compiled for yet: nothing passes.
     pub(super) fn closed() -> Arc<Self> {
         let closed = DirectionPolicy { default_deny: true, ..DirectionPolicy::default() };
-        let map = || PolicyMap::compile(&closed, &[]);
+        let map = || Arc::new(PolicyMap::compile(&closed, &[]));
         Arc::new(Self { revision: 0, ingress: map(), egress: map() })
     }
 

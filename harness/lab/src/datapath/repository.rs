@@ -15,7 +15,8 @@ use ztc_model::evidence::Direction;
 use ztc_model::identity::{Identity, Reserved};
 use ztc_model::labels::Labels;
 use ztc_model::policy::{
-    Decision, Effect, NamedPorts, PeerSelector, Policy, PolicyRef, Protocol, endpoint_policy,
+    Decision, DirectionPolicy, Effect, NamedPorts, PeerSelector, Policy, PolicyRef, Protocol,
+    endpoint_policy,
 };
 
 use super::config::NodeId;
@@ -39,6 +40,14 @@ pub(super) struct Repository {
     /// The sets of named ports by their numbers.
     named_ports: Vec<NamedPorts>,
     faults: Faults,
+}
+
+/// The maps of one revision, by what is compiled: most endpoints share them. A map depends on the endpoint's own ports
+/// where these are what a sender sends to.
+#[derive(Debug, Default)]
+struct Compiled {
+    ingress: HashMap<(DirectionPolicy, Names), Arc<PolicyMap>>,
+    egress: HashMap<DirectionPolicy, Arc<PolicyMap>>,
 }
 
 impl Repository {
@@ -140,12 +149,9 @@ impl Repository {
     /// Compiles the policies for all endpoints.
     pub(super) fn regenerate(&self, endpoints: &mut Endpoints) {
         let peers = self.peers(endpoints);
-        let mut compiled: HashMap<(Number, Names), Arc<Enforced>> = HashMap::new();
+        let mut compiled = Compiled::default();
         for endpoint in endpoints.iter_mut() {
-            let enforced = compiled
-                .entry((endpoint.identity, endpoint.names))
-                .or_insert_with(|| Arc::new(self.compile(endpoint, &peers)));
-            endpoint.enforced = Arc::clone(enforced);
+            endpoint.enforced = Arc::new(self.compile(endpoint, &peers, &mut compiled));
         }
     }
 
@@ -175,26 +181,43 @@ impl Repository {
         &self.named_ports[peer.names as usize]
     }
 
-    fn compile(&self, endpoint: &Endpoint, peers: &BTreeSet<Peer>) -> Enforced {
+    fn compile(
+        &self,
+        endpoint: &Endpoint,
+        peers: &BTreeSet<Peer>,
+        compiled: &mut Compiled,
+    ) -> Enforced {
         let labels = self.identities.get(endpoint.identity).map(Identity::labels);
         let policy = endpoint_policy(self.policies.values(), &labels.unwrap_or_default());
-        let known = |peer: Peer| self.identities.get(peer.identity).map(|it| (peer, it));
-        let senders: BTreeSet<Number> = peers.iter().map(|peer| peer.identity).collect();
-        let senders: Vec<KnownPeer<'_>> = senders
-            .into_iter()
-            .filter_map(|identity| known(Peer::nameless(identity)))
-            .map(|(peer, identity)| KnownPeer { peer, identity, named: &endpoint.named_ports })
-            .collect();
-        let receivers: Vec<KnownPeer<'_>> = peers
-            .iter()
-            .filter_map(|peer| known(*peer))
-            .map(|(peer, identity)| KnownPeer { peer, identity, named: self.named(peer) })
-            .collect();
+        let ingress = compiled.ingress.entry((policy.ingress, endpoint.names));
+        let ingress = ingress.or_insert_with_key(|(policy, _)| {
+            Arc::new(PolicyMap::compile(policy, &self.senders(peers, &endpoint.named_ports)))
+        });
+        let egress = compiled.egress.entry(policy.egress).or_insert_with_key(|policy| {
+            Arc::new(PolicyMap::compile(policy, &self.receivers(peers)))
+        });
         Enforced {
             revision: self.revision,
-            ingress: PolicyMap::compile(&policy.ingress, &senders),
-            egress: PolicyMap::compile(&policy.egress, &receivers),
+            ingress: Arc::clone(ingress),
+            egress: Arc::clone(egress),
         }
+    }
+
+    /// Who may send to an endpoint with these ports.
+    fn senders<'a>(&'a self, peers: &BTreeSet<Peer>, named: &'a NamedPorts) -> Vec<KnownPeer<'a>> {
+        let senders: BTreeSet<Number> = peers.iter().map(|peer| peer.identity).collect();
+        let known = |number| Some((Peer::nameless(number), self.identities.get(number)?));
+        let known = senders.into_iter().filter_map(known);
+        known.map(|(peer, identity)| KnownPeer { peer, identity, named }).collect()
+    }
+
+    /// Who may be sent to.
+    fn receivers(&self, peers: &BTreeSet<Peer>) -> Vec<KnownPeer<'_>> {
+        let known = |peer: &Peer| {
+            let identity = self.identities.get(peer.identity)?;
+            Some(KnownPeer { peer: *peer, identity, named: self.named(*peer) })
+        };
+        peers.iter().filter_map(known).collect()
     }
 
     /// Everybody that a packet can come from or go to at the moment.

@@ -35,7 +35,7 @@ pub struct Rule {
 /// What policies say about one direction of an endpoint.
 ///
 /// Without rules and default-deny it is not enforced, and everything passes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct DirectionPolicy {
     /// Whether what no rule allows is dropped.
     pub default_deny: bool,
