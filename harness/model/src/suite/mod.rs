@@ -59,6 +59,8 @@ pub enum Feature {
     /// Addresses that were learnt for a name are forgotten when their time is over, and not minutes
     /// later, with the connections to them.
     FqdnExpiry,
+    /// Rules with `serverNames` are enforced, by Cilium's Envoy.
+    TlsServerNames,
     /// Ranges of addresses select neither pods nor nodes: `policy-cidr-match-mode` is empty, as it is
     /// by default.
     OutsideCidrs,
@@ -79,6 +81,7 @@ impl fmt::Display for Feature {
             Self::Waypoint => "waypoint",
             Self::Ipv6 => "ipv6",
             Self::FqdnExpiry => "fqdn-expiry",
+            Self::TlsServerNames => "tls-server-names",
             Self::OutsideCidrs => "outside-cidrs",
         })
     }
