@@ -48,6 +48,8 @@ enum ClusterError {
     Down,
     #[error("the lane no longer moves packets")]
     Pump(#[from] PumpError),
+    #[error("the lab has no proxy that reads TLS handshakes: `serverNames` would not be enforced")]
+    Handshakes,
     #[error("the world has no pod {pod}")]
     NoSuchPod { pod: PodRef },
     #[error("pod {pod} does not exist now")]
@@ -280,6 +282,10 @@ impl Cluster for LabCluster {
 
     async fn apply(&self, manifest: &Manifest) -> Result<Receipt, FabricError> {
         let policy = manifest.policy.clone();
+        if policy.reads_handshakes() {
+            let (object, source) = (manifest.reference.clone(), ClusterError::Handshakes.into());
+            return Err(FabricError::Apply { object, source });
+        }
         self.change(|datapath, now| datapath.apply(policy, now)).await.map_err(|error| {
             FabricError::Apply { object: manifest.reference.clone(), source: error.into() }
         })

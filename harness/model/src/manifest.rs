@@ -112,7 +112,8 @@ pub(crate) fn invalid(source: &Source) -> Result<Manifest, Option<Box<Diagnostic
     let (header, reference, policy) = read(document)?;
     match policy {
         Err(refusal) if refusal.taken_and_invalid => {
-            let specs = Specs { reference: reference.clone(), specs: Vec::new() };
+            let specs =
+                Specs { reference: reference.clone(), specs: Vec::new(), reads_handshakes: false };
             let nothing = match reference.kind {
                 PolicyKind::NetworkPolicy => Policy::Network(specs),
                 PolicyKind::CiliumNetworkPolicy => Policy::Cilium(specs),

@@ -129,6 +129,26 @@ fn a_case_asks_the_same_of_the_copy() {
 }
 
 #[test]
+fn the_server_names_of_a_policy_are_those_of_the_copy() {
+    let text = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: { name: tls, namespace: zt-shop }
+spec:
+  endpointSelector: {}
+  egress:
+    - toPorts:
+        - ports: [{ port: \"443\" }]
+          serverNames: [ledger.zt-pay.svc, api.zt.test]
+";
+    let read = manifests(&Source::new("tls.yaml", text)).unwrap();
+    let renamed = lane(1).manifest(&read[0]).unwrap();
+    let names = &renamed.object["spec"]["egress"][0]["toPorts"][0]["serverNames"];
+    assert_eq!(names, &serde_json::json!(["ledger.zt-pay-lane1.svc", "api.zt.test"]));
+    assert!(renamed.policy.reads_handshakes());
+}
+
+#[test]
 fn a_stimulus_over_tls_asks_for_the_name_of_the_copy() {
     for (text, renamed) in [
         ("GET https://ledger.zt-pay:8443/", "GET https://ledger.zt-pay-lane1:8443/"),

@@ -58,6 +58,7 @@ fn suite(apply: &str, expects: &str) -> Result<Case, Box<Diagnostic>> {
             file("broken.yaml", CLOSED.replace("[{}]", "[{ toCIDR: [here] }]")),
             file("two-kinds.yaml", format!("{CLOSED}---\n{CLOSED_BY_KUBERNETES}")),
             file("two.yaml", format!("{CLOSED}---\n{CLOSED}")),
+            file("handshakes.yaml", handshakes("[api.zt.test]")),
         ]),
     };
     let text = format!(
@@ -104,6 +105,27 @@ fn a_certificate_is_for_every_name_by_which_its_server_is_reached() {
     assert_eq!(world.names_of(&world.pods[0]), names);
     assert!(world.names_of(&world.pods[1]).is_empty());
     assert_eq!(world.outside[0].names(), ["api.zt.test", "cdn.zt.test"]);
+}
+
+fn handshakes(names: &str) -> String {
+    let rule =
+        format!("[{{ toPorts: [{{ ports: [{{ port: \"443\" }}], serverNames: {names} }}] }}]");
+    CLOSED.replace("[{}]", &rule)
+}
+
+#[test]
+fn a_policy_that_reads_handshakes_is_for_fabrics_that_do() {
+    assert_eq!(
+        case("handshakes.yaml", PASSES).unwrap_err(),
+        "the suite does not say that it needs tls-server-names"
+    );
+    let read = |names| ztc_model::manifest::manifests(&Source::new("x.yaml", handshakes(names)));
+    let reads = |names| read(names).map(|it| it[0].policy.reads_handshakes());
+    assert_eq!(reads("[api.zt.test, \"*.zt.test\"]").map_err(|it| it.message), Ok(true));
+    for (names, wrong) in [("[]", "restricts nothing"), ("[\"\"]", "an empty server name")] {
+        let error = reads(names).unwrap_err();
+        assert!(error.message.contains(wrong), "{error}");
+    }
 }
 
 /// Surprise 1 of the recorded facts: it exists, and nothing of it is enforced.

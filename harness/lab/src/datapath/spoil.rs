@@ -29,7 +29,7 @@ pub(super) fn spoiled(policy: Policy, faults: &Faults) -> Policy {
 }
 
 fn with_specs(policy: Policy, change: impl FnOnce(Vec<Spec>) -> Vec<Spec>) -> Policy {
-    let changed = |Specs { reference, specs }| Specs { reference, specs: change(specs) };
+    let changed = |it: Specs| Specs { specs: change(it.specs), ..it };
     match policy {
         Policy::Network(specs) => Policy::Network(changed(specs)),
         Policy::Cilium(specs) => Policy::Cilium(changed(specs)),

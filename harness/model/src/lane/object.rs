@@ -132,6 +132,8 @@ impl Walk<'_> {
                         "dns" => self.each(value, |rule| self.name_rule(rule)),
                         field => self.refuse(field),
                     }),
+                    // Names that clients ask for in a handshake may be those of services.
+                    "serverNames" => self.each(value, |name| self.server_name(name)),
                     "ports" => Ok(()),
                     field => self.refuse(field),
                 })
@@ -140,6 +142,15 @@ impl Walk<'_> {
             | "toCIDRSet" => Ok(()),
             field => self.refuse(field),
         })
+    }
+
+    fn server_name(&self, name: &mut Value) -> Walked {
+        let Value::String(text) = name else { return self.refuse("serverNames") };
+        *text = self.renaming.pattern(text).ok_or_else(|| Unsound::Name {
+            policy: self.manifest.reference.clone(),
+            text: text.clone(),
+        })?;
+        Ok(())
     }
 
     fn name_rule(&self, rule: &mut Value) -> Walked {

@@ -97,7 +97,7 @@ pub(crate) fn network(document: &Document<'_>, reference: &PolicyRef) -> Read<Po
     let namespace = reference.namespace.as_deref().unwrap_or_default();
     let reader = Reader { document, reference, namespace };
     let specs = vec![reader.spec(&spec)?];
-    Ok(Policy::Network(Specs { reference: reference.clone(), specs }))
+    Ok(Policy::Network(Specs { reference: reference.clone(), specs, reads_handshakes: false }))
 }
 
 struct Reader<'a> {

@@ -26,6 +26,9 @@ pub struct Specs {
     pub reference: PolicyRef,
     /// Its specs.
     pub specs: Vec<Spec>,
+    /// Whether some rule has `serverNames`: it allows no more than the connections whose TLS handshake
+    /// asks for one of them, which is not in the rules here. Who decides by rules alone must not take it.
+    pub reads_handshakes: bool,
 }
 
 /// Whom a spec is about, and what it says.
@@ -43,6 +46,14 @@ impl Policy {
         match self {
             Self::Network(it) | Self::Cilium(it) | Self::Clusterwide(it) => it.reference.clone(),
             Self::Mesh(policy) => policy.reference().clone(),
+        }
+    }
+
+    /// Whether its rules allow less than they say, for what a TLS handshake asks for.
+    pub const fn reads_handshakes(&self) -> bool {
+        match self {
+            Self::Network(it) | Self::Cilium(it) | Self::Clusterwide(it) => it.reads_handshakes,
+            Self::Mesh(_) => false,
         }
     }
 

@@ -177,7 +177,17 @@ fn expectation_at<'a>(
 }
 
 /// A namespaced policy has to be in a namespace of the world: elsewhere it would act on strangers.
-pub(super) fn manifest(source: &Source, world: &World, manifest: &Manifest) -> Checked {
+pub(super) fn manifest(
+    source: &Source,
+    world: &World,
+    needs: &BTreeSet<Feature>,
+    manifest: &Manifest,
+) -> Checked {
+    if manifest.policy.reads_handshakes() && !needs.contains(&Feature::TlsServerNames) {
+        let feature = Feature::TlsServerNames;
+        let message = format!("the suite does not say that it needs {feature}");
+        return Err(in_text(source, manifest.line, "serverNames", message));
+    }
     match &manifest.reference.namespace {
         Some(namespace) if world.namespace(namespace).is_none() => {
             let message = format!(

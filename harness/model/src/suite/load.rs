@@ -121,7 +121,7 @@ impl Reader<'_> {
         let mut all: Vec<Manifest> = Vec::new();
         for file in files {
             for (source, manifest) in self.applied(file)? {
-                check::manifest(source, self.world, &manifest)?;
+                check::manifest(source, self.world, self.needs, &manifest)?;
                 if all.iter().any(|other| other.reference == manifest.reference) {
                     return Err(self.source.diagnostic_at(
                         file,

@@ -64,6 +64,8 @@ pub enum Feature {
     /// Addresses that were learnt for a name are forgotten when their time is over, and not minutes
     /// later, with the connections to them.
     FqdnExpiry,
+    /// Rules with `serverNames` are enforced, by Cilium's Envoy.
+    TlsServerNames,
     /// Ranges of addresses select neither pods nor nodes: `policy-cidr-match-mode` is empty, as it is
     /// by default.
     OutsideCidrs,
@@ -85,6 +87,7 @@ impl fmt::Display for Feature {
             Self::Ipv6 => "ipv6",
             Self::Ipv6Metadata => "ipv6-metadata",
             Self::FqdnExpiry => "fqdn-expiry",
+            Self::TlsServerNames => "tls-server-names",
             Self::OutsideCidrs => "outside-cidrs",
         })
     }

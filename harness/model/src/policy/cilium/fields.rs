@@ -25,7 +25,6 @@ pub(super) const NOT_EVALUATED: &[&str] = &[
     "log",
     "nodeSelector",
     "originatingTLS",
-    "serverNames",
     "status",
     "terminatingTLS",
     "toGroups",
@@ -74,6 +73,13 @@ impl Section {
             || self.ingress_deny.is_some()
             || self.egress.is_some()
             || self.egress_deny.is_some()
+    }
+
+    /// Whether any of its rules has `serverNames`.
+    pub(super) fn reads_handshakes(&self) -> bool {
+        let ingress = self.ingress.iter().flatten().filter_map(|it| it.to_ports.as_ref());
+        let egress = self.egress.iter().flatten().filter_map(|it| it.to_ports.as_ref());
+        ingress.chain(egress).flatten().any(|rule| rule.server_names.is_some())
     }
 }
 
@@ -139,10 +145,12 @@ pub(super) struct IcmpField {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct PortRule {
     #[serde(default)]
     pub(super) ports: Option<Vec<PortProtocol>>,
+    #[serde(default)]
+    pub(super) server_names: Option<Spanned<Vec<Spanned<String>>>>,
     #[serde(default)]
     pub(super) rules: Option<Spanned<L7Rules>>,
 }

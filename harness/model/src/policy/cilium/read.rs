@@ -53,7 +53,8 @@ fn specs(document: &Document<'_>, reference: &PolicyRef) -> Read<Specs> {
         Reader { document, reference, init }.spec(section)
     };
     let specs = sections.iter().map(read).collect::<Read<_>>()?;
-    Ok(Specs { reference: reference.clone(), specs })
+    let reads_handshakes = sections.iter().any(|section| section.value.reads_handshakes());
+    Ok(Specs { reference: reference.clone(), specs, reads_handshakes })
 }
 
 /// The peers of an element of either direction. An absent list asks nothing, an empty one matches
@@ -71,6 +72,7 @@ struct Peers<'a> {
 struct PortList<'a> {
     ports: &'a [PortProtocol],
     rules: Option<&'a Spanned<L7Rules>>,
+    server_names: Option<&'a Spanned<Vec<Spanned<String>>>>,
 }
 
 /// An element of one of the four lists of a section.
@@ -118,13 +120,17 @@ where
 
 impl<'a> From<&'a PortRule> for PortList<'a> {
     fn from(rule: &'a PortRule) -> Self {
-        Self { ports: rule.ports.as_deref().unwrap_or_default(), rules: rule.rules.as_ref() }
+        Self {
+            ports: rule.ports.as_deref().unwrap_or_default(),
+            rules: rule.rules.as_ref(),
+            server_names: rule.server_names.as_ref(),
+        }
     }
 }
 
 impl<'a> From<&'a PortDenyRule> for PortList<'a> {
     fn from(rule: &'a PortDenyRule) -> Self {
-        Self { ports: rule.ports.as_deref().unwrap_or_default(), rules: None }
+        Self { ports: rule.ports.as_deref().unwrap_or_default(), rules: None, server_names: None }
     }
 }
 
@@ -227,6 +233,7 @@ impl Reader<'_> {
         let mut ports = Vec::new();
         for list in &element.ports {
             let dns = list.rules.map(|rules| self.dns(element, list, rules)).transpose()?;
+            list.server_names.map_or(Ok(()), |names| self.server_names(list, names))?;
             ports.push((self.ports(list)?, dns));
         }
         for matches in icmp::messages(self.document, element.icmps, !element.ports.is_empty())? {
@@ -422,6 +429,26 @@ impl Reader<'_> {
             }
         }
         collect(names, |name| self.name(name, "a DNS rule"))
+    }
+
+    /// Whether Cilium takes these `serverNames` (`PortRule.sanitize` in `rule_validation.go`).
+    fn server_names(&self, list: &PortList<'_>, names: &Spanned<Vec<Spanned<String>>>) -> Read<()> {
+        if names.value.is_empty() {
+            let help = "name a server, or leave it out";
+            let message = "an empty `serverNames` restricts nothing";
+            return Err(self.document.diagnostic_at(names, message, Some(help)));
+        }
+        if list.rules.is_some() {
+            let message = "server names are not allowed with L7 rules without TLS termination";
+            return Err(self.document.diagnostic_at(names, message, None).of_invalid());
+        }
+        match names.value.iter().find(|name| name.value.is_empty()) {
+            Some(empty) => {
+                let message = "an empty server name is not allowed";
+                Err(self.document.diagnostic_at(empty, message, None).of_invalid())
+            }
+            None => Ok(()),
+        }
     }
 
     fn name(&self, rule: &Spanned<NameRule>, what: &str) -> Read<DnsRule> {
