@@ -32,7 +32,7 @@ const GONE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(5);
 
 /// The cases that the filter takes, of which one is running.
-const CASES: &str = "l1-baseline::default-deny-stops";
+const CASES: &str = "l1-baseline::default-deny-stops-tcp";
 
 /// A run with a single lane that is in the middle of the first of its two cases.
 ///
@@ -176,7 +176,7 @@ async fn a_killed_run_leaves_nobody_and_does_not_hinder_the_next() {
     let events = project.events();
     assert!(!matches!(events.last().unwrap().kind, EventKind::RunFinished(_)), "{events:?}");
 
-    let (code, reports) = project.run("the-metadata-service", None);
+    let (code, reports) = project.run("the-metadata-service-is-denied-by-name", None);
     assert_eq!((code, reports.len()), (0, 1));
 }
 

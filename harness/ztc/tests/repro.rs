@@ -162,6 +162,12 @@ fn every_cell_of_the_suites_is_a_script_or_has_a_reason() {
                 }
                 Err(Refusal::Newborn { pod }) => assert!(case.create.contains(&pod), "{}", case.id),
                 Err(Refusal::Flow { send }) => assert!(send.starts_with("udp/flow"), "{send}"),
+                Err(Refusal::Stream { .. }) => {
+                    assert!(case.cells[number - 1].expected.is_stream(), "{}", case.id);
+                }
+                Err(Refusal::Tls { send }) => {
+                    assert!(send.starts_with("tls ") || send.contains("https://"), "{send}");
+                }
                 Err(refusal) => panic!("{} cell {number}: {refusal}", case.id),
             }
         }
@@ -187,7 +193,7 @@ struct Played {
 impl Played {
     fn new() -> Self {
         let project = Project::new();
-        let case = "l1-cluster::default-deny-stops-ingress";
+        let case = "l1-baseline::default-deny-stops-tcp-ingress";
         let listed = project.ztc(&["repro", case]).output().unwrap();
         assert_eq!(code(&listed), 2);
         let listed = stderr(&listed);

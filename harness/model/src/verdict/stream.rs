@@ -43,11 +43,11 @@ pub(super) fn interrupted(
     }
     let stopped = |it: &&Sample| Reading::of(&it.seen, peers) == Reading::Stopped;
     let lost: Vec<&Sample> = facts.meanwhile.iter().filter(stopped).collect();
-    let Some(last) = facts.meanwhile.last().filter(|_| lost.is_empty()) else {
+    let Some(newest) = facts.meanwhile.last().filter(|_| lost.is_empty()) else {
         return attribute(denial, lost.iter().flat_map(|it| &it.evidence).collect());
     };
-    let seen = format!("nothing was lost of {} stimuli: {}", facts.meanwhile.len(), last.seen);
-    Err(Verdict::Fail(Failure::FailOpen { seen, after_ms: last.after_ms }))
+    let seen = format!("nothing was lost of {} stimuli: {}", facts.meanwhile.len(), newest.seen);
+    Err(Verdict::Fail(Failure::FailOpen { seen, after_ms: newest.after_ms }))
 }
 
 /// How many stimuli of a stream did not arrive as they were sent.

@@ -67,12 +67,11 @@ pub(crate) fn evidence(
         _ => FlowVerdict::Dropped,
     };
     let (source_port, destination_port) = (source.port(), destination.port());
-    let l4 = match protocol {
-        Protocol::Udp => L4 { udp: Some(Udp { source_port, destination_port }), ..L4::default() },
-        _ => {
-            let tcp = Tcp { source_port, destination_port, ..Tcp::default() };
-            L4 { tcp: Some(tcp), ..L4::default() }
-        }
+    let l4 = if protocol == Protocol::Udp {
+        L4 { udp: Some(Udp { source_port, destination_port }), ..L4::default() }
+    } else {
+        let tcp = Tcp { source_port, destination_port, ..Tcp::default() };
+        L4 { tcp: Some(tcp), ..L4::default() }
     };
     let flow = Flow {
         verdict,
