@@ -342,6 +342,23 @@ pub(crate) async fn ours(
     Ok(objects.collect())
 }
 
+/// The pods with a label that run and are not going away; `what` they are, for the error.
+pub(crate) async fn running_pods(
+    client: &Client,
+    namespace: &str,
+    label: &str,
+    what: &str,
+) -> Result<Vec<Pod>, ApiError> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let parameters = ListParams::default().labels(label).fields("status.phase=Running");
+    let listed = pods
+        .list(&parameters)
+        .await
+        .map_err(|source| ApiError::Read { what: what.to_owned(), source: source.into() })?;
+    let living = listed.items.into_iter().filter(|it| it.metadata.deletion_timestamp.is_none());
+    Ok(living.collect())
+}
+
 /// All objects of a kind, whoever made them.
 pub(crate) async fn all(
     client: &Client,

@@ -4,14 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::future::{join_all, try_join_all};
-use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
-use kube::api::{Api, ListParams};
 use tokio::io::DuplexStream;
 use ztc_engine::fabric::{Change, Inspection, Settling};
 use ztc_model::world::PodRef;
 
-use crate::api::ApiError;
+use crate::api::{self, ApiError};
 use crate::exec::{Container, ExecError, Shell};
 use crate::realised::{AgentState, ListedEndpoint, OutputError, Repository, settling};
 
@@ -193,14 +191,9 @@ fn daemon_version(output: &str) -> String {
 }
 
 async fn list(client: &Client) -> Result<BTreeMap<String, Container>, CiliumError> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
-    let parameters = ListParams::default().labels(AGENTS).fields("status.phase=Running");
-    let listed = pods.list(&parameters).await.map_err(|source| ApiError::Read {
-        what: "the agents of Cilium".to_owned(),
-        source: source.into(),
-    })?;
-    let living = listed.items.into_iter().filter(|it| it.metadata.deletion_timestamp.is_none());
-    let agents: BTreeMap<String, Container> = living
+    let running = api::running_pods(client, NAMESPACE, AGENTS, "the agents of Cilium").await?;
+    let agents: BTreeMap<String, Container> = running
+        .into_iter()
         .filter_map(|pod| {
             let node = pod.spec?.node_name?;
             let container = Container {

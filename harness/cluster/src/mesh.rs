@@ -8,15 +8,13 @@ use futures_util::future::try_join_all;
 use futures_util::io::AsyncRead;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
-use kube::api::{Api, ListParams, LogParams};
+use kube::api::{Api, LogParams};
 use serde::Deserialize;
 use ztc_model::world;
 
 use crate::admin::{self, AdminError};
-use crate::api::ApiError;
-
-/// Where the mesh is installed.
-const NAMESPACE: &str = "istio-system";
+use crate::api::{self, ApiError};
+use crate::charts::ISTIO;
 
 /// The label of its node proxies.
 pub(crate) const ZTUNNELS: &str = "app=ztunnel";
@@ -31,9 +29,7 @@ pub enum MeshError {
     #[error(transparent)]
     Admin(#[from] AdminError),
     /// There is no ztunnel on a node.
-    #[error(
-        "no ztunnel runs on {node}: no pod labelled {ZTUNNELS} in {NAMESPACE} is Running there"
-    )]
+    #[error("no ztunnel runs on {node}: no pod labelled {ZTUNNELS} in {ISTIO} is Running there")]
     None {
         /// The node.
         node: String,
@@ -77,14 +73,9 @@ impl Ztunnels {
 
     /// By node, the pods that run now.
     async fn pods(&self) -> Result<BTreeMap<String, String>, ApiError> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
-        let parameters = ListParams::default().labels(ZTUNNELS).fields("status.phase=Running");
-        let listed = pods.list(&parameters).await.map_err(|source| ApiError::Read {
-            what: "the ztunnels".to_owned(),
-            source: source.into(),
-        })?;
-        let living = listed.items.into_iter().filter(|it| it.metadata.deletion_timestamp.is_none());
-        Ok(living.filter_map(|pod| Some((pod.spec?.node_name?, pod.metadata.name?))).collect())
+        let running = api::running_pods(&self.client, ISTIO, ZTUNNELS, "the ztunnels").await?;
+        let named = running.into_iter();
+        Ok(named.filter_map(|pod| Some((pod.spec?.node_name?, pod.metadata.name?))).collect())
     }
 
     /// The log of the ztunnel on a node from now on, until it ends or the connection breaks.
@@ -94,7 +85,7 @@ impl Ztunnels {
     ) -> Result<Pin<Box<dyn AsyncRead + Send>>, MeshError> {
         let pod = self.pods().await?.remove(node);
         let pod = pod.ok_or_else(|| MeshError::None { node: node.to_owned() })?;
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), ISTIO);
         log(&pods, pod).await
     }
 
@@ -102,7 +93,7 @@ impl Ztunnels {
     pub(crate) async fn dumps(&self) -> Result<BTreeMap<String, Dump>, MeshError> {
         let pods = self.pods().await?;
         let dumps = pods.into_iter().map(|(node, pod)| async move {
-            let bytes = admin::config_dump(&self.client, NAMESPACE, &pod).await?;
+            let bytes = admin::config_dump(&self.client, ISTIO, &pod).await?;
             let dump = serde_json::from_slice(&bytes);
             let dump = dump.map_err(|source| MeshError::Dump { pod, source })?;
             Ok::<_, MeshError>((node, dump))
@@ -138,13 +129,9 @@ impl Waypoint {
     /// The pods that serve it now.
     async fn running(&self) -> Result<Vec<String>, MeshError> {
         let label = format!("gateway.networking.k8s.io/gateway-name={}", self.name);
-        let parameters = ListParams::default().labels(&label).fields("status.phase=Running");
-        let listed = self.pods().list(&parameters).await.map_err(|source| ApiError::Read {
-            what: format!("the pods of waypoint {self}"),
-            source: source.into(),
-        })?;
-        let living = listed.items.into_iter().filter(|it| it.metadata.deletion_timestamp.is_none());
-        Ok(living.filter_map(|pod| pod.metadata.name).collect())
+        let what = format!("the pods of waypoint {self}");
+        let running = api::running_pods(&self.client, &self.namespace, &label, &what).await?;
+        Ok(running.into_iter().filter_map(|pod| pod.metadata.name).collect())
     }
 
     /// The one pod that serves it.

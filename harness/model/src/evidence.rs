@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hubble;
 use crate::outcome::EnforcementPoint;
+use crate::policy::mesh::{CONVERTED_PEERS, STATIC_STRICT};
 use crate::policy::{PolicyKind, PolicyRef, Protocol};
 use crate::{waypoint, ztunnel};
 
@@ -180,11 +181,6 @@ fn named_rule(text: &str) -> Option<PolicyRef> {
 
 /// What ztunnel did, and the policies that it names (`src/proxy.rs` and `src/state.rs` of istio/ztunnel).
 fn tunnel_deed(line: &ztunnel::Line) -> (Did, Vec<PolicyRef>) {
-    /// What `STRICT` becomes: it does not say which policy asks for it (`ambient/authorization.go`).
-    const STRICT: &str = "istio_converted_static_strict";
-    /// What a policy with modes for ports becomes.
-    const CONVERTED: &str = "converted_peer_authentication_";
-
     let direction = match line.direction {
         ztunnel::Side::Inbound => Direction::Ingress,
         ztunnel::Side::Outbound => Direction::Egress,
@@ -195,14 +191,14 @@ fn tunnel_deed(line: &ztunnel::Line) -> (Did, Vec<PolicyRef>) {
     if let Some(why) = error.strip_prefix("connection closed due to policy rejection: ") {
         let named = why.strip_prefix("explicitly denied by: ").and_then(|it| it.split_once('/'));
         return match named {
-            Some((_, STRICT)) => (Did::RefusePlaintext, Vec::new()),
+            Some((_, STATIC_STRICT)) => (Did::RefusePlaintext, Vec::new()),
             Some((namespace, name)) => {
                 let policy = |kind, name: &str| PolicyRef {
                     kind,
                     namespace: Some(namespace.to_owned()),
                     name: name.to_owned(),
                 };
-                match name.strip_prefix(CONVERTED) {
+                match name.strip_prefix(CONVERTED_PEERS) {
                     Some(name) => {
                         (Did::RefusePlaintext, vec![policy(PolicyKind::PeerAuthentication, name)])
                     }

@@ -108,15 +108,20 @@ mod tests {
         String::from_utf8(script).unwrap()
     }
 
+    /// Opens a session and answers its first script.
+    async fn begun(server: &mut Server, output: &str) -> (Remote, String) {
+        let mut remote = server.next().await.run().await;
+        let script = answer(&mut remote, output).await;
+        (remote, script)
+    }
+
     #[tokio::test]
     async fn scripts_share_a_session() {
         let mut server = Server::start().await;
         let (client, shell) = (server.client(), shell());
-        let (first, mut remote) = tokio::join!(shell.run(&client, "one"), async {
-            let mut remote = server.next().await.run().await;
-            assert!(answer(&mut remote, "1").await.starts_with("( one ) </dev/null"));
-            remote
-        });
+        let (first, (mut remote, script)) =
+            tokio::join!(shell.run(&client, "one"), begun(&mut server, "1"));
+        assert!(script.starts_with("( one ) </dev/null"));
         let (second, script) = tokio::join!(shell.run(&client, "two"), answer(&mut remote, "2"));
         assert_eq!((first.unwrap().as_str(), second.unwrap().as_str()), ("1\n", "2\n"));
         assert!(script.contains("two"));
@@ -127,19 +132,11 @@ mod tests {
     async fn a_session_that_broke_between_two_scripts_is_opened_again() {
         let mut server = Server::start().await;
         let (client, shell) = (server.client(), shell());
-        let (first, remote) = tokio::join!(shell.run(&client, "one"), async {
-            let mut remote = server.next().await.run().await;
-            answer(&mut remote, "1").await;
-            remote
-        });
+        let (first, (remote, _)) = tokio::join!(shell.run(&client, "one"), begun(&mut server, "1"));
         first.unwrap();
         remote.reset();
         let (second, _remote) =
-            tokio::join!(soon("the answer", shell.run(&client, "two")), async {
-                let mut remote = server.next().await.run().await;
-                answer(&mut remote, "2").await;
-                remote
-            });
+            tokio::join!(soon("the answer", shell.run(&client, "two")), begun(&mut server, "2"));
         assert_eq!(second.unwrap(), "2\n");
     }
 
@@ -169,11 +166,7 @@ mod tests {
         assert!(matches!(late, Err(ExecError::Ceiling { .. })), "{late:?}");
         remote.abandoned().await;
         let (second, _remote) =
-            tokio::join!(soon("the answer", shell.run(&client, "two")), async {
-                let mut remote = server.next().await.run().await;
-                answer(&mut remote, "2").await;
-                remote
-            });
+            tokio::join!(soon("the answer", shell.run(&client, "two")), begun(&mut server, "2"));
         assert_eq!(second.unwrap(), "2\n");
     }
 

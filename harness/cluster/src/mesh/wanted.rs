@@ -7,17 +7,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ztc_model::policy::mesh::{
-    Action, AuthorizationPolicy, MeshPolicy, Mode, PeerAuthentication, ROOT_NAMESPACE,
+    Action, AuthorizationPolicy, CONVERTED_PEERS, MeshPolicy, Mode, PeerAuthentication,
+    ROOT_NAMESPACE, STATIC_STRICT,
 };
 use ztc_model::world::PodRef;
 
 use super::{Dump, DumpedWorkload};
 
-/// The reference to what `STRICT` becomes.
-const STRICT: &str = "istio-system/istio_converted_static_strict";
-
 /// How the names of policies begin that istiod makes of others.
-const CONVERTED: [&str; 2] = ["istio_converted_", "converted_peer_authentication_"];
+const CONVERTED: [&str; 2] = ["istio_converted_", CONVERTED_PEERS];
 
 /// The protocol of a workload that is in the mesh.
 const HBONE: &str = "HBONE";
@@ -201,8 +199,12 @@ fn peer_references(
     };
     let by_port = workload
         .filter(|_| differs)
-        .map(|it| format!("{}/converted_peer_authentication_{}", pod.namespace, it.reference.name));
-    (strict && !differs).then(|| STRICT.to_owned()).into_iter().chain(by_port).collect()
+        .map(|it| format!("{}/{CONVERTED_PEERS}{}", pod.namespace, it.reference.name));
+    (strict && !differs)
+        .then(|| format!("{ROOT_NAMESPACE}/{STATIC_STRICT}"))
+        .into_iter()
+        .chain(by_port)
+        .collect()
 }
 
 fn is_within(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {

@@ -4,12 +4,12 @@
 //! `pkg/apis/networking` of Kubernetes.
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use crate::labels::{CLUSTER, DEFAULT_CLUSTER, K8S, NAMESPACE, NAMESPACE_LABELS};
 use crate::selector::{Keys, LabelSelector, Requirement, Selector};
 use crate::yaml::{Diagnostic, Document, Spanned};
 
+use super::object::Object;
 use super::ports::{IntOrString, is_port_name};
 use super::range::CidrRule;
 use super::{
@@ -18,18 +18,6 @@ use super::{
 };
 
 type Read<T> = Result<T, Box<Diagnostic>>;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Object {
-    #[serde(rename = "apiVersion")]
-    _api_version: IgnoredAny,
-    #[serde(rename = "kind")]
-    _kind: IgnoredAny,
-    #[serde(rename = "metadata")]
-    _metadata: IgnoredAny,
-    spec: Section,
-}
 
 /// A spec. Absent and null are the same in all of it, as they are in Go.
 #[derive(Deserialize)]
@@ -93,7 +81,7 @@ struct NetworkPort {
 
 /// Reads a `NetworkPolicy`.
 pub(crate) fn network(document: &Document<'_>, reference: &PolicyRef) -> Read<Policy> {
-    let Object { spec, .. } = document.read_manifest(&["status"])?;
+    let Object::<Section> { spec, .. } = document.read_manifest(&["status"])?;
     let namespace = reference.namespace.as_deref().unwrap_or_default();
     let reader = Reader { document, reference, namespace };
     let specs = vec![reader.spec(&spec)?];

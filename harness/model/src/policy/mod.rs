@@ -13,6 +13,7 @@ mod cilium;
 mod decision;
 mod kubernetes;
 pub mod mesh;
+mod object;
 mod peers;
 mod ports;
 mod range;

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use crate::yaml::{Diagnostic, Document, Spanned};
 
+use super::super::object::Object;
 use super::super::{Policy, PolicyRef};
 use super::MeshPolicy;
 
@@ -143,19 +143,6 @@ pub(super) struct WorkloadSelector {
     pub(super) match_labels: BTreeMap<String, String>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Object {
-    #[serde(rename = "apiVersion")]
-    _api_version: IgnoredAny,
-    #[serde(rename = "kind")]
-    _kind: IgnoredAny,
-    #[serde(rename = "metadata")]
-    _metadata: IgnoredAny,
-    #[serde(default)]
-    spec: Section,
-}
-
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Section {
@@ -197,8 +184,8 @@ pub(crate) fn authorization(
     document: &Document<'_>,
     reference: &PolicyRef,
 ) -> Result<Policy, Box<Diagnostic>> {
-    let object: Object = document.read_manifest(&[])?;
-    let Section { selector, target_refs, action, rules } = object.spec;
+    let object: Object<Option<Section>> = document.read_manifest(&[])?;
+    let Section { selector, target_refs, action, rules } = object.spec.unwrap_or_default();
     if let Some(target_refs) = &target_refs
         && selector.is_some()
     {

@@ -19,6 +19,13 @@ use super::PolicyRef;
 /// Istio's root namespace: a policy in it without a selector is about the whole mesh.
 pub const ROOT_NAMESPACE: &str = "istio-system";
 
+/// What `STRICT` becomes in the root namespace: workloads refer to it, and it does not say which policy asks for it
+/// (`ambient/authorization.go` of istiod).
+pub const STATIC_STRICT: &str = "istio_converted_static_strict";
+
+/// How the name begins of what a `PeerAuthentication` with modes for ports becomes.
+pub const CONVERTED_PEERS: &str = "converted_peer_authentication_";
+
 /// A policy of one of the kinds of the mesh.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MeshPolicy {

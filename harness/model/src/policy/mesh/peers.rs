@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use crate::yaml::{Diagnostic, Document, Spanned};
 
+use super::super::object::Object;
 use super::super::{Policy, PolicyRef};
 use super::MeshPolicy;
 
@@ -39,19 +39,6 @@ pub enum Mode {
     Strict,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Object {
-    #[serde(rename = "apiVersion")]
-    _api_version: IgnoredAny,
-    #[serde(rename = "kind")]
-    _kind: IgnoredAny,
-    #[serde(rename = "metadata")]
-    _metadata: IgnoredAny,
-    #[serde(default)]
-    spec: Section,
-}
-
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Section {
@@ -75,8 +62,8 @@ pub(crate) fn peers(
     document: &Document<'_>,
     reference: &PolicyRef,
 ) -> Result<Policy, Box<Diagnostic>> {
-    let object: Object = document.read_manifest(&[])?;
-    let Section { selector, mtls, port_level_mtls } = object.spec;
+    let object: Object<Option<Section>> = document.read_manifest(&[])?;
+    let Section { selector, mtls, port_level_mtls } = object.spec.unwrap_or_default();
     let selector = selector.map(|it| it.match_labels).unwrap_or_default();
     if let Some(ports) = &port_level_mtls
         && selector.is_empty()
