@@ -180,10 +180,9 @@ impl RealCluster {
         let Some(worlds) = self.worlds.as_ref().filter(|it| *keeps_worlds && !it.is_empty()) else {
             return Ok(());
         };
-        let mut kinds = vec![("v1", "Pod")];
-        // A waypoint's own pods go with it.
-        kinds.extend(spec.mesh.as_ref().map(|_| ("gateway.networking.k8s.io/v1", "Gateway")));
-        for (version, kind) in kinds {
+        // A waypoint makes its pods again for as long as it is there.
+        let gateways = spec.mesh.as_ref().map(|_| ("gateway.networking.k8s.io/v1", "Gateway"));
+        for (version, kind) in gateways.into_iter().chain([("v1", "Pod")]) {
             let others = || api::ours(client, version, kind, Ours::OtherWorlds(worlds));
             for object in others().await? {
                 match (kind, &object.namespace) {
