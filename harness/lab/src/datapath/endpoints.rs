@@ -55,13 +55,13 @@ pub(super) struct Endpoint {
     /// The number of `named_ports`.
     pub(super) names: Names,
     pub(super) enforced: Arc<Enforced>,
+    /// The policy revision that is enforced.
+    pub(super) realised: u64,
 }
 
 /// What is enforced for an endpoint. Endpoints of which policies say the same share their maps.
 #[derive(Debug)]
 pub(super) struct Enforced {
-    /// The policy revision that it was compiled from.
-    pub(super) revision: u64,
     pub(super) ingress: Arc<PolicyMap>,
     pub(super) egress: Arc<PolicyMap>,
 }
@@ -78,7 +78,7 @@ impl Enforced {
     pub(super) fn closed() -> Arc<Self> {
         let closed = DirectionPolicy { default_deny: true, ..DirectionPolicy::default() };
         let map = || Arc::new(PolicyMap::compile(&closed, &[]));
-        Arc::new(Self { revision: 0, ingress: map(), egress: map() })
+        Arc::new(Self { ingress: map(), egress: map() })
     }
 
     pub(super) fn at(&self, hook: Direction) -> &PolicyMap {
@@ -152,7 +152,7 @@ impl Endpoints {
             reference: endpoint.reference.clone(),
             node: endpoint.node,
             identity: endpoint.identity,
-            realised: endpoint.enforced.revision,
+            realised: endpoint.realised,
             policy_enabled: endpoint.enforced.policy_enabled(),
         };
         self.ports.iter().map(state).collect()

@@ -134,6 +134,7 @@ impl Datapath {
             return Fate::Stopped;
         };
         let (node, enforced) = (endpoint.node, Arc::clone(&endpoint.enforced));
+        let revision = endpoint.realised;
         let flow = visit.packet.flow();
         let now = visit.now.monotonic;
         let peer = match hook {
@@ -148,7 +149,6 @@ impl Datapath {
         }
         let recorder = self.recorder(visit.now);
         if policy.is_enforced() && (belongs == Belongs::New || denied.is_some()) {
-            let revision = enforced.revision;
             visit.flows.push(recorder.policy_verdict(node, hook, &visit.packet, entry, revision));
         }
         if let Some(reason) = denied {

@@ -1,8 +1,9 @@
 //! The policies of the cluster, the identities that there are, and how both become what is
 //! enforced.
 //!
-//! Every change compiles anew what all endpoints enforce: a policy can mention ranges that become
-//! identities to all others, and a pod can bring an identity that policies of others select.
+//! A pod can bring an identity that policies of others select, and a policy can mention ranges or names that
+//! become identities to all others: such a change compiles anew what all endpoints enforce. Any other policy
+//! touches whom it selects and nobody else, or thousands of them could not be applied one after the other.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use ztc_model::policy::{
     Decision, DirectionPolicy, Effect, NamedPorts, PeerSelector, Policy, PolicyRef, Protocol,
     endpoint_policy,
 };
+use ztc_model::selector::Selector;
 
 use super::config::NodeId;
 use super::endpoints::{Endpoint, Endpoints, Enforced};
@@ -27,6 +29,33 @@ use super::names::{Lesson, Names as LearntNames};
 use super::policy_map::{KnownPeer, Names, Peer, PolicyMap};
 use super::spoil::spoiled;
 use crate::fault::{Fault, Faults};
+
+/// What a change of policies changes.
+#[derive(Debug)]
+pub(super) struct Touched {
+    /// Whom the policies select that came, went or were replaced.
+    subjects: Vec<Selector>,
+    /// Whether they mention ranges or names, which are identities to everybody.
+    addresses: bool,
+}
+
+impl Touched {
+    fn by(policy: &Policy) -> Self {
+        let rules = policy
+            .specs()
+            .iter()
+            .flat_map(|spec| spec.policy.ingress.rules.iter().chain(&spec.policy.egress.rules));
+        let mentions =
+            |peers: &PeerSelector| peers.cidrs().next().is_some() || peers.names().next().is_some();
+        let addresses = rules.map(|rule| &rule.peers).any(mentions);
+        Self { subjects: policy.specs().iter().map(|it| it.subject.clone()).collect(), addresses }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.subjects.extend(other.subjects);
+        self.addresses |= other.addresses;
+    }
+}
 
 /// Policies and identities.
 #[derive(Debug)]
@@ -78,18 +107,28 @@ impl Repository {
     }
 
     /// Adds a policy or replaces the one of its name.
-    pub(super) fn apply(&mut self, policy: Policy) {
-        self.policies.insert(policy.reference(), spoiled(policy, &self.faults));
-        self.map_addresses();
-        self.revision += 1;
+    pub(super) fn apply(&mut self, policy: Policy) -> Touched {
+        let policy = spoiled(policy, &self.faults);
+        let mut touched = Touched::by(&policy);
+        if let Some(replaced) = self.policies.insert(policy.reference(), policy) {
+            touched.add(Touched::by(&replaced));
+        }
+        self.revise(&touched);
+        touched
     }
 
     /// Removes a policy; one that does not exist changes nothing.
-    pub(super) fn remove(&mut self, policy: &PolicyRef) {
-        if self.policies.remove(policy).is_some() {
+    pub(super) fn remove(&mut self, policy: &PolicyRef) -> Option<Touched> {
+        let touched = Touched::by(&self.policies.remove(policy)?);
+        self.revise(&touched);
+        Some(touched)
+    }
+
+    fn revise(&mut self, touched: &Touched) {
+        if touched.addresses {
             self.map_addresses();
-            self.revision += 1;
         }
+        self.revision += 1;
     }
 
     /// Gives addresses to a pod; returns the number of its identity.
@@ -148,10 +187,25 @@ impl Repository {
 
     /// Compiles the policies for all endpoints.
     pub(super) fn regenerate(&self, endpoints: &mut Endpoints) {
+        self.regenerate_where(endpoints, |_| true);
+    }
+
+    /// Compiles the policies for whom a change touches. The others are at the new revision as they are.
+    pub(super) fn regenerate_touched(&self, endpoints: &mut Endpoints, touched: &Touched) {
+        self.regenerate_where(endpoints, |labels| {
+            touched.addresses || touched.subjects.iter().any(|it| it.matches(labels))
+        });
+    }
+
+    fn regenerate_where(&self, endpoints: &mut Endpoints, touched: impl Fn(&Labels) -> bool) {
         let peers = self.peers(endpoints);
         let mut compiled = Compiled::default();
         for endpoint in endpoints.iter_mut() {
-            endpoint.enforced = Arc::new(self.compile(endpoint, &peers, &mut compiled));
+            endpoint.realised = self.revision;
+            let labels = self.identities.get(endpoint.identity).map(Identity::labels);
+            if touched(&labels.unwrap_or_default()) {
+                endpoint.enforced = Arc::new(self.compile(endpoint, &peers, &mut compiled));
+            }
         }
     }
 
@@ -197,7 +251,6 @@ impl Repository {
             Arc::new(PolicyMap::compile(policy, &self.receivers(peers)))
         });
         Enforced {
-            revision: self.revision,
             ingress: Arc::clone(ingress),
             egress: Arc::clone(egress),
         }

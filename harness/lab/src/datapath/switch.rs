@@ -16,7 +16,7 @@ use super::hooks::{Fate, Sabotage};
 use super::packet::{Content, IcmpMessage, Packet, Unreadable};
 use super::proxy::{Proxies, Redirect};
 use super::record::{DropReason, Recorder};
-use super::repository::Repository;
+use super::repository::{Repository, Touched};
 use super::service::{Services, Translation};
 
 /// The switch of one cluster.
@@ -102,6 +102,7 @@ impl Datapath {
                     names: self.repository.names(&named_ports),
                     named_ports,
                     enforced: Enforced::closed(),
+                    realised: 0,
                 };
                 self.endpoints.insert(port, endpoint);
                 self.repository.regenerate(&mut self.endpoints);
@@ -142,14 +143,14 @@ impl Datapath {
 
     /// Adds a policy or replaces the one of its name; returns the revision that contains it.
     pub(crate) fn apply(&mut self, policy: Policy, now: Now) -> u64 {
-        self.repository.apply(policy);
-        self.policies_changed(now)
+        let touched = self.repository.apply(policy);
+        self.policies_changed(Some(&touched), now)
     }
 
     /// Removes a policy; one that does not exist changes nothing. Returns the revision without it.
     pub(crate) fn remove(&mut self, policy: &PolicyRef, now: Now) -> u64 {
-        self.repository.remove(policy);
-        self.policies_changed(now)
+        let touched = self.repository.remove(policy);
+        self.policies_changed(touched.as_ref(), now)
     }
 
     /// The revision of the policies.
@@ -217,9 +218,11 @@ impl Datapath {
         Fate::Passes
     }
 
-    fn policies_changed(&mut self, now: Now) -> u64 {
+    fn policies_changed(&mut self, touched: Option<&Touched>, now: Now) -> u64 {
         self.sabotage.policy_changed(now.monotonic);
-        self.repository.regenerate(&mut self.endpoints);
+        if let Some(touched) = touched {
+            self.repository.regenerate_touched(&mut self.endpoints, touched);
+        }
         self.repository.revision()
     }
 

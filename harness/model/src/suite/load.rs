@@ -1,6 +1,6 @@
 //! From files to cases that can be run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::manifest::{self, Manifest};
 use crate::outcome::Expected;
@@ -119,10 +119,11 @@ impl Reader<'_> {
 
     fn manifests(&self, files: &[Spanned<Applied>]) -> Result<Vec<Manifest>, Box<Diagnostic>> {
         let mut all: Vec<Manifest> = Vec::new();
+        let mut applied = HashSet::new();
         for file in files {
             for (source, manifest) in self.applied(file)? {
                 check::manifest(source, self.world, self.needs, &manifest)?;
-                if all.iter().any(|other| other.reference == manifest.reference) {
+                if !applied.insert(manifest.reference.clone()) {
                     return Err(self.source.diagnostic_at(
                         file,
                         format!("{} is applied twice", manifest.reference),

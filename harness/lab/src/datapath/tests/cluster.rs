@@ -6,7 +6,7 @@ use std::time::Duration;
 use ztc_model::hubble::Line;
 use ztc_model::identity::endpoint_labels;
 use ztc_model::manifest::manifests;
-use ztc_model::policy::{NamedPorts, Protocol};
+use ztc_model::policy::{NamedPorts, Policy, Protocol};
 use ztc_model::yaml::Source;
 
 use super::super::{
@@ -145,6 +145,13 @@ impl Cluster {
             self.datapath.apply(manifest.policy, self.now);
         }
         self.datapath.revision()
+    }
+
+    /// Applies a policy of Cilium's under another name.
+    pub(super) fn apply_as(&mut self, name: &str, policy: &Policy) {
+        let Policy::Cilium(mut specs) = policy.clone() else { panic!("not one of Cilium's") };
+        specs.reference.name = name.to_owned();
+        self.datapath.apply(Policy::Cilium(specs), self.now);
     }
 
     /// Removes a policy.

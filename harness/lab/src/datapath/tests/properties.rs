@@ -1,5 +1,6 @@
 //! What holds for all packets and all policies.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use proptest::collection::vec;
@@ -129,6 +130,16 @@ fn places() -> impl Strategy<Value = (&'static str, &'static str)> {
         ("metadata", METADATA),
     ])
 }
+
+/// Policies that select one pod, one namespace and everybody, with and without ranges.
+const CHANGING: [(&str, &str); 4] = [
+    ("CiliumClusterwideNetworkPolicy/block-metadata", BLOCK_METADATA),
+    ("CiliumNetworkPolicy/zt-pay/ledger-from-web", LEDGER_FROM_WEB),
+    ("NetworkPolicy/zt-shop/default-deny", SHOP_DEFAULT_DENY),
+    ("CiliumNetworkPolicy/zt-shop/web-dns", WEB_DNS),
+];
+
+const PODS: [(&str, &str); 3] = [("web", WEB), ("cart", CART), ("ledger", LEDGER)];
 
 fn guarded() -> Cluster {
     let mut cluster = Cluster::new();
@@ -283,6 +294,37 @@ proptest! {
         let mut fresh = guarded();
         fresh.remove("CiliumNetworkPolicy/zt-shop/web-dns");
         prop_assert_eq!(cluster.reaches(to.0, reply.clone()), fresh.reaches(to.0, reply));
+    }
+
+    /// A change is compiled for whom it touches, which must make no difference to compiling everything.
+    #[test]
+    fn what_is_enforced_depends_on_the_policies_that_are_there_and_not_on_the_way(
+        steps in vec((0..CHANGING.len(), any::<bool>()), 1..10),
+    ) {
+        let mut changed = Cluster::new();
+        let mut left = BTreeSet::new();
+        for (index, stays) in steps {
+            let (reference, policy) = CHANGING[index];
+            if stays {
+                changed.apply(policy);
+                left.insert(index);
+            } else {
+                changed.remove(reference);
+                left.remove(&index);
+            }
+        }
+        let mut fresh = Cluster::new();
+        for index in left {
+            fresh.apply(CHANGING[index].1);
+        }
+        for (from, source) in PODS {
+            for (_, to) in PODS {
+                let flow = || syn(at(source, 4000), at(to, 8080));
+                prop_assert_eq!(changed.reaches(from, flow()), fresh.reaches(from, flow()));
+            }
+            let outside = || syn(at(source, 4001), at(METADATA, 80));
+            prop_assert_eq!(changed.reaches(from, outside()), fresh.reaches(from, outside()));
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use smoltcp::wire::TcpControl;
+use ztc_model::manifest::manifests;
+use ztc_model::yaml::Source;
 
 use super::cluster::{
     AMBIENT_PROBE, CART, COREDNS, Cluster, DNS_VIP, EMPTY_VIP, LEDGER, LEDGER_VIP, METADATA,
@@ -287,6 +289,26 @@ fn endpoints_tell_what_is_enforced_for_them() {
     assert_eq!(state("web").policy_enabled, PolicyEnabled::None);
     assert_eq!(state("cart").identity, state("cart-2").identity);
     assert_ne!(state("cart").identity, state("web").identity);
+}
+
+/// Each of them compiled for everybody, and all addresses mapped anew, would take minutes.
+#[test]
+fn ten_thousand_policies_of_others_touch_nobody() {
+    let mut cluster = Cluster::new();
+    cluster.apply(LEDGER_FROM_WEB);
+    let strangers = LEDGER_FROM_WEB.replace("app: ledger", "app: stranger");
+    let strangers = manifests(&Source::new("test.yaml", strangers)).unwrap().remove(0).policy;
+    for number in 0..10_000 {
+        cluster.apply_as(&format!("strangers-{number}"), &strangers);
+    }
+    let revision = cluster.datapath.revision();
+    let states = cluster.datapath.endpoints();
+    assert!(states.iter().all(|state| state.realised == revision));
+    let ledger = at(LEDGER, 8080);
+    assert_eq!(cluster.reaches("web", syn(at(WEB, 4000), ledger)), Some("ledger"));
+    assert_eq!(cluster.reaches("cart", syn(at(CART, 4000), ledger)), None);
+    cluster.remove("CiliumNetworkPolicy/zt-pay/ledger-from-web");
+    assert_eq!(cluster.reaches("cart", syn(at(CART, 4001), ledger)), Some("ledger"));
 }
 
 #[test]
