@@ -201,7 +201,7 @@ fn reference(
             return Err(document.diagnostic_at(
                 text,
                 format!("`{}` is no name of an object", text.value),
-                Some("a name is lower-case letters, digits, `-` and `.`"),
+                Some("a name is at most 253 lower-case letters, digits, `-` and `.`"),
             ));
         }
     }

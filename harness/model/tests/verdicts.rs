@@ -453,6 +453,21 @@ fn an_interruption_has_a_record_of_who_made_it() {
     assert_eq!(judged_stream(&interrupted(), another).word(), "wrong-layer");
 }
 
+/// As recorded on a real cluster: the agent read the drop when the allowance was there already.
+#[test]
+fn an_interruption_is_not_the_work_of_the_allowance_that_ends_it() {
+    let late = |facts: &mut Facts| {
+        let did = Did::DenyByDefault { direction: EGRESS };
+        facts.meanwhile[1].evidence = vec![record(EnforcementPoint::Cilium, did, &["allow-dns"])];
+    };
+    assert_eq!(judged_stream(&interrupted(), late), Verdict::Pass);
+    let by_a_rule = |facts: &mut Facts| {
+        let did = Did::DenyByRule { direction: EGRESS };
+        facts.meanwhile[1].evidence = vec![record(EnforcementPoint::Cilium, did, &["deny-dns"])];
+    };
+    assert_eq!(judged_stream(&interrupted(), by_a_rule).word(), "wrong-layer");
+}
+
 #[test]
 fn a_flow_that_goes_on_is_not_interrupted() {
     let whole = |facts: &mut Facts| facts.meanwhile.truncate(1);

@@ -250,10 +250,7 @@ impl Repository {
         let egress = compiled.egress.entry(policy.egress).or_insert_with_key(|policy| {
             Arc::new(PolicyMap::compile(policy, &self.receivers(peers)))
         });
-        Enforced {
-            ingress: Arc::clone(ingress),
-            egress: Arc::clone(egress),
-        }
+        Enforced { ingress: Arc::clone(ingress), egress: Arc::clone(egress) }
     }
 
     /// Who may send to an endpoint with these ports.

@@ -1,8 +1,10 @@
 //! Flows of which every stimulus counts, from before the first policy to the end of the hold.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::{Denial, Doubt, Facts, Failure, Sample, Verdict, attribute, passes, testimony};
+use crate::evidence::{Did, Evidence};
 use crate::outcome::Reading;
 
 /// Judges a flow of which nothing may be lost. It needs no control: what never passes is lost from the first
@@ -44,10 +46,24 @@ pub(super) fn interrupted(
     let stopped = |it: &&Sample| Reading::of(&it.seen, peers) == Reading::Stopped;
     let lost: Vec<&Sample> = facts.meanwhile.iter().filter(stopped).collect();
     let Some(newest) = facts.meanwhile.last().filter(|_| lost.is_empty()) else {
-        return attribute(denial, lost.iter().flat_map(|it| &it.evidence).collect());
+        let records: Vec<_> = lost.iter().flat_map(|it| &it.evidence).map(as_it_was).collect();
+        return attribute(denial, records.iter().collect());
     };
     let seen = format!("nothing was lost of {} stimuli: {}", facts.meanwhile.len(), newest.seen);
     Err(Verdict::Fail(Failure::FailOpen { seen, after_ms: newest.after_ms }))
+}
+
+/// A record of a packet that nothing allowed, without the names of policies. Such a record needs none; where it has
+/// some, Cilium's agent found them when it read the record (`CorrelatePolicy` of Hubble asks for the rules that the
+/// endpoint has by then), and while policies change these are the rules that ended the interruption
+/// (`docs/facts.md`, an allowance named as what denied).
+fn as_it_was(evidence: &Arc<Evidence>) -> Arc<Evidence> {
+    match evidence.did {
+        Did::DenyByDefault { .. } if !evidence.policies.is_empty() => {
+            Arc::new(Evidence { policies: Vec::new(), ..Evidence::clone(evidence) })
+        }
+        _ => Arc::clone(evidence),
+    }
 }
 
 /// How many stimuli of a stream did not arrive as they were sent.
