@@ -2,7 +2,7 @@
 
 mod client;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -289,6 +289,24 @@ pub(crate) async fn delete_pod(
         Err(source) => {
             let object = told("Pod", Some(namespace), name);
             Err(ApiError::Delete { object, source: source.into() })
+        }
+    }
+}
+
+/// Gives a pod labels, and takes those away that are `null`.
+pub(crate) async fn relabel_pod(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    labels: &BTreeMap<String, Option<String>>,
+) -> Result<(), ApiError> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let patch = Patch::Merge(serde_json::json!({ "metadata": { "labels": labels } }));
+    match pods.patch_metadata(name, &PatchParams::default(), &patch).await {
+        Ok(_) => Ok(()),
+        Err(source) => {
+            let object = told("Pod", Some(namespace), name);
+            Err(ApiError::Apply { object, source: source.into() })
         }
     }
 }

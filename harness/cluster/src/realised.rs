@@ -59,6 +59,8 @@ pub(crate) struct ListedEndpoint {
     pub(crate) audit: bool,
     /// Its addresses.
     pub(crate) addresses: Vec<IpAddr>,
+    /// The labels of its identity, such as `k8s:app=web`.
+    pub(crate) labels: BTreeSet<String>,
     /// Its state, such as `ready`.
     pub(crate) state: String,
 }
@@ -117,6 +119,26 @@ impl ListedEndpoint {
         Ok(listed.into_iter().map(Self::from).collect())
     }
 
+    /// What its agent has not taken in yet of a pod's new labels. It waits some seconds before it gives an endpoint
+    /// another identity (`identity-change-grace-period`), and keeps the old one until then.
+    pub(crate) fn lags_behind(
+        &self,
+        has: &BTreeMap<String, String>,
+        lacks: &BTreeSet<String>,
+    ) -> Option<String> {
+        let key = |label: &str| Some(label.strip_prefix("k8s:")?.split_once('=')?.0.to_owned());
+        let missing =
+            has.iter().find(|(key, value)| !self.labels.contains(&format!("k8s:{key}={value}")));
+        if let Some((key, value)) = missing {
+            return Some(format!("its identity does not have {key}={value} yet"));
+        }
+        let left = self.labels.iter().filter_map(|it| key(it)).find(|it| lacks.contains(it));
+        if let Some(key) = left {
+            return Some(format!("its identity still has {key}"));
+        }
+        (self.state != "ready").then(|| format!("its endpoint is {}", self.state))
+    }
+
     /// Whether it is going away or not there yet: nothing is enforced for it any more.
     fn is_leaving(&self) -> bool {
         matches!(self.state.as_str(), "disconnecting" | "disconnected" | "invalid")
@@ -126,13 +148,15 @@ impl ListedEndpoint {
 impl From<Model> for ListedEndpoint {
     fn from(Model { id, spec, status }: Model) -> Self {
         let realised = status.policy.realized;
-        let identity = status.identity.map(|it| it.id).filter(|id| *id != 0);
+        let IdentityModel { id: number, labels } = status.identity.unwrap_or_default();
+        let identity = Some(number).filter(|it| *it != 0);
         let audit = spec.options.policy_audit_mode.as_deref() == Some("Enabled")
             || realised.policy_enabled.starts_with("audit");
         let addresses = status.networking.addressing.into_iter();
         Self {
             id,
             identity,
+            labels,
             realised: realised.policy_revision,
             audit,
             addresses: addresses
@@ -177,10 +201,11 @@ struct Status {
     state: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct IdentityModel {
-    #[serde(default)]
     id: u32,
+    labels: BTreeSet<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -243,6 +268,8 @@ pub(crate) fn settling(node: &str, state: &AgentState, change: &Change) -> Settl
         },
         // What the API server says of it is all that there is to see.
         Change::Nothing | Change::Invalid { .. } => return Settling::Realised,
+        // A question about one endpoint and everybody's ipcache, which is put to them by whoever knows its address.
+        Change::Labels { .. } => return Settling::Realised,
         Change::Added { .. } | Change::Removed { .. } => repository.revision,
     };
     let endpoints = endpoints.iter().filter(|it| it.identity.is_some() && !it.is_leaving());
@@ -346,6 +373,30 @@ mod tests {
             assert!(Repository::read(POLICY_GET.get(..end).unwrap()).is_err(), "{end}");
         }
         assert!(ListedEndpoint::read_all(ENDPOINT_LIST.get(..1000).unwrap()).is_err());
+    }
+
+    #[test]
+    fn an_endpoint_lags_behind_labels_until_its_identity_has_them() {
+        let endpoints = recorded().endpoints;
+        let mut client = endpoints.into_iter().find(|it| it.identity == Some(4957)).unwrap();
+        let has = |value: &str| BTreeMap::from([("app".to_owned(), value.to_owned())]);
+        let lag = |client: &ListedEndpoint, value: &str, lacks: &[&str]| {
+            client.lags_behind(&has(value), &lacks.iter().map(|it| (*it).to_owned()).collect())
+        };
+        assert_eq!(lag(&client, "client", &["role"]), None);
+        assert_eq!(
+            lag(&client, "server", &[]).as_deref(),
+            Some("its identity does not have app=server yet")
+        );
+        assert_eq!(
+            client.lags_behind(&BTreeMap::new(), &BTreeSet::from(["app".to_owned()])).as_deref(),
+            Some("its identity still has app")
+        );
+        client.state = "waiting-to-regenerate".to_owned();
+        assert_eq!(
+            lag(&client, "client", &[]).as_deref(),
+            Some("its endpoint is waiting-to-regenerate")
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! realised, a session is a byte stream that can break at any byte, and a stream of evidence can
 //! have gaps and says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
 use ztc_model::evidence::Evidence;
 use ztc_model::manifest::{Manifest, ObjectRef};
-use ztc_model::suite::CaseId;
+use ztc_model::suite::{CaseId, Relabelled};
 use ztc_model::world::{PodRef, World};
 use ztc_wire::FirstRun;
 
@@ -65,6 +65,10 @@ pub trait Cluster: fmt::Debug + Send + Sync {
 
     /// Deletes one object; one that does not exist is no error.
     async fn delete(&self, object: &ObjectRef) -> Result<Receipt, FabricError>;
+
+    /// Gives a pod of the world these labels, instead of those that it has, besides the fabric's own; returns when
+    /// the API has accepted it.
+    async fn relabel(&self, change: &Relabelled) -> Result<Receipt, FabricError>;
 
     /// One look: has every enforcement point realised what all of these receipts are for?
     async fn settled(&self, receipts: &[Receipt]) -> Result<Settling, FabricError>;
@@ -192,6 +196,15 @@ pub enum Change {
         /// The uid.
         uid: String,
     },
+    /// The pod is who its labels say, to everybody.
+    Labels {
+        /// The pod.
+        pod: PodRef,
+        /// Labels that it has.
+        has: BTreeMap<String, String>,
+        /// Keys of labels that it has no longer.
+        lacks: BTreeSet<String>,
+    },
     /// Nothing has changed.
     Nothing,
 }
@@ -278,6 +291,14 @@ pub enum FabricError {
     Delete {
         /// Which.
         object: ObjectRef,
+        /// Why.
+        source: Cause,
+    },
+    /// A pod did not get other labels.
+    #[error("cannot change the labels of {pod}")]
+    Relabel {
+        /// Whose.
+        pod: PodRef,
         /// Why.
         source: Cause,
     },

@@ -15,6 +15,7 @@ use ztc_engine::fabric::{
 use ztc_model::identity::Reserved;
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::policy::{PolicyKind, PolicyRef};
+use ztc_model::suite::Relabelled;
 use ztc_model::world::{PodRef, World};
 use ztc_wire::FirstRun;
 
@@ -298,6 +299,19 @@ impl Cluster for LabCluster {
         })
         .await
         .map_err(|error| FabricError::Delete { object: object.clone(), source: error.into() })
+    }
+
+    async fn relabel(&self, change: &Relabelled) -> Result<Receipt, FabricError> {
+        let Relabelled { pod, labels } = change;
+        let relabelled = async {
+            let plan = self.plan.pods.get(pod);
+            let plan = plan.ok_or_else(|| ClusterError::NoSuchPod { pod: pod.clone() })?;
+            let labels = plan.identified_by(labels);
+            self.change(|datapath, now| datapath.relabel(pod, labels, now)).await
+        };
+        relabelled
+            .await
+            .map_err(|error| FabricError::Relabel { pod: pod.clone(), source: error.into() })
     }
 
     async fn settled(&self, receipts: &[Receipt]) -> Result<Settling, FabricError> {

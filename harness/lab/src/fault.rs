@@ -68,10 +68,12 @@ pub enum Fault {
     /// `established-not-rechecked`: a connection that was let pass once goes on passing. The records say
     /// that it was dropped.
     EstablishedNotRechecked,
+    /// `identity-never-changes`: a pod stays who it was, whatever becomes of its labels.
+    IdentityNeverChanges,
 }
 
 /// The faults without a number, by their names.
-const NAMED: [(&str, Fault); 17] = [
+const NAMED: [(&str, Fault); 18] = [
     ("ignore-egress-deny", Fault::IgnoreEgressDeny),
     ("allow-everything", Fault::AllowEverything),
     ("drop-everything", Fault::DropEverything),
@@ -89,6 +91,7 @@ const NAMED: [(&str, Fault); 17] = [
     ("fqdn-leaks-namespace", Fault::FqdnLeaksNamespace),
     ("deny-loses-to-allow", Fault::DenyLosesToAllow),
     ("established-not-rechecked", Fault::EstablishedNotRechecked),
+    ("identity-never-changes", Fault::IdentityNeverChanges),
 ];
 
 /// The ways in which a lab is broken; normally none.

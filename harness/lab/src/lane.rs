@@ -179,7 +179,7 @@ impl RunningLane {
                 reference: pod.reference.clone(),
                 node: pod.node,
                 addresses: addresses.clone(),
-                labels: pod.labels.clone(),
+                labels: pod.identified_by(&pod.own_labels),
                 named_ports: pod.named_ports.clone(),
             };
             (addresses, Network::Own(attachment))

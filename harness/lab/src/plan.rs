@@ -60,8 +60,12 @@ pub(crate) struct PodPlan {
     pub(crate) reference: PodRef,
     /// Its node.
     pub(crate) node: NodeId,
-    /// The labels of its identity.
-    pub(crate) labels: Labels,
+    /// Its own labels.
+    pub(crate) own_labels: BTreeMap<String, String>,
+    /// The labels of its namespace.
+    namespace_labels: BTreeMap<String, String>,
+    /// What it runs as.
+    service_account: String,
     /// The names of its ports.
     pub(crate) named_ports: NamedPorts,
     /// What its agent serves.
@@ -317,18 +321,23 @@ fn service_ports(world: &World, service: &KubeService, vip: IpAddr) -> Vec<Servi
     ports.collect()
 }
 
+impl PodPlan {
+    /// The labels of its identity while it has these labels itself.
+    pub(crate) fn identified_by(&self, own_labels: &BTreeMap<String, String>) -> Labels {
+        let (namespace, account) = (&self.reference.namespace, &self.service_account);
+        endpoint_labels(namespace, &self.namespace_labels, account, own_labels)
+    }
+}
+
 fn pod_plan(world: &World, pod: &Pod, outside: &Zone, tls: Option<Tls>) -> PodPlan {
     let namespace_labels =
         world.namespace(&pod.namespace).map(|it| it.labels.clone()).unwrap_or_default();
     PodPlan {
         reference: pod.reference(),
         node: node_id(pod.node),
-        labels: endpoint_labels(
-            &pod.namespace,
-            &namespace_labels,
-            &pod.service_account,
-            &pod.labels,
-        ),
+        own_labels: pod.labels.clone(),
+        namespace_labels,
+        service_account: pod.service_account.clone(),
         named_ports: named_ports(&pod.serves),
         serve: serve(&pod.serves, outside),
         tls,
@@ -379,10 +388,11 @@ fn kube_dns_pod(world: &World, zone: Zone) -> PodPlan {
     let reference = kube_dns_ref();
     let namespace_labels =
         world.namespace(&reference.namespace).map(|it| it.labels.clone()).unwrap_or_default();
-    let own_labels = BTreeMap::from([("k8s-app".to_owned(), "kube-dns".to_owned())]);
     let names = [(Protocol::Udp, "dns"), (Protocol::Tcp, "dns-tcp")];
     PodPlan {
-        labels: endpoint_labels(&reference.namespace, &namespace_labels, "coredns", &own_labels),
+        own_labels: BTreeMap::from([("k8s-app".to_owned(), "kube-dns".to_owned())]),
+        namespace_labels,
+        service_account: "coredns".to_owned(),
         reference,
         node: node_id(NodeSlot::A),
         named_ports: names

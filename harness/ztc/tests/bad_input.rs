@@ -10,10 +10,11 @@ use support::{Project, code, stderr};
 const SUITE: &str = "suites/l2-namespace/suite.yaml";
 const NODES: &str = "suites/worlds/node-network.yaml";
 const NODE_SUITE: &str = "suites/l1-node-network/suite.yaml";
+const IDENTITY: &str = "suites/l1-identity/suite.yaml";
 const MANIFEST: &str = "suites/l2-namespace/default-deny-pay.yaml";
 
 /// File, what it says, what it shall say instead, and what has to be told.
-const SLIPS: [(&str, &str, &str, &str); 21] = [
+const SLIPS: [(&str, &str, &str, &str); 24] = [
     (SUITE, "because:", "becuase:", "unknown field `becuase`"),
     (SUITE, "[zt-shop/web, zt-shop/cart]", "[zt-shop/wbe]", "unknown pod `zt-shop/wbe`"),
     (SUITE, "is: allowed }", "is: allowed, by: cilium }", "an allowed flow has no `by`"),
@@ -51,6 +52,14 @@ const SLIPS: [(&str, &str, &str, &str); 21] = [
         "node: b\n    labels: { app: node-agent }",
         "node: a\n    labels: { app: node-agent }",
         "zt-node/agent-b and zt-node/agent-a serve port 8900 in the network of the same node",
+    ),
+    (IDENTITY, "{ app: retired }", "{ app: web }", "zt-shop/web has `app: web` already"),
+    (IDENTITY, "{ app: retired }", "{ tier: null }", "has no label `tier` to lose"),
+    (
+        IDENTITY,
+        "zt-shop/web, labels: { app: retired }",
+        "zt-pay/ledger, labels: { app: retired }",
+        "service ledger would lose or gain a backend by `app`",
     ),
     (NODES, "port: 8900", "port: 4240", "where port 4240 is not free"),
     (

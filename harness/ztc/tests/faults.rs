@@ -282,6 +282,16 @@ fn a_rule_that_is_got_wrong_fails_the_cases_about_it() {
             &[("a-name-opens-its-host-to-the-namespace-of-the-policy-alone", "fail-open")],
         ),
         (
+            "identity-never-changes",
+            "l1-identity",
+            &[
+                ("a-pod-that-loses-its-label-loses-what-it-opened", "fail-open"),
+                ("a-pod-that-gains-the-labels-of-another-is-that-other", "fail-closed"),
+                ("a-label-quarantines-a-pod", "fail-open"),
+                ("who-changes-labels-leaves-the-policy", "fail-closed"),
+            ],
+        ),
+        (
             "deny-loses-to-allow",
             "a-deny-rule-beats",
             &[

@@ -1,5 +1,6 @@
 //! A world in a real cluster: what the engine asks of it.
 
+mod labels;
 mod mesh;
 
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ use ztc_engine::wait::{Look, until};
 use ztc_model::identity::Reserved;
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::policy::PolicyKind;
-use ztc_model::suite::CaseId;
+use ztc_model::suite::{CaseId, Relabelled};
 use ztc_model::world::{Born, PodRef, World};
 use ztc_wire::FirstRun;
 
@@ -160,6 +161,9 @@ impl RealLane {
         if !of_the_mesh.is_empty()
             && let Some(status) = self.mesh_lag().await?
         {
+            return Ok(Settling::NotYet { status });
+        }
+        if let Some(status) = self.label_lag(&of_cilium).await? {
             return Ok(Settling::NotYet { status });
         }
         Ok(self.agents.settled(&of_cilium).await?)
@@ -449,6 +453,7 @@ fn annotated(mut pod: Value) -> Value {
 fn is_as_wanted(found: &Pod, wanted: &Value) -> bool {
     let contents = found.metadata.annotations.as_ref().and_then(|it| it.get(CONTENTS));
     contents.map(String::as_str) == wanted["metadata"]["annotations"][CONTENTS].as_str()
+        && labels::are_as_wanted(found, wanted)
         && pods::is_running(found)
 }
 
@@ -501,6 +506,13 @@ impl Cluster for RealLane {
         })
         .await
         .map_err(|error| FabricError::Delete { object: object.clone(), source: error.into() })
+    }
+
+    async fn relabel(&self, change: &Relabelled) -> Result<Receipt, FabricError> {
+        let pod = &change.pod;
+        self.change(self.give_labels(change))
+            .await
+            .map_err(|error| FabricError::Relabel { pod: pod.clone(), source: error.into() })
     }
 
     async fn settled(&self, receipts: &[Receipt]) -> Result<Settling, FabricError> {

@@ -1,6 +1,7 @@
 //! The life of a case (`docs/architecture.md`): preconditions, controls, apply, settle, assert and hold, proof,
 //! recovery, clean-up. No retry anywhere turns a leak into a pass.
 
+mod labels;
 mod newborns;
 mod policies;
 
@@ -22,6 +23,7 @@ use ztc_wire::Stimulus;
 use crate::address;
 use crate::agent::Agent;
 use crate::board::Interest;
+use crate::case::labels::Changed;
 use crate::case::policies::Policies;
 use crate::cell::{Pulse, Watched, watch_denial, watch_passage, watch_stream};
 use crate::chain;
@@ -59,6 +61,7 @@ pub(crate) struct Life<'a> {
     /// What enforcement points said when they were asked, if something went wrong.
     pub(crate) inspections: Vec<Inspection>,
     policies: Policies,
+    relabelled: Changed,
     created: Vec<PodRef>,
 }
 
@@ -90,6 +93,7 @@ impl<'a> Life<'a> {
             settled: None,
             inspections: Vec::new(),
             policies: Policies::default(),
+            relabelled: Changed::default(),
             created: Vec::new(),
         }
     }
@@ -368,9 +372,14 @@ impl<'a> Life<'a> {
         }
         (self.enter)(Phase::Settle);
         self.settle(&receipts).await.map_err(Doubt::Fabric)?;
-        let since = Instant::now();
-        let gone = self.take_away().await?;
-        let last = gone.last().or(receipts.last());
+        let mut since = Instant::now();
+        receipts.extend(self.take_away().await?);
+        if !self.case.relabel.is_empty() {
+            receipts.extend(self.relabel().await?);
+            // Until then nothing had to be denied.
+            since = Instant::now();
+        }
+        let last = receipts.last();
         let accepted = last.map_or_else(Instant::now, |it| it.accepted.into());
         stage.send_replace(Stage::Realised { accepted, at: Instant::now(), since });
         (self.enter)(Phase::Assert);
@@ -500,6 +509,7 @@ impl<'a> Life<'a> {
     /// What may be left behind: the lane must not be used again.
     pub(crate) async fn clean_up(&mut self) -> Result<(), String> {
         let mut errors: Vec<String> = self.remove_all().await.err().into_iter().collect();
+        errors.extend(self.restore_labels().await.err());
         for pod in self.created.drain(..).rev() {
             let deleted = self.lane.cluster.delete_pod(&pod).await;
             errors.extend(deleted.err().map(|error| chain(&error)));

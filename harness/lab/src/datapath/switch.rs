@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use ztc_model::evidence::Direction;
 use ztc_model::hubble::Line;
+use ztc_model::labels::Labels;
 use ztc_model::policy::{Policy, PolicyRef};
+use ztc_model::world::PodRef;
 
 use crate::fault::Fault;
 
@@ -119,6 +121,19 @@ impl Datapath {
         };
         self.ports.insert(port, plugged);
         port
+    }
+
+    /// Makes a pod another one to the policies: another identity from its next packet on, those of open connections
+    /// included. One that is not there has none. Returns the revision in which it has it.
+    pub(crate) fn relabel(&mut self, pod: &PodRef, labels: Labels, now: Now) -> u64 {
+        let stays = self.sabotage.faults.has(Fault::IdentityNeverChanges);
+        let endpoint = self.endpoints.iter_mut().find(|it| it.reference == *pod);
+        if let Some(endpoint) = endpoint.filter(|_| !stays) {
+            endpoint.identity = self.repository.add_pod(&endpoint.addresses, labels);
+        }
+        self.sabotage.policy_changed(now.monotonic);
+        self.repository.regenerate(&mut self.endpoints);
+        self.repository.revision()
     }
 
     /// Unplugs a port. What is left of its connections is forgotten.

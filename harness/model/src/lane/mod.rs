@@ -17,7 +17,7 @@ use crate::dns::DnsRule;
 use crate::manifest::{Manifest, ObjectRef, manifests};
 use crate::outcome::Expected;
 use crate::stimulus::{Echo, Peer, Send, Target};
-use crate::suite::{Case, Cell, Origin};
+use crate::suite::{Case, Cell, Origin, Relabelled};
 use crate::world::{PodRef, World};
 use crate::yaml::Source;
 
@@ -158,6 +158,7 @@ impl Renaming {
             world: format!("{}{}", case.world, self.suffix),
             apply,
             remove: case.remove.iter().map(|it| self.object_ref(it)).collect(),
+            relabel: case.relabel.iter().map(|it| self.relabelled(it)).collect(),
             create: case.create.iter().map(|it| self.pod(it)).collect(),
             cells: case.cells.iter().map(|it| self.cell(it)).collect(),
             ..case.clone()
@@ -208,6 +209,10 @@ impl Renaming {
             twin: cell.twin.as_ref().map(|it| self.pod(it)),
             line: cell.line,
         }
+    }
+
+    fn relabelled(&self, change: &Relabelled) -> Relabelled {
+        Relabelled { pod: self.pod(&change.pod), labels: change.labels.clone() }
     }
 
     fn object_ref(&self, object: &ObjectRef) -> ObjectRef {

@@ -1,6 +1,6 @@
 //! The form of a suite file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -62,6 +62,10 @@ pub struct CaseFile {
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub remove: Vec<Spanned<String>>,
+    /// Pods whose labels change once the policies are enforced: to Cilium each is somebody else from then on.
+    #[serde(default)]
+    #[schemars(with = "Vec<RelabelFile>")]
+    pub relabel: Vec<Spanned<RelabelFile>>,
     /// Pods of the world to make after the policies are enforced.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
@@ -74,6 +78,18 @@ pub struct CaseFile {
     #[serde(default)]
     #[schemars(with = "Option<MatrixFile>")]
     pub matrix: Option<Spanned<MatrixFile>>,
+}
+
+/// A change of a pod's labels.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RelabelFile {
+    /// The pod, as `namespace/name`.
+    #[schemars(with = "String")]
+    pub pod: Spanned<String>,
+    /// The labels that it gets, and as `null` those that it loses.
+    #[schemars(with = "BTreeMap<String, Option<String>>")]
+    pub labels: Spanned<BTreeMap<String, Option<String>>>,
 }
 
 /// An expectation: every source with every stimulus is a cell of its own.

@@ -4,15 +4,17 @@
 //! and expands it; what it returns can be run without a further question.
 
 mod check;
+mod distinct;
 pub mod file;
 mod gaps;
 mod load;
 pub mod matrix;
+mod relabels;
 mod removals;
 mod streams;
 mod worlds;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -163,6 +165,8 @@ pub struct Case {
     pub apply: Vec<Manifest>,
     /// What to take away again once everything is enforced.
     pub remove: Vec<ObjectRef>,
+    /// Pods that get other labels then.
+    pub relabel: Vec<Relabelled>,
     /// Pods to make after the policies are enforced.
     pub create: Vec<PodRef>,
     /// What to send and what to expect of it.
@@ -208,6 +212,15 @@ impl Case {
             .map(|host| host.name.as_str())
             .collect()
     }
+}
+
+/// A pod that gets other labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relabelled {
+    /// Which.
+    pub pod: PodRef,
+    /// All labels that it has from then on, but those that the fabric gives to everything.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// One stimulus from one source, and what is expected of it.

@@ -86,6 +86,15 @@ pub enum Refusal {
         /// The pod.
         pod: PodRef,
     },
+    /// The script would have to wait until a changed label has become an identity everywhere.
+    #[error(
+        "the labels of {pod} change in this case; by hand: apply the policies, `kubectl label pod` it, and send once \
+         `cilium-dbg endpoint list` on its node shows the new labels, some seconds later"
+    )]
+    Relabelled {
+        /// The pod.
+        pod: PodRef,
+    },
     /// No standard tool sends one datagram after the other from one port and tells the answers apart.
     #[error(
         "`{send}` is about one flow that goes on, and nc makes a new one each time; by hand: keep one `nc -u` open in \

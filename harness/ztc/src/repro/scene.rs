@@ -57,6 +57,9 @@ impl<'a> Scene<'a> {
         if let Some(pod) = case.create.iter().find(|pod| pods.contains(pod)) {
             return Err(Refusal::Newborn { pod: pod.clone() });
         }
+        if let Some(change) = case.relabel.iter().find(|it| pods.contains(&it.pod)) {
+            return Err(Refusal::Relabelled { pod: change.pod.clone() });
+        }
         let pods: Vec<&Pod> =
             world.pods.iter().filter(|it| pods.contains(&it.reference())).collect();
         let serves_dns = |pod: &&&Pod| pod.serves.iter().any(|it| it.speaks == Speaks::Dns);

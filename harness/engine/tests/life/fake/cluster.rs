@@ -133,6 +133,10 @@ impl Cluster for FakeCluster {
         Ok(Self::receipt())
     }
 
+    async fn relabel(&self, _change: &Relabelled) -> Result<Receipt, FabricError> {
+        Ok(Self::receipt())
+    }
+
     async fn settled(&self, receipts: &[Receipt]) -> Result<Settling, FabricError> {
         self.network.look();
         let realised = self.network.script.realised_after;
