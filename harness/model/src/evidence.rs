@@ -188,8 +188,8 @@ fn tunnel_deed(line: &ztunnel::Line) -> (Did, Vec<PolicyRef>) {
     let Some(error) = &line.error else {
         return (Did::Allow { direction }, Vec::new());
     };
-    if let Some(why) = error.strip_prefix("connection closed due to policy rejection: ") {
-        let named = why.strip_prefix("explicitly denied by: ").and_then(|it| it.split_once('/'));
+    if let Some(why) = error.strip_prefix(ztunnel::REJECTION) {
+        let named = why.strip_prefix(ztunnel::DENIED_BY).and_then(|it| it.split_once('/'));
         return match named {
             Some((_, STATIC_STRICT)) => (Did::RefusePlaintext, Vec::new()),
             Some((namespace, name)) => {
@@ -208,9 +208,7 @@ fn tunnel_deed(line: &ztunnel::Line) -> (Did, Vec<PolicyRef>) {
                     ),
                 }
             }
-            None if why == "allow policies exist, but none allowed" => {
-                (Did::DenyByDefault { direction }, Vec::new())
-            }
+            None if why == ztunnel::NONE_ALLOWED => (Did::DenyByDefault { direction }, Vec::new()),
             None => (Did::Fail { reason: error.clone() }, Vec::new()),
         };
     }

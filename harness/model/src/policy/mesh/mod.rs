@@ -1,15 +1,19 @@
-//! The policies of Istio's ambient mesh, as they are written.
+//! The policies of Istio's ambient mesh, as they are written and as they are enforced.
 //!
-//! Read and refused field by field, as those of Cilium are. They are not evaluated here yet: a fabric that
-//! enforces them is asked for what it did.
+//! Read and refused field by field, as those of Cilium are. What they say is not what they do: [`ztunnel`] knows
+//! TCP alone.
 
 mod authorization;
+mod binding;
 mod peers;
+mod spiffe;
+mod text;
+pub mod ztunnel;
 
-pub use authorization::{
-    Action, AuthorizationPolicy, Condition, Operation, Rule, Source, TargetRef,
-};
+pub use authorization::{Action, AuthorizationPolicy, Condition, Operation, Rule, Source};
+pub use binding::TargetRef;
 pub use peers::{Mode, PeerAuthentication};
+pub use spiffe::{NotASpiffeId, SpiffeId};
 
 pub(crate) use authorization::authorization;
 pub(crate) use peers::peers;
