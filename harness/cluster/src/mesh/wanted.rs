@@ -44,38 +44,58 @@ pub(crate) fn lag(dump: &Dump, stored: &[Stored], enrolled: &Enrolled) -> Option
         .or_else(|| services.iter().find_map(|service| service_lag(dump, service)))
 }
 
-/// What a waypoint lacks or still has, given the policies that it enforces, `namespace/name`. Only policies with
-/// rules can be told.
-pub(crate) fn waypoint_lag(
-    namespace: &str,
-    enforces: &BTreeSet<String>,
-    stored: &[Stored],
-) -> Option<String> {
-    let bound = stored.iter().filter_map(|it| match &it.policy {
-        MeshPolicy::Authorization(policy)
-            if !policy.target_refs.is_empty()
-                && !policy.rules.is_empty()
-                && policy.reference.namespace.as_deref() == Some(namespace) =>
-        {
-            Some(PolicyKey::from(&policy.reference).to_string())
-        }
-        _ => None,
-    });
-    let wanted: BTreeSet<String> = bound.collect();
-    let lacks = wanted.difference(enforces).next().map(|it| format!("lacks policy {it}"));
-    lacks.or_else(|| enforces.difference(&wanted).next().map(|it| format!("still has policy {it}")))
+/// What a waypoint has in its listeners.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Enforced {
+    /// The policies whose rules it has, `namespace/name`.
+    pub(crate) policies: BTreeSet<String>,
+    /// The issuers whose tokens it believes.
+    pub(crate) issuers: BTreeSet<String>,
 }
 
-/// The policies whose rules are in the listeners of a waypoint: istiod calls a rule
-/// `ns[NAMESPACE]-policy[NAME]-rule[N]`.
-pub(crate) fn policies_of_listeners(listeners: &str) -> BTreeSet<String> {
+/// What a waypoint lacks or still has. Only policies with rules can be told, and of two that believe one issuer
+/// not which of them is there.
+pub(crate) fn waypoint_lag(
+    namespace: &str,
+    enforced: &Enforced,
+    stored: &[Stored],
+) -> Option<String> {
+    let mut wanted = Enforced::default();
+    let of_namespace = |it: &&Stored| it.policy.reference().namespace.as_deref() == Some(namespace);
+    for Stored { policy, .. } in stored.iter().filter(of_namespace) {
+        match policy {
+            MeshPolicy::Authorization(it) if !it.target_refs.is_empty() && !it.rules.is_empty() => {
+                wanted.policies.insert(PolicyKey::from(&it.reference).to_string());
+            }
+            MeshPolicy::Requests(it) if !it.target_refs.is_empty() => {
+                wanted.issuers.extend(it.rules.iter().map(|rule| rule.issuer.clone()));
+            }
+            MeshPolicy::Authorization(_) | MeshPolicy::Requests(_) | MeshPolicy::Peers(_) => {}
+        }
+    }
+    let lag = |what: &str, has: &BTreeSet<String>, wanted: &BTreeSet<String>| {
+        let lacks = wanted.difference(has).next().map(|it| format!("lacks {what} {it}"));
+        lacks.or_else(|| has.difference(wanted).next().map(|it| format!("still has {what} {it}")))
+    };
+    lag("policy", &enforced.policies, &wanted.policies)
+        .or_else(|| lag("issuer", &enforced.issuers, &wanted.issuers))
+}
+
+/// What the listeners of a waypoint enforce: istiod calls a rule `ns[NAMESPACE]-policy[NAME]-rule[N]`, and the filter
+/// that looks at tokens has an `issuer` for each provider (`convertToEnvoyJwtConfig` in
+/// `pilot/pkg/security/authn/policy_applier.go`).
+pub(crate) fn enforced_by_listeners(listeners: &str) -> Enforced {
     let rules = listeners.split("\"ns[").skip(1);
     let named = rules.filter_map(|rule| {
         let (namespace, rest) = rule.split_once("]-policy[")?;
         let (name, _) = rest.split_once("]-rule[")?;
         Some(format!("{namespace}/{name}"))
     });
-    named.collect()
+    let issuers = listeners.split("\"issuer\"").skip(1).filter_map(|rest| {
+        let value = rest.trim_start().strip_prefix(':')?;
+        serde_json::Deserializer::from_str(value).into_iter().next()?.ok()
+    });
+    Enforced { policies: named.collect(), issuers: issuers.collect() }
 }
 
 fn service_lag(

@@ -6,6 +6,7 @@
 mod authorizations;
 mod laws;
 mod modes;
+mod requests;
 
 use std::collections::BTreeMap;
 

@@ -6,6 +6,7 @@
 mod authorization;
 mod binding;
 mod peers;
+mod requests;
 mod spiffe;
 mod text;
 pub mod ztunnel;
@@ -13,10 +14,12 @@ pub mod ztunnel;
 pub use authorization::{Action, AuthorizationPolicy, Condition, Operation, Rule, Source};
 pub use binding::TargetRef;
 pub use peers::{Mode, PeerAuthentication};
+pub use requests::{JwtHeader, JwtRule, RequestAuthentication};
 pub use spiffe::{NotASpiffeId, SpiffeId};
 
 pub(crate) use authorization::authorization;
 pub(crate) use peers::peers;
+pub(crate) use requests::requests;
 
 use super::PolicyRef;
 
@@ -35,6 +38,8 @@ pub const CONVERTED_PEERS: &str = "converted_peer_authentication_";
 pub enum MeshPolicy {
     /// Who may speak in plain.
     Peers(PeerAuthentication),
+    /// Whose tokens are believed.
+    Requests(RequestAuthentication),
     /// Who may do what.
     Authorization(AuthorizationPolicy),
 }
@@ -44,6 +49,7 @@ impl MeshPolicy {
     pub fn reference(&self) -> &PolicyRef {
         match self {
             Self::Peers(policy) => &policy.reference,
+            Self::Requests(policy) => &policy.reference,
             Self::Authorization(policy) => &policy.reference,
         }
     }
