@@ -1,7 +1,7 @@
 //! The policies of Istio's ambient mesh, as they are written and as they are enforced.
 //!
 //! Read and refused field by field, as those of Cilium are. What they say is not what they do: [`ztunnel`] knows
-//! TCP alone.
+//! TCP alone, and a [`waypoint`] only what is bound to it.
 
 mod authorization;
 mod binding;
@@ -9,6 +9,7 @@ mod peers;
 mod requests;
 mod spiffe;
 mod text;
+pub mod waypoint;
 pub mod ztunnel;
 
 pub use authorization::{Action, AuthorizationPolicy, Condition, Operation, Rule, Source};
