@@ -478,6 +478,7 @@ mod tests {
             pods: Vec::new(),
             services: vec![ledger],
             outside,
+            tokens: Vec::new(),
         }
     }
 

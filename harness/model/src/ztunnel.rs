@@ -13,6 +13,16 @@ use serde_json::Value;
 /// The port on which ztunnels and waypoints accept tunnels.
 pub const HBONE_PORT: u16 = 15_008;
 
+/// How the `error` of a line begins where policies refuse the connection (`src/proxy.rs` of istio/ztunnel, as are
+/// the two that follow).
+pub const REJECTION: &str = "connection closed due to policy rejection: ";
+
+/// What follows before `namespace/name` of a policy that denies.
+pub const DENIED_BY: &str = "explicitly denied by: ";
+
+/// What follows where nothing allows.
+pub const NONE_ALLOWED: &str = "allow policies exist, but none allowed";
+
 /// The `scope` of the lines that are about connections.
 const ACCESS: &str = "access";
 

@@ -366,6 +366,7 @@ fn world() -> World {
         ],
         services: vec![service("zt-shop", "cart"), service("zt-pay", "ledger")],
         outside: vec![metadata, api],
+        tokens: Vec::new(),
     }
 }
 

@@ -194,9 +194,10 @@ pub(super) fn reachable<T>(
         (Origin::Pod(_), Send::Tls(to)) => {
             certifies(to).and_then(|()| listens(world, to, &[Speaks::Tls])).or_else(wrong)
         }
-        (Origin::Pod(_), Send::Http { tls, to, .. }) => {
+        (Origin::Pod(_), Send::Http { tls, to, token, .. }) => {
             let speaks = if *tls { Speaks::Https } else { Speaks::Http };
-            listens(world, to, &[speaks]).or_else(wrong)
+            let listening = listens(world, to, &[speaks]);
+            listening.and_then(|()| has_token(world, token.as_deref())).or_else(wrong)
         }
         (Origin::Pod(_), Send::Dns { server: None, .. }) => Ok(()),
         (Origin::Pod(_), Send::Dns { server: Some(server), .. }) => {
@@ -256,6 +257,16 @@ fn listens(world: &World, to: &Target, speaks: &[Speaks]) -> Result<(), String> 
         Ok(())
     } else {
         Err(format!("nobody serves this at {to}: its control could never pass"))
+    }
+}
+
+fn has_token(world: &World, name: Option<&str>) -> Result<(), String> {
+    match name {
+        Some(name) if !world.tokens.iter().any(|it| it.name == name) => {
+            let known: Vec<&str> = world.tokens.iter().map(|it| it.name.as_str()).collect();
+            Err(format!("unknown token `{name}`; the world has: {}", known.join(", ")))
+        }
+        _ => Ok(()),
     }
 }
 

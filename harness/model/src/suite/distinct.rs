@@ -1,8 +1,6 @@
-//! What may be said once: names of cases, questions, pairs of addresses that are pinged.
+//! What a suite may not ask twice, and what a case may not send twice: records could not be told apart.
 
 use std::collections::{BTreeMap, BTreeSet};
-
-use ztc_wire::Family;
 
 use crate::stimulus::{Echo, Peer, Send};
 use crate::suite::file::{ExpectationFile, OneOrMany, SuiteFile};
@@ -10,6 +8,7 @@ use crate::suite::load::Question;
 use crate::suite::{Case, Cell, Origin};
 use crate::world::World;
 use crate::yaml::{Diagnostic, Source, Spanned};
+use ztc_wire::Family;
 
 type Checked = Result<(), Box<Diagnostic>>;
 
@@ -98,6 +97,38 @@ pub(super) fn pairs(
             ));
         }
         seen.push((&cell.from, to));
+    }
+    Ok(())
+}
+
+/// A waypoint writes down the method, the host and the path of a request, and not its token: two requests that
+/// differ in nothing else could not be told apart.
+pub(super) fn requests(
+    source: &Source,
+    expectations: &[Spanned<ExpectationFile>],
+    cells: &[Cell],
+) -> Checked {
+    let bare = |send: &Send| match send {
+        Send::Http { tls, method, to, path, .. } => {
+            let (method, to, path) = (method.clone(), to.clone(), path.clone());
+            Some(Send::Http { tls: *tls, method, to, path, token: None })
+        }
+        _ => None,
+    };
+    let mut seen: BTreeMap<(&Origin, Send), &Send> = BTreeMap::new();
+    for cell in cells {
+        let Some(request) = bare(&cell.send) else { continue };
+        let other = *seen.entry((&cell.from, request)).or_insert(&cell.send);
+        if *other != cell.send {
+            return Err(source.diagnostic_at(
+                expectation_at(expectations, cell),
+                format!(
+                    "`{}` and `{other}` differ in nothing that a waypoint writes down",
+                    cell.send
+                ),
+                Some("ask for another path with each token"),
+            ));
+        }
     }
     Ok(())
 }

@@ -97,6 +97,7 @@ impl Reader<'_> {
             removals::still_there(self.source, &expectation.value, &remove, &cells)?;
         }
         distinct::pairs(self.source, self.world, &file.expect, &cells)?;
+        distinct::requests(self.source, &file.expect, &cells)?;
         if cells.is_empty() {
             return Err(self.source.diagnostic_at(
                 &file.name,

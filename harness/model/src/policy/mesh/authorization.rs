@@ -10,6 +10,7 @@ use crate::yaml::{Diagnostic, Document, Spanned};
 use super::super::object::Object;
 use super::super::{Policy, PolicyRef};
 use super::MeshPolicy;
+use super::binding::{Binding, TargetRef, WorkloadSelector, bound};
 
 /// Who may do what with the workloads or services that it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct AuthorizationPolicy {
     pub action: Action,
     /// The rules: one that matches is enough. Without any the policy never matches.
     pub rules: Vec<Rule>,
+    /// Whether it is tried out only, by the annotation `istio.io/dry-run`: it enforces nothing then.
+    pub dry_run: bool,
 }
 
 /// What is done with what matches.
@@ -35,23 +38,8 @@ pub enum Action {
     Allow,
     /// It may not.
     Deny,
-    /// It is written down. ztunnel has no such action.
+    /// It is written down. ztunnel has no such action, and a waypoint lets it pass.
     Audit,
-    /// Somebody else is asked. ztunnel has no such action.
-    Custom,
-}
-
-/// What a policy is bound to.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TargetRef {
-    /// The group of its kind; empty for a service.
-    #[serde(default)]
-    pub group: String,
-    /// Its kind.
-    pub kind: String,
-    /// Its name.
-    pub name: String,
 }
 
 /// All of its parts have to match.
@@ -135,19 +123,11 @@ pub struct Condition {
     pub not_values: Vec<String>,
 }
 
-/// Istio's own selector of workloads: labels that all have to be there.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct WorkloadSelector {
-    #[serde(default)]
-    pub(super) match_labels: BTreeMap<String, String>,
-}
-
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Section {
     #[serde(default)]
-    selector: Option<WorkloadSelector>,
+    selector: Option<Spanned<WorkloadSelector>>,
     #[serde(default)]
     target_refs: Option<Spanned<Vec<TargetRef>>>,
     #[serde(default)]
@@ -186,21 +166,41 @@ pub(crate) fn authorization(
 ) -> Result<Policy, Box<Diagnostic>> {
     let object: Object<Option<Section>> = document.read_manifest(&[])?;
     let Section { selector, target_refs, action, rules } = object.spec.unwrap_or_default();
-    if let Some(target_refs) = &target_refs
-        && selector.is_some()
-    {
-        // "only one of targetRefs or workloadSelector can be set" (validateWorkloadSelector).
-        return Err(document.diagnostic_at(
-            target_refs,
-            "a policy has a selector or target references, and not both: Istio refuses it",
-            None,
-        ));
-    }
+    let dry_run = dry_run(document)?;
+    let Binding { selector, target_refs } = bound(document, selector.as_ref(), target_refs)?;
     Ok(Policy::Mesh(MeshPolicy::Authorization(AuthorizationPolicy {
         reference: reference.clone(),
-        selector: selector.map(|it| it.match_labels).unwrap_or_default(),
-        target_refs: target_refs.map(|it| it.value).unwrap_or_default(),
+        selector,
+        target_refs,
         action,
         rules,
+        dry_run,
     })))
+}
+
+/// The annotation with which a policy is tried out only.
+const DRY_RUN: &str = "istio.io/dry-run";
+
+/// Whether a policy is tried out only (`convertAuthorizationPolicy` in `ambient/authorization.go` of istiod, without
+/// `AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY`).
+fn dry_run(document: &Document<'_>) -> Result<bool, Box<Diagnostic>> {
+    #[derive(Deserialize)]
+    struct Annotated {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    struct Metadata {
+        #[serde(default)]
+        annotations: Option<BTreeMap<String, Spanned<String>>>,
+    }
+    let Annotated { metadata } = document.read_manifest(&[])?;
+    let annotations = metadata.annotations.unwrap_or_default();
+    match annotations.get(DRY_RUN).map(|it| (it, it.value.as_str())) {
+        None | Some((_, "" | "false")) => Ok(false),
+        Some((_, "true")) => Ok(true),
+        Some((at, text)) => {
+            let message = format!("`{text}` is neither `true` nor `false`");
+            Err(document.diagnostic_at(at, message, None))
+        }
+    }
 }

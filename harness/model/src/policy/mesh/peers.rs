@@ -10,6 +10,7 @@ use crate::yaml::{Diagnostic, Document, Spanned};
 use super::super::object::Object;
 use super::super::{Policy, PolicyRef};
 use super::MeshPolicy;
+use super::binding::{WorkloadSelector, selected};
 
 /// Who may speak in plain to the workloads that it selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +44,7 @@ pub enum Mode {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Section {
     #[serde(default)]
-    selector: Option<super::authorization::WorkloadSelector>,
+    selector: Option<Spanned<WorkloadSelector>>,
     #[serde(default)]
     mtls: Option<Mtls>,
     #[serde(default)]
@@ -64,7 +65,7 @@ pub(crate) fn peers(
 ) -> Result<Policy, Box<Diagnostic>> {
     let object: Object<Option<Section>> = document.read_manifest(&[])?;
     let Section { selector, mtls, port_level_mtls } = object.spec.unwrap_or_default();
-    let selector = selector.map(|it| it.match_labels).unwrap_or_default();
+    let selector = selected(document, selector.as_ref())?;
     if let Some(ports) = &port_level_mtls
         && selector.is_empty()
     {
