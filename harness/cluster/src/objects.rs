@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use ztc_engine::authority::{Authority, AuthorityError};
-use ztc_model::world::{Born, KubeService, NodeSlot, Pod, ServiceProtocol, Waypoint, World};
+use ztc_model::world::{
+    Born, KubeService, Namespace, NodeSlot, Pod, ServiceProtocol, Waypoint, World,
+};
 use ztc_model::ztunnel::HBONE_PORT;
 use ztc_wire::{AGENT_ENV, AgentConfig, FirstRun, Zone};
 
@@ -76,15 +78,8 @@ pub(crate) enum Pull {
 pub(crate) fn before_pods(world: &World) -> Vec<Value> {
     let own: BTreeSet<&str> = world.own_namespaces().collect();
     let namespaces = world.namespaces.iter().filter(|it| own.contains(it.name.as_str()));
-    let namespaces = namespaces.map(|namespace| {
-        let mut metadata = Setting::metadata(world, None, &namespace.name);
-        for (key, value) in &namespace.labels {
-            metadata["labels"][key] = value.as_str().into();
-        }
-        metadata["labels"]["pod-security.kubernetes.io/enforce"] =
-            security(world, &namespace.name).into();
-        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata })
-    });
+    let namespaces =
+        namespaces.filter(|it| it.born == Born::WithTheWorld).map(|it| namespace(world, it));
     let accounts: BTreeSet<(&str, &str)> = world
         .pods
         .iter()
@@ -98,6 +93,17 @@ pub(crate) fn before_pods(world: &World) -> Vec<Value> {
     let services = world.services.iter().map(|it| service(world, it));
     let waypoints = world.waypoints.iter().map(|it| waypoint(world, it));
     namespaces.chain(accounts).chain(services).chain(waypoints).collect()
+}
+
+/// A namespace.
+pub(crate) fn namespace(world: &World, namespace: &Namespace) -> Value {
+    let mut metadata = Setting::metadata(world, None, &namespace.name);
+    for (key, value) in &namespace.labels {
+        metadata["labels"][key] = value.as_str().into();
+    }
+    metadata["labels"]["pod-security.kubernetes.io/enforce"] =
+        security(world, &namespace.name).into();
+    json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata })
 }
 
 /// The profile of pod security that the pods of a namespace need, and no more.
@@ -314,6 +320,15 @@ services:
         objects.extend(pods(&world(), &setting(), &Zone::default()).unwrap());
         let text = serde_json::to_string_pretty(&objects).unwrap();
         insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_namespace_that_is_born_in_a_case_is_not_made_with_the_world() {
+        let text = "world: w\nabout: A newborn.\nnamespaces: [{ name: zt-new, born: in-a-case }]\n\
+                    pods: [{ namespace: zt-new, name: late, node: a, born: in-a-case }]\n";
+        let world = ztc_model::suite::world(&ztc_model::yaml::Source::new("w.yaml", text)).unwrap();
+        assert_eq!(before_pods(&world), [] as [Value; 0]);
+        assert_eq!(namespace(&world, &world.namespaces[0])["metadata"]["name"], "zt-new");
     }
 
     #[test]

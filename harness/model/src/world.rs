@@ -60,6 +60,9 @@ pub struct Namespace {
     /// Its labels; `kubernetes.io/metadata.name` is added as Kubernetes does.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// When it is made: one that is born in a case comes and goes with the pods in it.
+    #[serde(default)]
+    pub born: Born,
 }
 
 /// The label by which Istio enrols a namespace or a pod in its ambient mesh.
@@ -118,14 +121,14 @@ pub enum NodeSlot {
     B,
 }
 
-/// When a pod is made.
+/// When a pod or a namespace is made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Born {
     /// With the world, before any case.
     #[default]
     WithTheWorld,
-    /// By a case that lists it under `create`, after its policies are enforced.
+    /// By a case that lists it, or a pod in it, under `create`, after its policies are enforced.
     InACase,
 }
 

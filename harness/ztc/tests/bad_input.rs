@@ -8,13 +8,14 @@ mod support;
 use support::{Project, code, stderr};
 
 const SUITE: &str = "suites/l2-namespace/suite.yaml";
+const TEAMS: &str = "suites/worlds/two-teams.yaml";
 const NODES: &str = "suites/worlds/node-network.yaml";
 const NODE_SUITE: &str = "suites/l1-node-network/suite.yaml";
 const IDENTITY: &str = "suites/l1-identity/suite.yaml";
 const MANIFEST: &str = "suites/l2-namespace/default-deny-pay.yaml";
 
 /// File, what it says, what it shall say instead, and what has to be told.
-const SLIPS: [(&str, &str, &str, &str); 24] = [
+const SLIPS: [(&str, &str, &str, &str); 25] = [
     (SUITE, "because:", "becuase:", "unknown field `becuase`"),
     (SUITE, "[zt-shop/web, zt-shop/cart]", "[zt-shop/wbe]", "unknown pod `zt-shop/wbe`"),
     (SUITE, "is: allowed }", "is: allowed, by: cilium }", "an allowed flow has no `by`"),
@@ -60,6 +61,12 @@ const SLIPS: [(&str, &str, &str, &str); 24] = [
         "zt-shop/web, labels: { app: retired }",
         "zt-pay/ledger, labels: { app: retired }",
         "service ledger would lose or gain a backend by `app`",
+    ),
+    (
+        TEAMS,
+        "namespace: zt-new, name: late, node: a, labels: { app: late }, born: in-a-case",
+        "namespace: zt-new, name: late, node: a, labels: { app: late }",
+        "zt-new/late is not born in a case with the default account, as `zt-new` is",
     ),
     (NODES, "port: 8900", "port: 4240", "where port 4240 is not free"),
     (

@@ -2,6 +2,7 @@
 
 mod labels;
 mod mesh;
+mod newborns;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,9 +12,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
-use kube::api::Api;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, broadcast};
@@ -119,12 +119,7 @@ impl RealLane {
         let wanted = objects::pods(&self.world, &self.setting, &self.hosts.zone)?;
         let wanted: Vec<(PodRef, Value)> =
             wanted.into_iter().map(|pod| (named(&pod), annotated(pod))).collect();
-        let newborns = self.world.pods.iter().filter(|pod| pod.born == Born::InACase);
-        for pod in newborns.map(ztc_model::world::Pod::reference) {
-            if self.pods.get(&pod).is_some() {
-                self.remove_pod(&pod).await?;
-            }
-        }
+        self.unmake_newborns().await?;
         for (reference, pod) in &wanted {
             let found = self.pods.get(reference);
             if found.as_deref().is_some_and(|it| is_as_wanted(it, pod)) {
@@ -226,33 +221,6 @@ impl RealLane {
         Ok(None)
     }
 
-    /// Waits for the account that pods of a new namespace run as.
-    async fn account(&self, namespace: &str) -> Result<(), ClusterError> {
-        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
-        until("the default service account", POD, POLL, || async {
-            match accounts.get_opt("default").await {
-                Ok(Some(_)) => Ok(Look::Met(())),
-                Ok(None) => Ok(Look::NotYet { status: format!("{namespace} has none") }),
-                Err(error) => Ok(Look::NotYet { status: ztc_engine::chain(&error) }),
-            }
-        })
-        .await?;
-        Ok(())
-    }
-
-    async fn remove_pod(&self, pod: &PodRef) -> Result<(), ClusterError> {
-        api::delete_pod(&self.client, &pod.namespace, &pod.name).await?;
-        self.ready.ledger.removed(format!("Pod/{pod}"));
-        until("the end of the pod", POD, POLL, || async {
-            Ok(match self.pods.any(pod) {
-                None => Look::Met(()),
-                Some(_) => Look::NotYet { status: format!("pod {pod} still exists") },
-            })
-        })
-        .await?;
-        Ok(())
-    }
-
     /// Removes policies and pods.
     async fn clear(&self) -> Result<(), ClusterError> {
         self.sweep().await?;
@@ -271,15 +239,7 @@ impl RealLane {
             api::delete(client, object).await?;
         }
         for object in &objects {
-            until("the end of what was made", UP, POLL, || async {
-                match api::exists(client, object).await {
-                    Ok(false) => Ok(Look::Met(())),
-                    Ok(true) => Ok(Look::NotYet { status: format!("{object} still exists") }),
-                    Err(error) => Ok(Look::NotYet { status: ztc_engine::chain(&error) }),
-                }
-            })
-            .await?;
-            self.ready.ledger.removed(object.to_string());
+            self.gone(object).await?;
         }
         Ok(())
     }
@@ -401,26 +361,6 @@ impl RealLane {
             second_of_outside: self.hosts.second.clone(),
             kubelet: kubelet.collect(),
         }
-    }
-
-    async fn make_pod(&self, pod: &PodRef, first: Vec<FirstRun>) -> Result<(), ClusterError> {
-        let declared =
-            self.world.pod(pod).ok_or_else(|| ClusterError::NoSuchPod { pod: pod.clone() })?;
-        let object = objects::pod(&self.world, &self.setting, &self.hosts.zone, declared, first)?;
-        self.ready.ledger.made(api::make_ours(&self.client, &object).await?);
-        until("the agent of the pod", POD, POLL, || async {
-            let found = self.pods.get(pod);
-            Ok(match found {
-                Some(found) if pods::is_running(&found) => Look::Met(()),
-                Some(found) => {
-                    let message = pods::readiness(&found).message.unwrap_or_default();
-                    Look::NotYet { status: format!("pod {pod}: {message}") }
-                }
-                None => Look::NotYet { status: format!("pod {pod} does not exist") },
-            })
-        })
-        .await?;
-        Ok(())
     }
 
     async fn open_session(&self, pod: &PodRef) -> Result<Session, ClusterError> {
@@ -550,7 +490,7 @@ impl Cluster for RealLane {
     }
 
     async fn delete_pod(&self, pod: &PodRef) -> Result<(), FabricError> {
-        self.remove_pod(pod)
+        self.unmake_pod(pod)
             .await
             .map_err(|error| FabricError::DeletePod { pod: pod.clone(), source: error.into() })
     }

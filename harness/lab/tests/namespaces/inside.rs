@@ -326,7 +326,11 @@ async fn lane(number: usize) -> Result<Arc<dyn Cluster>, Box<dyn Error>> {
 }
 
 fn world() -> World {
-    let namespace = |name: &str| Namespace { name: name.to_owned(), labels: BTreeMap::new() };
+    let namespace = |name: &str| Namespace {
+        name: name.to_owned(),
+        labels: BTreeMap::new(),
+        born: Born::WithTheWorld,
+    };
     let mut ambient = pod("zt-mesh/ambient", NodeSlot::A);
     let (key, value) = AMBIENT_LABEL;
     ambient.labels.insert(key.to_owned(), value.to_owned());

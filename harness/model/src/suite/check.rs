@@ -95,6 +95,12 @@ pub(super) fn manifest(
             );
             Err(in_text(source, manifest.line, namespace, message))
         }
+        Some(namespace)
+            if world.namespace(namespace).is_some_and(|it| it.born == Born::InACase) =>
+        {
+            let message = format!("`{namespace}` is born in a case, after the policies");
+            Err(in_text(source, manifest.line, namespace, message))
+        }
         _ => Ok(()),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::lane::is_a_copys_name;
 use crate::policy::Protocol;
 use crate::suite::check::{in_text, outside_names, serves};
-use crate::world::{NodeSlot, Pod, PodRef, Speaks, Token, World};
+use crate::world::{Born, NodeSlot, Pod, PodRef, Speaks, Token, World};
 use crate::yaml::{Diagnostic, Source};
 
 /// The ports of a node that a pod in its network may serve on: below them are those of root, from
@@ -60,6 +60,7 @@ pub(super) fn world(source: &Source, world: &World) -> Result<(), Box<Diagnostic
             ));
         }
     }
+    newborn_namespaces(source, world)?;
     outside_names(source, world)?;
     tokens(source, world)?;
     for waypoint in &world.waypoints {
@@ -82,6 +83,40 @@ pub(super) fn world(source: &Source, world: &World) -> Result<(), Box<Diagnostic
         }
     }
     Ok(())
+}
+
+/// A namespace that is born in a case has nothing in it but pods that are, and whatever Kubernetes gives it.
+fn newborn_namespaces(source: &Source, world: &World) -> Result<(), Box<Diagnostic>> {
+    let newborn = |name: &str| world.namespace(name).is_some_and(|it| it.born == Born::InACase);
+    let own: BTreeSet<&str> = world.own_namespaces().collect();
+    for namespace in world.namespaces.iter().filter(|it| it.born == Born::InACase) {
+        let name = &namespace.name;
+        let wrong = |message: String| Err(in_text(source, 1, name, message));
+        if !own.contains(name.as_str()) {
+            return wrong(format!("every cluster has `{name}`: no case can make it"));
+        }
+        let mut pods = world.pods.iter().filter(|it| it.namespace == *name).peekable();
+        if pods.peek().is_none() {
+            return wrong(format!("`{name}` is born with the pods in it, and has none"));
+        }
+        if let Some(pod) =
+            pods.find(|it| it.born != Born::InACase || it.service_account != "default")
+        {
+            return wrong(format!(
+                "{} is not born in a case with the default account, as `{name}` is",
+                pod.reference()
+            ));
+        }
+    }
+    let services = world.services.iter().map(|it| &it.namespace);
+    let waypoints = world.waypoints.iter().map(|it| &it.namespace);
+    match services.chain(waypoints).find(|it| newborn(it)) {
+        Some(name) => {
+            let message = format!("`{name}` is born in a case: services and waypoints come before");
+            Err(in_text(source, 1, name, message))
+        }
+        None => Ok(()),
+    }
 }
 
 /// A token has a name of its own, and is one word of a header.
