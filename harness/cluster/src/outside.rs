@@ -28,6 +28,8 @@ use crate::refusal::Refusal;
 pub(crate) const CLUSTER: &str = "ztc.dev/cluster";
 /// The label that tells whether a container is still the one that is wanted.
 const CONTENTS: &str = "ztc.dev/contents";
+/// The label that tells the address of a host on the nodes' network.
+const ADDRESS: &str = "ztc.dev/address";
 
 /// The zone of outside hosts. `test` is reserved for this (RFC 6761).
 const ZONE: &str = "zt.test";
@@ -159,7 +161,9 @@ impl Outside<'_> {
             return Ok(());
         }
         self.docker.remove(&name).await?;
+        self.vacate(planned.address).await?;
         let labels = HashMap::from([
+            (ADDRESS.to_owned(), planned.address.to_string()),
             (CLUSTER.to_owned(), self.cluster.to_owned()),
             (CONTENTS.to_owned(), contents),
         ]);
@@ -173,6 +177,17 @@ impl Outside<'_> {
             link_local: planned.link_local,
         };
         Ok(self.docker.start(&host).await?)
+    }
+
+    /// Hosts of another world stay until somebody needs their addresses.
+    async fn vacate(&self, address: Ipv4Addr) -> Result<(), OutsideError> {
+        let ours = format!("{}-outside-", self.cluster);
+        for name in self.docker.labelled(&format!("{ADDRESS}={address}")).await? {
+            if name.starts_with(&ours) {
+                self.docker.remove(&name).await?;
+            }
+        }
+        Ok(())
     }
 
     /// A route in the network namespace of each node. An address that a node itself has would have

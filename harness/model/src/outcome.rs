@@ -105,8 +105,11 @@ pub enum Expected {
         by: Option<EnforcementPoint>,
         /// The form of the denial, where it matters.
         form: Option<Form>,
-        /// The policy that stops it: removing it alone must let the flow pass.
+        /// The policy that stops it: removing it must let the flow pass.
         policy: ObjectRef,
+        /// Those that would stop it otherwise: they are removed with it. Mostly there is none, and the policy is
+        /// removed alone.
+        behind: Vec<ObjectRef>,
     },
 }
 
@@ -138,7 +141,7 @@ impl fmt::Display for Expected {
             Self::Allowed { via: None } => f.write_str("allowed"),
             Self::Allowed { via: Some(via) } => write!(f, "allowed via {via}"),
             Self::Throughout => f.write_str("allowed throughout"),
-            Self::Denied { by, form, policy } | Self::Interrupted { by, form, policy } => {
+            Self::Denied { by, form, policy, .. } | Self::Interrupted { by, form, policy } => {
                 f.write_str(if self.is_denied() { "denied" } else { "interrupted" })?;
                 if let Some(by) = by {
                     write!(f, " by {by}")?;
@@ -146,7 +149,13 @@ impl fmt::Display for Expected {
                 if let Some(form) = form {
                     write!(f, " as {form}")?;
                 }
-                write!(f, " ({policy})")
+                match self {
+                    Self::Denied { behind, .. } if !behind.is_empty() => {
+                        let behind: Vec<String> = behind.iter().map(ToString::to_string).collect();
+                        write!(f, " ({policy}, before {})", behind.join(", "))
+                    }
+                    _ => write!(f, " ({policy})"),
+                }
             }
         }
     }

@@ -207,11 +207,11 @@ pub fn judge(expected: &Expected, peers: &BTreeSet<String>, facts: &Facts) -> Ve
         Expected::Allowed { via } => judge_allowed(*via, peers, facts),
         Expected::Throughout => verdict_of(stream::unbroken(peers, facts)),
         Expected::Interrupted { by, form, policy } => {
-            let denial = Denial { by: *by, form: *form, policy };
+            let denial = Denial { by: *by, form: *form, policy, behind: &[] };
             verdict_of(stream::interrupted(&denial, peers, facts))
         }
-        Expected::Denied { by, form, policy } => {
-            let denial = Denial { by: *by, form: *form, policy };
+        Expected::Denied { by, form, policy, behind } => {
+            let denial = Denial { by: *by, form: *form, policy, behind };
             if let Some(leak) = leak(peers, facts) {
                 return Verdict::Fail(leak);
             }
@@ -276,6 +276,20 @@ struct Denial<'a> {
     by: Option<EnforcementPoint>,
     form: Option<Form>,
     policy: &'a ObjectRef,
+    behind: &'a [ObjectRef],
+}
+
+impl Denial<'_> {
+    /// What is removed to see the flow pass.
+    fn removal(&self) -> String {
+        match self.behind {
+            [] => format!("{} alone", self.policy),
+            behind => {
+                let behind: Vec<String> = behind.iter().map(ToString::to_string).collect();
+                format!("{} and what is behind it, {}", self.policy, behind.join(", "))
+            }
+        }
+    }
 }
 
 fn judge_denied(
@@ -310,10 +324,10 @@ fn judge_denied(
     let records = facts.samples.iter().flat_map(|it| &it.evidence).chain(&facts.beyond);
     attribute(denial, records.collect())?;
     let proof = facts.proof.as_ref().ok_or_else(|| {
-        Verdict::Inconclusive(Doubt::NoProof("the policy was not removed alone".to_owned()))
+        Verdict::Inconclusive(Doubt::NoProof("the policy was not removed".to_owned()))
     })?;
     passes(proof, peers).map_err(|why| {
-        let why = format!("after removing {} alone: {why}", denial.policy);
+        let why = format!("after removing {}: {why}", denial.removal());
         Verdict::Inconclusive(Doubt::NoProof(why))
     })?;
     match &facts.recovery {

@@ -23,7 +23,7 @@ fn policy(name: &str) -> PolicyRef {
 }
 
 fn denied(by: Option<EnforcementPoint>, form: Option<Form>) -> Expected {
-    Expected::Denied { by, form, policy: ObjectRef::from(&policy("block")) }
+    Expected::Denied { by, form, policy: ObjectRef::from(&policy("block")), behind: vec![] }
 }
 
 fn by_cilium() -> Expected {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use ztc_model::manifest::{Manifest, ObjectRef};
+use ztc_model::manifest::Manifest;
 use ztc_model::outcome::{Expected, Reading, Seen};
 use ztc_model::stimulus::Send;
 use ztc_model::suite::{Case, Cell, Origin, peers};
@@ -427,43 +427,63 @@ impl<'a> Life<'a> {
         })
     }
 
-    /// Removes each denying policy alone and sees its flows pass.
+    /// Removes each denying policy, alone or with those that are behind it, and sees its flows pass.
     async fn proofs(&mut self, senders: &[Sender]) -> Result<(), Doubt> {
-        let denying: Vec<&Manifest> = self
-            .case
-            .apply
-            .iter()
-            .filter(|manifest| self.cells_denied_by(&manifest.reference).next().is_some())
-            .collect();
-        for (position, manifest) in denying.iter().enumerate() {
-            let gone = self.delete(&manifest.reference).await.map_err(Doubt::NoProof)?;
-            let cells: Vec<usize> = self
-                .cells_denied_by(&manifest.reference)
-                .filter(|index| !self.outcomes[*index].is_hopeless(&self.case.cells[*index]))
+        let denying = self.denying();
+        for (position, removed) in denying.iter().enumerate() {
+            let mut gone = Vec::new();
+            for manifest in removed.iter().rev() {
+                gone.push(self.delete(&manifest.reference).await.map_err(Doubt::NoProof)?);
+            }
+            let cells = self.case.cells.iter().zip(&self.outcomes).enumerate();
+            let cells: Vec<usize> = cells
+                .filter(|(_, (cell, outcome))| !outcome.is_hopeless(cell))
+                .filter(|(_, (cell, _))| self.stand_against(cell) == *removed)
+                .map(|(index, _)| index)
                 .collect();
             self.prove(&cells, senders, &gone).await?;
             if position + 1 < denying.len() {
-                let again = self.apply(manifest).await?;
-                self.settle(&[gone, again]).await.map_err(Doubt::NoProof)?;
+                for manifest in removed {
+                    gone.push(self.apply(manifest).await?);
+                }
+                self.settle(&gone).await.map_err(Doubt::NoProof)?;
             }
         }
         Ok(())
     }
 
-    /// Sees cells pass whose policy was deleted. One that passes has its proof, however far the removal is
+    /// What has to go for the flows of some cell to pass, each once, in the order of the cells.
+    fn denying(&self) -> Vec<Vec<&'a Manifest>> {
+        let mut all: Vec<Vec<&Manifest>> = Vec::new();
+        for policies in self.case.cells.iter().map(|cell| self.stand_against(cell)) {
+            if !policies.is_empty() && !all.contains(&policies) {
+                all.push(policies);
+            }
+        }
+        all
+    }
+
+    /// The policies that deny a cell, in the order in which they are applied.
+    fn stand_against(&self, cell: &Cell) -> Vec<&'a Manifest> {
+        let Expected::Denied { policy, behind, .. } = &cell.expected else { return Vec::new() };
+        let stands = |it: &&Manifest| it.reference == *policy || behind.contains(&it.reference);
+        self.case.apply.iter().filter(stands).collect()
+    }
+
+    /// Sees cells pass whose policies were deleted. One that passes has its proof, however far the removal is
     /// elsewhere: recovery waits for that. One that does not gets its whole time again once the removal is
     /// realised.
     async fn prove(
         &mut self,
         cells: &[usize],
         senders: &[Sender],
-        gone: &Receipt,
+        gone: &[Receipt],
     ) -> Result<(), Doubt> {
         let left = self.pass_again(cells, senders).await;
         if left.is_empty() {
             return Ok(());
         }
-        self.settle(std::slice::from_ref(gone)).await.map_err(Doubt::NoProof)?;
+        self.settle(gone).await.map_err(Doubt::NoProof)?;
         self.pass_again(&left, senders).await;
         Ok(())
     }
@@ -481,13 +501,6 @@ impl<'a> Life<'a> {
             self.outcomes[*index].facts.proof = seen;
         }
         left
-    }
-
-    fn cells_denied_by<'b>(&'b self, object: &'b ObjectRef) -> impl Iterator<Item = usize> + 'b {
-        self.case.cells.iter().enumerate().filter_map(move |(index, cell)| match &cell.expected {
-            Expected::Denied { policy, .. } if policy == object => Some(index),
-            _ => None,
-        })
     }
 
     /// Sees every denied stimulus pass again after everything is removed.

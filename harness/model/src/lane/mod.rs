@@ -197,9 +197,12 @@ impl Renaming {
             send: self.send(&cell.send),
             after: cell.after.as_ref().map(|it| self.send(it)),
             expected: match &cell.expected {
-                Expected::Denied { by, form, policy } => {
-                    Expected::Denied { by: *by, form: *form, policy: self.object_ref(policy) }
-                }
+                Expected::Denied { by, form, policy, behind } => Expected::Denied {
+                    by: *by,
+                    form: *form,
+                    policy: self.object_ref(policy),
+                    behind: behind.iter().map(|it| self.object_ref(it)).collect(),
+                },
                 Expected::Interrupted { by, form, policy } => {
                     Expected::Interrupted { by: *by, form: *form, policy: self.object_ref(policy) }
                 }

@@ -388,6 +388,9 @@ pub(super) fn nothing_of_denials(source: &Source, file: &ExpectationFile) -> Che
     if let Some(policy) = &file.policy {
         return Err(source.diagnostic_at(policy, impossible("policy"), None));
     }
+    if let Some(behind) = file.behind.first() {
+        return Err(source.diagnostic_at(behind, impossible("behind"), None));
+    }
     Ok(())
 }
 
@@ -493,6 +496,28 @@ pub(super) fn denying_policy(
             reference.cloned().or_else(|message| wrong(name, message))
         }
     }
+}
+
+/// The policies that would deny what the first one denies.
+pub(super) fn behind(
+    source: &Source,
+    file: &ExpectationFile,
+    apply: &[Manifest],
+) -> Checked<Vec<ObjectRef>> {
+    let first = denying_policy(source, file, apply)?;
+    let mut all: Vec<ObjectRef> = Vec::new();
+    for name in &file.behind {
+        let wrong = |message: String| Err(source.diagnostic_at(name, message, None));
+        match applied_policy(&name.value, apply) {
+            Err(message) => return wrong(message),
+            Ok(one) if *one == first => {
+                return wrong(format!("{one} is the policy that denies this, and not behind it"));
+            }
+            Ok(one) if all.contains(one) => return wrong(format!("{one} is named twice")),
+            Ok(one) => all.push(one.clone()),
+        }
+    }
+    Ok(all)
 }
 
 /// The applied policy of that name; where several of different kinds or namespaces have it, it is written in full:

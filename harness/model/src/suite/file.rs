@@ -130,6 +130,11 @@ pub struct ExpectationFile {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub policy: Option<Spanned<String>>,
+    /// The names of applied policies that would deny it if the first one did not: for the proof they are removed
+    /// with it.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub behind: Vec<Spanned<String>>,
     /// A pod that differs in one attribute and must get through at the same moment.
     #[serde(default)]
     #[schemars(with = "Option<String>")]

@@ -272,6 +272,7 @@ impl Reader<'_> {
                     by: file.by.as_ref().map(|by| by.value),
                     form: file.form.as_ref().map(|form| form.value),
                     policy: check::denying_policy(self.source, file, apply)?,
+                    behind: check::behind(self.source, file, apply)?,
                 })
             }
         }

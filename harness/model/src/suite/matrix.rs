@@ -125,6 +125,7 @@ fn expectation(
         by: matrix.by.clone().filter(|_| denied),
         form: matrix.form.clone().filter(|_| denied),
         policy: matrix.policy.clone().filter(|_| denied),
+        behind: Vec::new(),
         twin: None,
     }
 }

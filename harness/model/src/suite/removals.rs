@@ -38,11 +38,11 @@ pub(super) fn still_there(
     remove: &[ObjectRef],
     cells: &[Cell],
 ) -> Result<(), Box<Diagnostic>> {
-    let policy = cells.last().and_then(|cell| match &cell.expected {
-        Expected::Denied { policy, .. } => Some(policy),
-        _ => None,
-    });
-    let Some(policy) = policy.filter(|it| remove.contains(it)) else { return Ok(()) };
+    let Some(Expected::Denied { policy, behind, .. }) = cells.last().map(|it| &it.expected) else {
+        return Ok(());
+    };
+    let mut said_to_deny = std::iter::once(policy).chain(behind);
+    let Some(policy) = said_to_deny.find(|it| remove.contains(it)) else { return Ok(()) };
     let message = format!("{policy} is taken away again, and denies nothing any more");
     Err(match &file.policy {
         Some(at) => source.diagnostic_at(at, message, None),

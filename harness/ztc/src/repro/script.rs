@@ -45,7 +45,12 @@ pub(super) fn script(question: &Question<'_>, cell: &Cell, scene: &Scene<'_>) ->
     parts.push(enforced(question));
     parts.push(evidence(cell, scene));
     parts.push(match &cell.expected {
-        Expected::Denied { policy, .. } => format!("{}\n{DENIED}", without(policy)),
+        Expected::Denied { policy, behind, .. } => {
+            format!(
+                "{}\n{DENIED}",
+                without(&std::iter::once(policy).chain(behind).collect::<Vec<_>>())
+            )
+        }
         // Streams are refused before.
         Expected::Allowed { .. } | Expected::Throughout | Expected::Interrupted { .. } => {
             ALLOWED.to_owned()
@@ -214,9 +219,11 @@ fn waypoint(form: Option<Form>, scene: &Scene<'_>, send: &Send) -> String {
     format!("{}{answered}", logs.concat())
 }
 
-/// The removal of the policy that is said to deny, and of no other.
-fn without(policy: &ObjectRef) -> String {
-    let ObjectRef { kind, namespace, name, .. } = policy;
-    let namespace = namespace.as_ref().map(|it| format!("-n {it} ")).unwrap_or_default();
-    format!("without() {{ kubectl {namespace}delete {kind} {name}; }}\n")
+/// The removal of what is said to deny, and of nothing else.
+fn without(policies: &[&ObjectRef]) -> String {
+    let deletions = policies.iter().map(|ObjectRef { kind, namespace, name, .. }| {
+        let namespace = namespace.as_ref().map(|it| format!("-n {it} ")).unwrap_or_default();
+        format!("kubectl {namespace}delete {kind} {name}")
+    });
+    format!("without() {{ {}; }}\n", deletions.collect::<Vec<_>>().join(" && "))
 }

@@ -13,6 +13,7 @@ use ztc_engine::fabric::{
 };
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::policy::Protocol;
+use ztc_model::suite::Relabelled;
 use ztc_model::world::{Born, Pod, PodRef, World};
 use ztc_wire::FirstRun;
 
