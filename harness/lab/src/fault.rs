@@ -14,6 +14,9 @@ use std::time::Duration;
 /// The environment variable that faults are read from, as names with a comma between.
 pub const VARIABLE: &str = "ZTC_LAB_FAULT";
 
+/// The policy that a record names where it names a wrong one.
+pub(crate) const WRONG_NAME: &str = "somebody-else";
+
 /// One way to be broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -68,10 +71,18 @@ pub enum Fault {
     /// `established-not-rechecked`: a connection that was let pass once goes on passing. The records say
     /// that it was dropped.
     EstablishedNotRechecked,
+    /// `strict-accepts-plaintext`: ztunnels know no `PeerAuthentication`.
+    StrictAcceptsPlaintext,
+    /// `ztunnel-ignores-deny`: ztunnels know no `AuthorizationPolicy` that denies.
+    ZtunnelIgnoresDeny,
+    /// `ztunnel-ignores-port`: to ztunnels a rule for a port is about all of them.
+    ZtunnelIgnoresPort,
+    /// `open-connections-kept`: ztunnels let connections go on that a new policy forbids.
+    OpenConnectionsKept,
 }
 
 /// The faults without a number, by their names.
-const NAMED: [(&str, Fault); 17] = [
+const NAMED: [(&str, Fault); 21] = [
     ("ignore-egress-deny", Fault::IgnoreEgressDeny),
     ("allow-everything", Fault::AllowEverything),
     ("drop-everything", Fault::DropEverything),
@@ -89,6 +100,10 @@ const NAMED: [(&str, Fault); 17] = [
     ("fqdn-leaks-namespace", Fault::FqdnLeaksNamespace),
     ("deny-loses-to-allow", Fault::DenyLosesToAllow),
     ("established-not-rechecked", Fault::EstablishedNotRechecked),
+    ("strict-accepts-plaintext", Fault::StrictAcceptsPlaintext),
+    ("ztunnel-ignores-deny", Fault::ZtunnelIgnoresDeny),
+    ("ztunnel-ignores-port", Fault::ZtunnelIgnoresPort),
+    ("open-connections-kept", Fault::OpenConnectionsKept),
 ];
 
 /// The ways in which a lab is broken; normally none.

@@ -55,6 +55,8 @@ pub(super) struct Endpoint {
     /// The number of `named_ports`.
     pub(super) names: Names,
     pub(super) enforced: Arc<Enforced>,
+    /// Whether its connections go to a ztunnel.
+    pub(super) captured: bool,
 }
 
 /// What is enforced for an endpoint. Endpoints of which policies say the same share their maps.
@@ -125,6 +127,10 @@ impl Endpoints {
 
     pub(super) fn get(&self, port: PortId) -> Option<&Endpoint> {
         self.ports.get(&port)
+    }
+
+    pub(super) fn get_mut(&mut self, port: PortId) -> Option<&mut Endpoint> {
+        self.ports.get_mut(&port)
     }
 
     pub(super) fn at(&self, address: IpAddr) -> Option<(PortId, &Endpoint)> {
