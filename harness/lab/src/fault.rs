@@ -23,7 +23,7 @@ pub enum Fault {
     /// `ignore-egress-deny`: what a deny rule keeps in passes. The records say that it was dropped.
     IgnoreEgressDeny,
     /// `allow-everything`: all that policy drops passes, names that the DNS proxy refuses too. The
-    /// records say that it was dropped.
+    /// records say that it was dropped. What ztunnels refuse passes without a record of it.
     AllowEverything,
     /// `drop-everything`: all that policy is asked about vanishes in its original direction. The
     /// records are those of the decision: a connection that was allowed is on record as allowed,
@@ -31,7 +31,7 @@ pub enum Fault {
     /// direction is enforced; what a pod in its node's network sends, which no policy is asked about,
     /// vanishes too.
     DropEverything,
-    /// `lose-flow-records`: enforcement works, and no record of it leaves.
+    /// `lose-flow-records`: enforcement works, and no record of it leaves, of ztunnels neither.
     LoseFlowRecords,
     /// `wrong-policy-name`: enforcement works, and records name another policy.
     WrongPolicyName,
@@ -79,10 +79,12 @@ pub enum Fault {
     ZtunnelIgnoresPort,
     /// `open-connections-kept`: ztunnels let connections go on that a new policy forbids.
     OpenConnectionsKept,
+    /// `ztunnel-captures-probes`: kubelet's probes go to ztunnels as everything else does.
+    ZtunnelCapturesProbes,
 }
 
 /// The faults without a number, by their names.
-const NAMED: [(&str, Fault); 21] = [
+const NAMED: [(&str, Fault); 22] = [
     ("ignore-egress-deny", Fault::IgnoreEgressDeny),
     ("allow-everything", Fault::AllowEverything),
     ("drop-everything", Fault::DropEverything),
@@ -104,6 +106,7 @@ const NAMED: [(&str, Fault); 21] = [
     ("ztunnel-ignores-deny", Fault::ZtunnelIgnoresDeny),
     ("ztunnel-ignores-port", Fault::ZtunnelIgnoresPort),
     ("open-connections-kept", Fault::OpenConnectionsKept),
+    ("ztunnel-captures-probes", Fault::ZtunnelCapturesProbes),
 ];
 
 /// The ways in which a lab is broken; normally none.

@@ -144,7 +144,7 @@ impl Datapath {
         let is_ztunnel = matches!(flow.source.port(), OUTBOUND_PORT | INBOUND_PORT | HBONE_PORT)
             || !AGENT_PORTS.contains(&flow.source.port());
         let is_left_alone =
-            flow.destination.port() == DNS_PORT || PROBE_SOURCES.contains(&flow.destination.ip());
+            flow.destination.port() == DNS_PORT || self.is_of_kubelet(flow.destination.ip());
         if is_ztunnel || is_left_alone {
             return Leaves::Onwards;
         }
@@ -159,7 +159,7 @@ impl Datapath {
     pub(super) fn capture_received(&mut self, pod: PortId, visit: &mut Visit) {
         let flow = visit.packet.flow();
         let is_left_alone =
-            flow.destination.port() == HBONE_PORT || PROBE_SOURCES.contains(&flow.source.ip());
+            flow.destination.port() == HBONE_PORT || self.is_of_kubelet(flow.source.ip());
         if self.is_captured(pod, flow) && !is_left_alone {
             self.hand_over(pod, Side::Inbound, visit);
         }
@@ -174,6 +174,10 @@ impl Datapath {
         };
         visit.packet.set_source(peer);
         visit.packet.set_destination(SocketAddr::new(address, port));
+    }
+
+    fn is_of_kubelet(&self, address: IpAddr) -> bool {
+        PROBE_SOURCES.contains(&address) && !self.sabotage.faults.has(Fault::ZtunnelCapturesProbes)
     }
 
     fn is_captured(&self, pod: PortId, flow: FlowKey) -> bool {
