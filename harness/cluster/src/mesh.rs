@@ -148,11 +148,11 @@ impl Waypoint {
         log(&self.pods(), self.pod().await?).await
     }
 
-    /// The policies that it enforces, `namespace/name`.
-    pub(crate) async fn policies(&self) -> Result<BTreeSet<String>, MeshError> {
+    /// What it enforces.
+    pub(crate) async fn enforced(&self) -> Result<Enforced, MeshError> {
         let pod = self.pod().await?;
         let bytes = admin::listeners(&self.client, &self.namespace, &pod).await?;
-        Ok(wanted::policies_of_listeners(&String::from_utf8_lossy(&bytes)))
+        Ok(wanted::enforced_by_listeners(&String::from_utf8_lossy(&bytes)))
     }
 }
 
@@ -220,7 +220,7 @@ pub(crate) struct DumpedWorkload {
 
 mod wanted;
 
-pub(crate) use wanted::{Enrolled, Stored, lag, waypoint_lag};
+pub(crate) use wanted::{Enforced, Enrolled, Stored, lag, waypoint_lag};
 
 #[cfg(test)]
 mod tests;

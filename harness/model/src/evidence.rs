@@ -139,21 +139,22 @@ impl Evidence {
 /// What a waypoint did, and the policy that it names: the RBAC filters of Envoy write the name of the rule that
 /// matched (`docs/facts.md`).
 fn request_deed(line: &waypoint::Line) -> (Did, Vec<PolicyRef>) {
-    const DENIED: &str = "rbac_access_denied_matched_policy[";
-    const TOKEN: &str = "jwt_authn_access_denied{";
-
     let direction = Direction::Ingress;
     let details =
         line.response_code_details.as_ref().or(line.connection_termination_details.as_ref());
     let ended = line.connection_termination_details.as_deref().unwrap_or_default();
-    let text = if ended.starts_with(DENIED) { ended } else { details.map_or("", |it| it.as_str()) };
-    if let Some(matched) = text.strip_prefix(DENIED) {
+    let text = if ended.starts_with(waypoint::DENIED) {
+        ended
+    } else {
+        details.map_or("", |it| it.as_str())
+    };
+    if let Some(matched) = text.strip_prefix(waypoint::DENIED) {
         return match named_rule(matched) {
             Some(policy) => (Did::DenyByRule { direction }, vec![policy]),
             None => (Did::DenyByDefault { direction }, Vec::new()),
         };
     }
-    if let Some(why) = text.strip_prefix(TOKEN) {
+    if let Some(why) = text.strip_prefix(waypoint::TOKEN_REFUSED) {
         let why = why.trim_end_matches('}').replace('_', " ");
         return (Did::RefuseToken { why }, Vec::new());
     }

@@ -119,9 +119,9 @@ pub(crate) fn invalid(source: &Source) -> Result<Manifest, Option<Box<Diagnostic
                 PolicyKind::CiliumNetworkPolicy => Policy::Cilium(specs),
                 PolicyKind::CiliumClusterwideNetworkPolicy => Policy::Clusterwide(specs),
                 // Istio's webhook refuses what is wrong with these.
-                PolicyKind::PeerAuthentication | PolicyKind::AuthorizationPolicy => {
-                    return Err(Some(refusal));
-                }
+                PolicyKind::PeerAuthentication
+                | PolicyKind::RequestAuthentication
+                | PolicyKind::AuthorizationPolicy => return Err(Some(refusal)),
             };
             let manifest = written(document, &header, &reference, nothing)?;
             Ok(Manifest { invalid: Some(refusal.message), ..manifest })
@@ -148,6 +148,7 @@ fn read(document: &Document<'_>) -> Result<(Header, PolicyRef, Said), Box<Diagno
         PolicyKind::CiliumNetworkPolicy => policy::namespaced(document, &reference),
         PolicyKind::CiliumClusterwideNetworkPolicy => policy::clusterwide(document, &reference),
         PolicyKind::PeerAuthentication => policy::mesh::peers(document, &reference),
+        PolicyKind::RequestAuthentication => policy::mesh::requests(document, &reference),
         PolicyKind::AuthorizationPolicy => policy::mesh::authorization(document, &reference),
     };
     Ok((header, reference, policy))

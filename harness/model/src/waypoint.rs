@@ -10,6 +10,13 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// How the details of a line begin where a policy denied, before the name of the rule that matched and `]`; the name is
+/// `none` where nothing allowed it (`response_code_details` of Envoy's RBAC filters).
+pub const DENIED: &str = "rbac_access_denied_matched_policy[";
+
+/// How they begin where a token was refused, before the reason and `}`.
+pub const TOKEN_REFUSED: &str = "jwt_authn_access_denied{";
+
 /// A request, or a connection, that is over.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Line {

@@ -384,6 +384,25 @@ fn a_principal_with_a_wildcard_may_be_of_another_lane() {
 }
 
 #[test]
+fn what_is_said_of_tokens_holds_no_namespace() {
+    let tokens = json!({
+        "apiVersion": "security.istio.io/v1",
+        "kind": "RequestAuthentication",
+        "metadata": { "name": "tokens", "namespace": "zt-pay" },
+        "spec": {
+            "targetRefs": [{ "group": "", "kind": "Service", "name": "ledger" }],
+            "jwtRules": [{ "issuer": "https://zt-pay.test", "jwks": "{\"keys\": []}" }],
+        },
+    });
+    let renamed = lane(2).manifest(&manifest(&tokens)).unwrap();
+    assert_eq!(renamed.object["spec"], tokens["spec"]);
+    assert_eq!(renamed.reference.namespace.as_deref(), Some("zt-pay-lane2"));
+    let subjects = json!({ "requestPrincipals": ["https://zt-pay.test/web"] });
+    let renamed = lane(2).manifest(&authorization(&subjects)).unwrap();
+    assert_eq!(renamed.object["spec"]["rules"][0]["from"][0]["source"], subjects);
+}
+
+#[test]
 fn a_policy_for_the_whole_mesh_runs_alone() {
     let strict = manifest(&json!({
         "apiVersion": "security.istio.io/v1",

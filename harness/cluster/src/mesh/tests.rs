@@ -199,16 +199,46 @@ fn a_service_is_behind_the_waypoint_that_it_is_put_behind() {
 #[test]
 fn the_rules_in_a_waypoints_listeners_are_its_policies() {
     let listeners = r#"{ "policies": { "ns[zt-bank]-policy[get-only]-rule[0]": {}, "ns[zt-bank]-policy[get-only]-rule[1]": {} } }"#;
-    let enforces = wanted::policies_of_listeners(listeners);
-    assert_eq!(enforces, BTreeSet::from(["zt-bank/get-only".to_owned()]));
+    let enforced = wanted::enforced_by_listeners(listeners);
+    assert_eq!(enforced.policies, BTreeSet::from(["zt-bank/get-only".to_owned()]));
     let bound = ALLOW.replace("allow-teller", "get-only").replace(
         "selector: { matchLabels: { app: ledger } }",
         "targetRefs: [{ kind: Service, name: ledger }]",
     );
-    let look = |texts: &[&str], enforces: &BTreeSet<String>| {
-        waypoint_lag("zt-bank", enforces, &stored(texts))
-    };
-    assert_eq!(look(&[&bound, DENY], &enforces), None);
-    assert_eq!(look(&[DENY], &enforces).as_deref(), Some("still has policy zt-bank/get-only"));
-    assert_eq!(look(&[&bound], &BTreeSet::new()).as_deref(), Some("lacks policy zt-bank/get-only"));
+    let look =
+        |texts: &[&str], enforced: &Enforced| waypoint_lag("zt-bank", enforced, &stored(texts));
+    assert_eq!(look(&[&bound, DENY], &enforced), None);
+    assert_eq!(look(&[DENY], &enforced).as_deref(), Some("still has policy zt-bank/get-only"));
+    let nothing = Enforced::default();
+    assert_eq!(look(&[&bound], &nothing).as_deref(), Some("lacks policy zt-bank/get-only"));
+}
+
+#[test]
+fn the_issuers_in_a_waypoints_listeners_are_those_that_it_believes() {
+    let listeners =
+        r#"{ "providers": { "origins-0": { "issuer": "https://bank.test/", "forward": true } } }"#;
+    let enforced = wanted::enforced_by_listeners(listeners);
+    assert_eq!(enforced.issuers, BTreeSet::from(["https://bank.test/".to_owned()]));
+    let bound = r#"
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: { name: tokens, namespace: zt-bank }
+spec:
+  targetRefs: [{ kind: Service, group: "", name: vault }]
+  jwtRules: [{ issuer: "https://bank.test/", jwks: '{"keys": []}' }]
+"#;
+    let look =
+        |texts: &[&str], enforced: &Enforced| waypoint_lag("zt-bank", enforced, &stored(texts));
+    assert_eq!(look(&[bound], &enforced), None);
+    assert_eq!(look(&[], &enforced).as_deref(), Some("still has issuer https://bank.test/"));
+    let nothing = Enforced::default();
+    assert_eq!(look(&[bound], &nothing).as_deref(), Some("lacks issuer https://bank.test/"));
+    let elsewhere = bound.replace("zt-bank", "zt-visit");
+    assert_eq!(look(&[&elsewhere], &nothing), None);
+    // By its labels it is bound to no waypoint.
+    let selecting = bound.replace(
+        r#"targetRefs: [{ kind: Service, group: "", name: vault }]"#,
+        "selector: { matchLabels: { app: vault } }",
+    );
+    assert_eq!(look(&[&selecting], &nothing), None);
 }

@@ -1,15 +1,12 @@
 //! What a ztunnel must have, given the policies that the API server holds. Pure.
 //!
-//! Follows `ambient/authorization.go` and `ambient/policies.go` of istiod: policies of a namespace or of the mesh are
-//! known by being there, those with a selector by the workloads that refer to them, and `STRICT` by a static
-//! policy that a workload refers to.
+//! Policies of a namespace or of the mesh are known by being there, those with a selector by the workloads that refer
+//! to them, and `STRICT` by a static policy that a workload refers to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ztc_model::policy::mesh::{
-    Action, AuthorizationPolicy, CONVERTED_PEERS, MeshPolicy, Mode, PeerAuthentication,
-    ROOT_NAMESPACE, STATIC_STRICT,
-};
+use ztc_model::policy::mesh::ztunnel::{Distributed, PolicyKey, Workload};
+use ztc_model::policy::mesh::{CONVERTED_PEERS, MeshPolicy};
 use ztc_model::world::PodRef;
 
 use super::{Dump, DumpedWorkload};
@@ -41,43 +38,64 @@ pub(crate) struct Enrolled {
 /// when it is as it must be.
 pub(crate) fn lag(dump: &Dump, stored: &[Stored], enrolled: &Enrolled) -> Option<String> {
     let Enrolled { pods, services } = enrolled;
-    policies_lag(dump, stored)
-        .or_else(|| pods.iter().find_map(|(pod, labels)| workload_lag(dump, stored, pod, labels)))
+    let told = told(stored);
+    policies_lag(dump, &told)
+        .or_else(|| pods.iter().find_map(|(pod, labels)| workload_lag(dump, &told, pod, labels)))
         .or_else(|| services.iter().find_map(|service| service_lag(dump, service)))
 }
 
-/// What a waypoint lacks or still has, given the policies that it enforces, `namespace/name`. Only policies with
-/// rules can be told.
-pub(crate) fn waypoint_lag(
-    namespace: &str,
-    enforces: &BTreeSet<String>,
-    stored: &[Stored],
-) -> Option<String> {
-    let bound = stored.iter().filter_map(|it| match &it.policy {
-        MeshPolicy::Authorization(policy)
-            if !policy.target_refs.is_empty()
-                && !policy.rules.is_empty()
-                && policy.reference.namespace.as_deref() == Some(namespace) =>
-        {
-            Some(named(policy))
-        }
-        _ => None,
-    });
-    let wanted: BTreeSet<String> = bound.collect();
-    let lacks = wanted.difference(enforces).next().map(|it| format!("lacks policy {it}"));
-    lacks.or_else(|| enforces.difference(&wanted).next().map(|it| format!("still has policy {it}")))
+/// What a waypoint has in its listeners.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Enforced {
+    /// The policies whose rules it has, `namespace/name`.
+    pub(crate) policies: BTreeSet<String>,
+    /// The issuers whose tokens it believes.
+    pub(crate) issuers: BTreeSet<String>,
 }
 
-/// The policies whose rules are in the listeners of a waypoint: istiod calls a rule
-/// `ns[NAMESPACE]-policy[NAME]-rule[N]`.
-pub(crate) fn policies_of_listeners(listeners: &str) -> BTreeSet<String> {
+/// What a waypoint lacks or still has. Only policies with rules can be told, and of two that believe one issuer
+/// not which of them is there.
+pub(crate) fn waypoint_lag(
+    namespace: &str,
+    enforced: &Enforced,
+    stored: &[Stored],
+) -> Option<String> {
+    let mut wanted = Enforced::default();
+    let of_namespace = |it: &&Stored| it.policy.reference().namespace.as_deref() == Some(namespace);
+    for Stored { policy, .. } in stored.iter().filter(of_namespace) {
+        match policy {
+            MeshPolicy::Authorization(it) if !it.target_refs.is_empty() && !it.rules.is_empty() => {
+                wanted.policies.insert(PolicyKey::from(&it.reference).to_string());
+            }
+            MeshPolicy::Requests(it) if !it.target_refs.is_empty() => {
+                wanted.issuers.extend(it.rules.iter().map(|rule| rule.issuer.clone()));
+            }
+            MeshPolicy::Authorization(_) | MeshPolicy::Requests(_) | MeshPolicy::Peers(_) => {}
+        }
+    }
+    let lag = |what: &str, has: &BTreeSet<String>, wanted: &BTreeSet<String>| {
+        let lacks = wanted.difference(has).next().map(|it| format!("lacks {what} {it}"));
+        lacks.or_else(|| has.difference(wanted).next().map(|it| format!("still has {what} {it}")))
+    };
+    lag("policy", &enforced.policies, &wanted.policies)
+        .or_else(|| lag("issuer", &enforced.issuers, &wanted.issuers))
+}
+
+/// What the listeners of a waypoint enforce: istiod calls a rule `ns[NAMESPACE]-policy[NAME]-rule[N]`, and the filter
+/// that looks at tokens has an `issuer` for each provider (`convertToEnvoyJwtConfig` in
+/// `pilot/pkg/security/authn/policy_applier.go`).
+pub(crate) fn enforced_by_listeners(listeners: &str) -> Enforced {
     let rules = listeners.split("\"ns[").skip(1);
     let named = rules.filter_map(|rule| {
         let (namespace, rest) = rule.split_once("]-policy[")?;
         let (name, _) = rest.split_once("]-rule[")?;
         Some(format!("{namespace}/{name}"))
     });
-    named.collect()
+    let issuers = listeners.split("\"issuer\"").skip(1).filter_map(|rest| {
+        let value = rest.trim_start().strip_prefix(':')?;
+        serde_json::Deserializer::from_str(value).into_iter().next()?.ok()
+    });
+    Enforced { policies: named.collect(), issuers: issuers.collect() }
 }
 
 fn service_lag(
@@ -99,9 +117,10 @@ fn service_lag(
     })
 }
 
-fn policies_lag(dump: &Dump, stored: &[Stored]) -> Option<String> {
-    let wanted: BTreeSet<String> = enforced(stored).map(named).collect();
+fn policies_lag(dump: &Dump, told: &Distributed) -> Option<String> {
     let is_converted = |name: &str| CONVERTED.iter().any(|it| name.starts_with(it));
+    let wanted: BTreeSet<String> =
+        told.keys().iter().filter(|it| !is_converted(&it.name)).map(ToString::to_string).collect();
     let has: BTreeSet<String> = dump
         .policies
         .iter()
@@ -114,7 +133,7 @@ fn policies_lag(dump: &Dump, stored: &[Stored]) -> Option<String> {
 
 fn workload_lag(
     dump: &Dump,
-    stored: &[Stored],
+    told: &Distributed,
     pod: &PodRef,
     labels: &BTreeMap<String, String>,
 ) -> Option<String> {
@@ -125,13 +144,8 @@ fn workload_lag(
     if workload.protocol != HBONE {
         return Some(format!("does not know that workload {pod} is in the mesh"));
     }
-    let selecting = enforced(stored).filter(|policy| {
-        let namespace = policy.reference.namespace.as_deref();
-        let reaches = namespace == Some(&pod.namespace) || namespace == Some(ROOT_NAMESPACE);
-        reaches && !policy.selector.is_empty() && is_within(&policy.selector, labels)
-    });
-    let mut wanted: BTreeSet<String> = selecting.map(named).collect();
-    wanted.extend(peer_references(stored, pod, labels));
+    let references = told.references(&Workload { namespace: &pod.namespace, labels });
+    let wanted: BTreeSet<String> = references.iter().map(ToString::to_string).collect();
     let refers = &workload.authorization_policies;
     let lacks = wanted.difference(refers).next();
     let lacks = lacks.map(|it| format!("does not apply {it} to {pod}"));
@@ -139,74 +153,9 @@ fn workload_lag(
     lacks.or_else(|| still().map(|it| format!("still applies {it} to {pod}")))
 }
 
-/// The policies that a ztunnel enforces: neither those of waypoints nor those with an action that it does not
-/// have.
-fn enforced(stored: &[Stored]) -> impl Iterator<Item = &AuthorizationPolicy> {
-    stored.iter().filter_map(|it| match &it.policy {
-        MeshPolicy::Authorization(policy)
-            if policy.target_refs.is_empty()
-                && matches!(policy.action, Action::Allow | Action::Deny) =>
-        {
-            Some(policy)
-        }
-        _ => None,
-    })
-}
-
-fn named(policy: &AuthorizationPolicy) -> String {
-    let namespace = policy.reference.namespace.as_deref().unwrap_or_default();
-    format!("{namespace}/{}", policy.reference.name)
-}
-
-/// What the modes of a pod become, as references to policies (`convertedSelectorPeerAuthentications`): the mode of the
-/// mesh, then of the namespace, then of the workload; the oldest of each level counts, and one that is not set
-/// changes nothing.
-fn peer_references(
-    stored: &[Stored],
-    pod: &PodRef,
-    labels: &BTreeMap<String, String>,
-) -> Vec<String> {
-    let oldest = |of: &dyn Fn(&PeerAuthentication) -> bool| {
-        let those = stored.iter().filter_map(|it| match &it.policy {
-            MeshPolicy::Peers(policy) if of(policy) => Some((&it.created, policy)),
-            _ => None,
-        });
-        those.min_by_key(|(created, _)| *created).map(|(_, policy)| policy)
-    };
-    let is_in = |policy: &PeerAuthentication, namespace: &str| {
-        policy.reference.namespace.as_deref() == Some(namespace)
-    };
-    let mesh = oldest(&|it| it.selector.is_empty() && is_in(it, ROOT_NAMESPACE));
-    let namespace = oldest(&|it| {
-        it.selector.is_empty() && pod.namespace != ROOT_NAMESPACE && is_in(it, &pod.namespace)
-    });
-    let workload = oldest(&|it| {
-        !it.selector.is_empty() && is_in(it, &pod.namespace) && is_within(&it.selector, labels)
-    });
-    let set = |policy: Option<&PeerAuthentication>| {
-        policy.map(|it| it.mode).filter(|mode| *mode != Mode::Unset)
-    };
-    let above = set(namespace).or(set(mesh)) == Some(Mode::Strict);
-    let strict = set(workload).map_or(above, |mode| mode == Mode::Strict);
-    let has = |modes: &[Mode]| {
-        workload.is_some_and(|it| it.ports.values().any(|mode| modes.contains(mode)))
-    };
-    // A policy with a port that differs stands for the whole workload, the static one beside it would be too much.
-    let differs = match (set(workload), strict) {
-        (Some(_), true) => has(&[Mode::Permissive, Mode::Disable]),
-        (None, true) => has(&[Mode::Permissive]),
-        (_, false) => has(&[Mode::Strict]),
-    };
-    let by_port = workload
-        .filter(|_| differs)
-        .map(|it| format!("{}/{CONVERTED_PEERS}{}", pod.namespace, it.reference.name));
-    (strict && !differs)
-        .then(|| format!("{ROOT_NAMESPACE}/{STATIC_STRICT}"))
-        .into_iter()
-        .chain(by_port)
-        .collect()
-}
-
-fn is_within(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
-    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+/// What istiod tells ztunnels of what is stored.
+fn told(stored: &[Stored]) -> Distributed {
+    let mut by_age: Vec<&Stored> = stored.iter().collect();
+    by_age.sort_by(|one, other| one.created.cmp(&other.created));
+    Distributed::of(by_age.into_iter().map(|it| &it.policy))
 }

@@ -35,6 +35,7 @@ pub(super) fn renamed(renaming: &Renaming, manifest: &Manifest) -> Result<Value,
         }),
         "spec" if is_of(PolicyKind::NetworkPolicy) => walk.network(value),
         "spec" if is_of(PolicyKind::PeerAuthentication) => walk.peers(value),
+        "spec" if is_of(PolicyKind::RequestAuthentication) => walk.requests(value),
         "spec" if is_of(PolicyKind::AuthorizationPolicy) => walk.authorization(value),
         "spec" => walk.cilium(value),
         "specs" => walk.each(value, |section| walk.cilium(section)),
@@ -175,6 +176,14 @@ impl Walk<'_> {
         })
     }
 
+    /// Issuers and keys are of the world outside, and what it is bound to is in its own namespace.
+    fn requests(&self, section: &mut Value) -> Walked {
+        self.fields(section, |key, _| match key {
+            "selector" | "targetRefs" | "jwtRules" => Ok(()),
+            field => self.refuse(field),
+        })
+    }
+
     fn authorization(&self, section: &mut Value) -> Walked {
         self.fields(section, |key, value| match key {
             // What it is bound to is in its own namespace.
@@ -193,6 +202,7 @@ impl Walk<'_> {
                             field => self.refuse(field),
                         })
                     }),
+                    "when" => self.each(value, |it| self.condition(it)),
                     field => self.refuse(field),
                 })
             }),
@@ -212,9 +222,17 @@ impl Walk<'_> {
                     Some(format!("{domain}/ns/{}/sa/{account}", self.renaming.namespace(namespace)))
                 })
             }),
-            "ipBlocks" | "notIpBlocks" => Ok(()),
+            "ipBlocks" | "notIpBlocks" | "requestPrincipals" | "notRequestPrincipals" => Ok(()),
             field => self.refuse(field),
         })
+    }
+
+    /// Of conditions those about tokens, which hold no namespace.
+    fn condition(&self, condition: &mut Value) -> Walked {
+        match condition["key"].as_str() {
+            Some(key) if key.starts_with("request.auth.") => Ok(()),
+            key => self.refuse(&format!("when: {}", key.unwrap_or_default())),
+        }
     }
 
     fn operation(&self, operation: &mut Value) -> Walked {

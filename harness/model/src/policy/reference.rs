@@ -19,17 +19,20 @@ pub enum PolicyKind {
     CiliumClusterwideNetworkPolicy,
     /// `security.istio.io/v1`: who may speak in plain.
     PeerAuthentication,
+    /// `security.istio.io/v1`: whose tokens are believed.
+    RequestAuthentication,
     /// `security.istio.io/v1`: who may do what.
     AuthorizationPolicy,
 }
 
 impl PolicyKind {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::NetworkPolicy,
         Self::CiliumNetworkPolicy,
         Self::CiliumClusterwideNetworkPolicy,
         Self::PeerAuthentication,
+        Self::RequestAuthentication,
         Self::AuthorizationPolicy,
     ];
 
@@ -40,6 +43,7 @@ impl PolicyKind {
             Self::CiliumNetworkPolicy => "CiliumNetworkPolicy",
             Self::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
             Self::PeerAuthentication => "PeerAuthentication",
+            Self::RequestAuthentication => "RequestAuthentication",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
         }
     }
@@ -49,13 +53,18 @@ impl PolicyKind {
         match self {
             Self::NetworkPolicy => "networking.k8s.io/v1",
             Self::CiliumNetworkPolicy | Self::CiliumClusterwideNetworkPolicy => "cilium.io/v2",
-            Self::PeerAuthentication | Self::AuthorizationPolicy => "security.istio.io/v1",
+            Self::PeerAuthentication | Self::RequestAuthentication | Self::AuthorizationPolicy => {
+                "security.istio.io/v1"
+            }
         }
     }
 
     /// Whether the mesh enforces it, and not Cilium.
     pub fn is_of_the_mesh(self) -> bool {
-        matches!(self, Self::PeerAuthentication | Self::AuthorizationPolicy)
+        matches!(
+            self,
+            Self::PeerAuthentication | Self::RequestAuthentication | Self::AuthorizationPolicy
+        )
     }
 
     /// Whether its objects live in a namespace.

@@ -244,12 +244,11 @@ fn a_deny_rule_with_something_of_tcp_in_each_clause_denies_more_than_it_says() {
     assert!(!passes(&ledger("DENY", one_of_two), TELLER, 8080));
 }
 
-/// `convertAuthorizationPolicy`: "ztunnel does not support the CUSTOM action", "`TargetRef` is not intended for ztunnel",
+/// `convertAuthorizationPolicy`: "ztunnel does not support the AUDIT action", "`TargetRef` is not intended for ztunnel",
 /// dry-run without `AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY`.
 #[test]
 fn what_ztunnel_does_not_have_it_does_not_enforce() {
     for spec in [
-        "action: CUSTOM\nrules: [{}]",
         "action: AUDIT\nrules: [{}]",
         "targetRefs: [{ kind: Service, group: \"\", name: ledger }]\naction: DENY\nrules: [{}]",
     ] {
@@ -274,4 +273,24 @@ fn a_waypoint_is_a_peer_by_its_own_account() {
     let policy = ledger("ALLOW", &from("principals: [cluster.local/ns/bank/sa/waypoint]"));
     assert!(passes(&policy, Some("bank/waypoint"), 8080));
     assert!(!passes(&policy, TELLER, 8080));
+}
+
+/// CUSTOM asks a provider of the mesh's configuration, and Istio refuses it without one (`ValidateAuthorizationPolicy`).
+#[test]
+fn a_policy_that_asks_somebody_else_is_refused() {
+    let custom = authorization("bank", "x", "action: CUSTOM\nrules: [{}]");
+    assert_eq!(refusal(&custom), "unknown value `CUSTOM`");
+}
+
+/// `allowedTargetRefs` in `pkg/config/validation`.
+#[test]
+fn a_policy_is_bound_to_what_can_have_a_waypoint() {
+    for target in [
+        "{ kind: Pod, name: x }",
+        "{ kind: Gateway, name: x }",
+        "{ kind: Service, group: apps, name: x }",
+    ] {
+        let policy = authorization("bank", "x", &format!("targetRefs: [{target}]"));
+        assert!(refusal(&policy).starts_with("a policy is not bound to a"), "{target}");
+    }
 }

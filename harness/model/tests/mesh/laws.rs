@@ -110,6 +110,7 @@ fn set(policy: impl Strategy<Value = MeshPolicy>) -> impl Strategy<Value = Vec<M
         for (number, policy) in policies.iter_mut().enumerate() {
             let reference = match policy {
                 MeshPolicy::Peers(policy) => &mut policy.reference,
+                MeshPolicy::Requests(policy) => &mut policy.reference,
                 MeshPolicy::Authorization(policy) => &mut policy.reference,
             };
             reference.name = format!("policy-{number}");

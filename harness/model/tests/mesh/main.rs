@@ -6,6 +6,8 @@
 mod authorizations;
 mod laws;
 mod modes;
+mod requests;
+mod waypoints;
 
 use std::collections::BTreeMap;
 

@@ -19,17 +19,19 @@ impl RealLane {
         let Some(ztunnels) = &self.ztunnels else {
             return Ok(None);
         };
-        let mut stored = Vec::new();
-        for kind in PolicyKind::ALL.into_iter().filter(|kind| kind.is_of_the_mesh()) {
-            for object in api::all(&self.ready.client, kind.api_version(), kind.name()).await? {
-                stored.extend(as_stored(kind, &object)?);
-            }
-        }
         let is_ours = |namespace: &str| {
             namespace == ROOT_NAMESPACE || self.world.namespace(namespace).is_some()
         };
-        // Other lanes come and go meanwhile.
-        stored.retain(|it| it.policy.reference().namespace.as_deref().is_some_and(is_ours));
+        let mut stored = Vec::new();
+        for kind in PolicyKind::ALL.into_iter().filter(|kind| kind.is_of_the_mesh()) {
+            let all = api::all(&self.ready.client, kind.api_version(), kind.name()).await?;
+            // Other lanes come and go meanwhile, and what others have is not read.
+            for object in
+                all.iter().filter(|it| it.metadata.namespace.as_deref().is_some_and(is_ours))
+            {
+                stored.extend(as_stored(kind, object)?);
+            }
+        }
         let enrolled = self.enrolled();
         let mut dumps = ztunnels.dumps().await?;
         for dump in dumps.values_mut() {
@@ -43,8 +45,8 @@ impl RealLane {
             return Ok(late);
         }
         for waypoint in &self.waypoints {
-            let enforces = waypoint.policies().await?;
-            if let Some(lag) = waypoint_lag(&waypoint.namespace, &enforces, &stored) {
+            let enforced = waypoint.enforced().await?;
+            if let Some(lag) = waypoint_lag(&waypoint.namespace, &enforced, &stored) {
                 return Ok(Some(format!("waypoint {waypoint} {lag}")));
             }
         }
@@ -73,7 +75,11 @@ fn as_stored(kind: PolicyKind, object: &DynamicObject) -> Result<Option<Stored>,
     let manifest = serde_json::json!({
         "apiVersion": kind.api_version(),
         "kind": kind.name(),
-        "metadata": { "name": name, "namespace": object.metadata.namespace },
+        "metadata": {
+            "name": name,
+            "namespace": object.metadata.namespace,
+            "annotations": object.metadata.annotations,
+        },
         "spec": object.data.get("spec").cloned().unwrap_or_default(),
     });
     let told =

@@ -38,10 +38,8 @@ pub enum Action {
     Allow,
     /// It may not.
     Deny,
-    /// It is written down. ztunnel has no such action.
+    /// It is written down. ztunnel has no such action, and a waypoint lets it pass.
     Audit,
-    /// Somebody else is asked. ztunnel has no such action.
-    Custom,
 }
 
 /// All of its parts have to match.

@@ -54,6 +54,14 @@ pub(super) struct Binding {
     pub(super) target_refs: Vec<TargetRef>,
 }
 
+/// Groups and kinds that a policy may be bound to (`allowedTargetRefs`); a `ServiceEntry` is in no world.
+const KINDS: [(&str, &str); 4] = [
+    ("", "Service"),
+    ("core", "Service"),
+    ("gateway.networking.k8s.io", "Gateway"),
+    ("gateway.networking.k8s.io", "GatewayClass"),
+];
+
 /// Reads what a policy is bound to ("only one of targetRefs or workloadSelector can be set", `validateOneOfSelectorType`
 /// in `pkg/config/validation` of istio/istio).
 pub(super) fn bound(
@@ -69,6 +77,15 @@ pub(super) fn bound(
         let message =
             "a policy has a selector or target references, and not both: Istio refuses it";
         return Err(document.diagnostic_at(&target_refs, message, None));
+    }
+    let is_known = |it: &TargetRef| KINDS.contains(&(it.group.as_str(), it.kind.as_str()));
+    if let Some(unknown) = target_refs.value.iter().find(|it| !is_known(it)) {
+        let TargetRef { group, kind, .. } = unknown;
+        return Err(document.diagnostic_at(
+            &target_refs,
+            format!("a policy is not bound to a `{kind}` of the group `{group}`"),
+            Some("it is to a Service (of the empty group), a Gateway or a GatewayClass (gateway.networking.k8s.io)"),
+        ));
     }
     Ok(Binding { selector: labels, target_refs: target_refs.value })
 }

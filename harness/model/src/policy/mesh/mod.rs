@@ -1,22 +1,26 @@
 //! The policies of Istio's ambient mesh, as they are written and as they are enforced.
 //!
 //! Read and refused field by field, as those of Cilium are. What they say is not what they do: [`ztunnel`] knows
-//! TCP alone.
+//! TCP alone, and a [`waypoint`] only what is bound to it.
 
 mod authorization;
 mod binding;
 mod peers;
+mod requests;
 mod spiffe;
 mod text;
+pub mod waypoint;
 pub mod ztunnel;
 
 pub use authorization::{Action, AuthorizationPolicy, Condition, Operation, Rule, Source};
 pub use binding::TargetRef;
 pub use peers::{Mode, PeerAuthentication};
+pub use requests::{JwtHeader, JwtRule, RequestAuthentication};
 pub use spiffe::{NotASpiffeId, SpiffeId};
 
 pub(crate) use authorization::authorization;
 pub(crate) use peers::peers;
+pub(crate) use requests::requests;
 
 use super::PolicyRef;
 
@@ -35,6 +39,8 @@ pub const CONVERTED_PEERS: &str = "converted_peer_authentication_";
 pub enum MeshPolicy {
     /// Who may speak in plain.
     Peers(PeerAuthentication),
+    /// Whose tokens are believed.
+    Requests(RequestAuthentication),
     /// Who may do what.
     Authorization(AuthorizationPolicy),
 }
@@ -44,6 +50,7 @@ impl MeshPolicy {
     pub fn reference(&self) -> &PolicyRef {
         match self {
             Self::Peers(policy) => &policy.reference,
+            Self::Requests(policy) => &policy.reference,
             Self::Authorization(policy) => &policy.reference,
         }
     }

@@ -38,6 +38,21 @@ impl TextMatch {
     }
 }
 
+/// Whether a text is one of a pattern in which every star stands for anything.
+pub(super) fn glob(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let begin = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(begin) else { return false };
+    let Some(end) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        match rest.split_once(part) {
+            Some((_, after)) => rest = after,
+            None => return false,
+        }
+    }
+    rest.ends_with(end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +74,23 @@ mod tests {
             for text in others {
                 assert!(!pattern.matches(text), "{pattern:?} {text}");
             }
+        }
+    }
+
+    #[test]
+    fn every_star_of_a_glob_stands_for_anything() {
+        for (pattern, text, matches) in [
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("*", "", true),
+            ("a*c", "abc", true),
+            ("a*a", "a", false),
+            ("*/ns/ba*/*", "d/ns/bank/sa/x", true),
+            ("*/ns/ban/*", "d/ns/bank/sa/x", false),
+            ("*b*b*", "abcb", true),
+            ("*b*b*", "abc", false),
+        ] {
+            assert_eq!(glob(pattern, text), matches, "{pattern} {text}");
         }
     }
 }

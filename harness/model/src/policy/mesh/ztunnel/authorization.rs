@@ -21,7 +21,7 @@ pub(super) fn converted(policy: &AuthorizationPolicy) -> Option<Authorization> {
     let effect = match policy.action {
         Action::Allow => Effect::Allow,
         Action::Deny => Effect::Deny,
-        Action::Audit | Action::Custom => return None,
+        Action::Audit => return None,
     };
     if policy.dry_run || !policy.target_refs.is_empty() {
         return None;

@@ -109,6 +109,8 @@ impl Distributed {
             match policy {
                 MeshPolicy::Authorization(policy) => told.extend(authorization::converted(policy)),
                 MeshPolicy::Peers(policy) => peers.push(policy.clone()),
+                // ztunnel knows nothing of requests.
+                MeshPolicy::Requests(_) => {}
             }
         }
         told.extend(peers::converted(&peers));
