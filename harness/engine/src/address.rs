@@ -23,6 +23,7 @@ pub(crate) fn stimulus(send: &Send, book: &AddressBook) -> Result<Option<Stimulu
         Send::Udp(to) => Stimulus::Udp { to: target(to, book)? },
         Send::Ping(to) => Stimulus::Ping { to: address(&to.peer, to.family, book)? },
         Send::UdpFlow(to) => Stimulus::UdpFlow { to: target(to, book)? },
+        Send::TcpFlow(to) => Stimulus::TcpFlow { to: target(to, book)? },
         Send::Tls(to) => Stimulus::Tls { to: target(to, book)? },
         Send::Http { tls, method, to, path } => Stimulus::Http {
             tls: *tls,
@@ -49,8 +50,10 @@ pub(crate) fn stimulus(send: &Send, book: &AddressBook) -> Result<Option<Stimulu
 
 /// Between whom a cell's connections go, where they are TCP and a pod serves them.
 pub(crate) fn pair(cell: &Cell, book: &AddressBook) -> Option<Pair> {
-    let (Origin::Pod(from), Send::Tcp(to) | Send::Tls(to) | Send::Http { to, .. }) =
-        (&cell.from, &cell.send)
+    let (
+        Origin::Pod(from),
+        Send::Tcp(to) | Send::TcpFlow(to) | Send::Tls(to) | Send::Http { to, .. },
+    ) = (&cell.from, &cell.send)
     else {
         return None;
     };

@@ -90,8 +90,7 @@ fn a_lab_that_drops_everything_fails_closed_and_its_denials_prove_nothing() {
     let Some((code, reports)) = whole(&CLOSED) else { return };
     assert_eq!(code, 1);
     // Where ztunnels alone enforce something, Cilium is not asked about kubelet.
-    let (ztunnels, others): (Vec<_>, Vec<_>) =
-        reports.iter().cloned().partition(|report| is_of_ztunnels(report));
+    let (ztunnels, others): (Vec<_>, Vec<_>) = reports.iter().cloned().partition(is_of_ztunnels);
     for cell in by_agents(cells(&ztunnels, false)).into_iter().chain(cells(&others, false)) {
         assert_eq!(cell.verdict.word(), "fail-closed", "{}", told(cell));
     }
@@ -333,6 +332,11 @@ fn a_rule_that_is_got_wrong_fails_the_cases_about_it() {
                 // What is left of its rule is a method, of which ztunnels know nothing.
                 ("denying-a-method-on-a-port-denies-the-port", "fail-open"),
             ],
+        ),
+        (
+            "open-connections-kept",
+            "l4-ztunnel",
+            &[("a-policy-ends-connections-that-it-forbids", "fail-open")],
         ),
         ("ztunnel-captures-probes", "l3-mtls", &[("strict-lets-the-mesh-pass", "fail-closed")]),
     ] {

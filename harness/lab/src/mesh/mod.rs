@@ -271,6 +271,7 @@ impl Directory {
 fn is_referred_to(policy: &MeshPolicy) -> bool {
     match policy {
         MeshPolicy::Peers(_) => true,
+        MeshPolicy::Requests(_) => false,
         MeshPolicy::Authorization(policy) => !policy.selector.is_empty(),
     }
 }

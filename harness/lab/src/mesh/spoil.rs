@@ -13,6 +13,8 @@ pub(super) fn spoiled(policy: MeshPolicy, faults: &Faults) -> Option<MeshPolicy>
         MeshPolicy::Peers(policy) => {
             (!faults.has(Fault::StrictAcceptsPlaintext)).then_some(MeshPolicy::Peers(policy))
         }
+        // ztunnels know no tokens.
+        MeshPolicy::Requests(policy) => Some(MeshPolicy::Requests(policy)),
         MeshPolicy::Authorization(mut policy) => {
             if policy.action == Action::Deny && faults.has(Fault::ZtunnelIgnoresDeny) {
                 return None;
