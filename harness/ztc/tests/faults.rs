@@ -308,6 +308,7 @@ fn a_rule_that_is_got_wrong_fails_the_cases_about_it() {
                 ("strict-for-the-mesh-reaches-every-namespace", "fail-open"),
                 ("a-port-may-be-left-out-of-strict", "fail-open"),
                 ("a-port-alone-may-be-strict", "fail-open"),
+                ("a-strict-port-of-a-permissive-workload-is-open-under-a-strict-mesh", "fail-open"),
             ],
         ),
         (
