@@ -1,5 +1,9 @@
 //! What goes to the ztunnel of a pod, and what comes back from it.
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use proptest::prelude::*;
 use ztc_model::ztunnel::Side;
 
 use super::super::capture::{Captured, INBOUND_PORT, OUTBOUND_PORT};
@@ -113,4 +117,38 @@ fn a_pod_outside_the_mesh_is_not_captured() {
     let (client, asked) = (at(WEB, AGENT), at(LEDGER, 8080));
     let (to, packet) = cluster.send("web", syn(client, asked)).unwrap();
     assert_eq!((to, ends(&packet)), ("ledger", (client, asked)));
+}
+
+/// A connection to the ledger: who opens it, from which port, to which port.
+fn connections() -> impl Strategy<Value = Vec<(&'static str, u16, u16)>> {
+    let client = prop::sample::select(vec!["vendor", "coredns", "web"]);
+    prop::collection::vec((client, 40_000_u16..40_004, 8000_u16..8003), 1..40)
+}
+
+proptest! {
+    /// Whoever captured connections come from, in whatever order: each has a peer of its own, which says who it is, and
+    /// what is answered to that peer goes to the client as from whom it asked.
+    #[test]
+    fn every_captured_connection_has_a_peer_of_its_own(connections in connections()) {
+        let mut cluster = mesh();
+        let mut peers: HashMap<SocketAddr, (SocketAddr, SocketAddr)> = HashMap::new();
+        for (from, port, to) in connections {
+            let (address, pod) = match from {
+                "vendor" => (VENDOR, "ledger"),
+                "coredns" => (super::cluster::COREDNS, "ledger"),
+                // Captured where it leaves.
+                _ => (WEB, "web"),
+            };
+            let (client, asked) = (at(address, port), at(LEDGER, to));
+            let (got, packet) = cluster.send(from, syn(client, asked)).unwrap();
+            prop_assert_eq!(got, pod);
+            let (peer, ztunnel) = ends(&packet);
+            let known = peers.insert(peer, (client, asked)).unwrap_or((client, asked));
+            prop_assert_eq!(known, (client, asked), "{} stands for two", peer);
+            let captured = cluster.datapath.captured(cluster.port(pod), peer, cluster.now).unwrap();
+            prop_assert_eq!((captured.client, captured.asked), (client, asked));
+            let (back, answer) = cluster.send(pod, syn_ack(ztunnel, peer)).unwrap();
+            prop_assert_eq!((back, ends(&answer)), (from, (asked, client)));
+        }
+    }
 }

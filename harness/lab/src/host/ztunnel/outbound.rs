@@ -27,7 +27,8 @@ impl Proxy {
         let captured = self.switch.datapath().captured(self.pod, peer, Now::read());
         // Whoever comes by itself talks to nobody.
         let Some(captured) = captured else { return };
-        stream.set_nodelay(true).unwrap_or(());
+        // Without it a connection is slower and no other.
+        stream.set_nodelay(true).ok();
         let route = match self.plan.mesh.route(captured.client, captured.asked) {
             Ok(route) => route,
             Err(nobody) => {
@@ -46,7 +47,10 @@ impl Proxy {
             let server = in_time(&stream, connect(route.to), late).await;
             carry_by(stream, server).await
         };
-        self.log(&record, begun, ended);
+        // What its client gave up is not on record, as it would be only when all time is over.
+        if let Some(ended) = ended {
+            self.log(&record, begun, ended);
+        }
     }
 
     fn sent(&self, client: SocketAddr, route: &Route) -> AccessLog {
@@ -90,16 +94,15 @@ async fn in_time<T, E>(
     }
 }
 
-/// Carries a client's connection, where there is one to carry it in.
+/// Carries a client's connection, if the client is still there and there is one to carry it in.
 async fn carry_by<S: AsyncRead + AsyncWrite>(
     client: TcpStream,
     opened: Option<Result<S, impl Error>>,
-) -> Ended {
-    match opened {
-        Some(Ok(server)) => carry(client, server).await,
-        Some(Err(error)) => Ended::by(&error),
-        None => Ended::default(),
-    }
+) -> Option<Ended> {
+    Some(match opened? {
+        Ok(server) => carry(client, server).await,
+        Err(error) => Ended::by(&error),
+    })
 }
 
 /// Returns when a client has broken its connection off. ztunnel would go on for it, to no effect that anybody sees.
