@@ -23,7 +23,7 @@ const PERIOD: Duration = Duration::from_millis(50);
 const PERIOD_AT_START: Duration = Duration::from_millis(5);
 
 /// `timeoutSeconds` of a pod, made short. `failureThreshold` is 1.
-const TIMEOUT: Duration = Duration::from_millis(100);
+const TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How much of a response is read for its status line, in bytes.
 const HEAD: usize = 256;
