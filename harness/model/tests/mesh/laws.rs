@@ -41,7 +41,7 @@ fn condition() -> impl Strategy<Value = String> {
     let conditions = vec![
         "{ key: source.namespace, values: [bank] }",
         "{ key: destination.port, notValues: [\"9000\"] }",
-        "{ key: request.host, values: [ledger] }",
+        "{ key: \"request.headers[x]\", values: [ledger] }",
     ];
     select(conditions).prop_map(str::to_owned)
 }
