@@ -1,11 +1,11 @@
 //! From the words of a case to what an agent can send.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use ztc_model::stimulus::{Peer, Send, Target};
 use ztc_model::suite::{Cell, Origin};
-use ztc_model::world::PodRef;
+use ztc_model::world::{PodRef, Token};
 use ztc_wire::{Family, Host, Stimulus};
 
 use crate::board::{Asked, Pair};
@@ -16,8 +16,12 @@ const DNS_PORT: u16 = 53;
 /// The stimulus that an agent can send; nothing for a readiness probe, which is kubelet's.
 ///
 /// # Errors
-/// Whose address is not known.
-pub(crate) fn stimulus(send: &Send, book: &AddressBook) -> Result<Option<Stimulus>, String> {
+/// Whose address, or which token, is not known.
+pub(crate) fn stimulus(
+    send: &Send,
+    book: &AddressBook,
+    tokens: &[Token],
+) -> Result<Option<Stimulus>, String> {
     Ok(Some(match send {
         Send::Tcp(to) => Stimulus::Tcp { to: target(to, book)? },
         Send::Udp(to) => Stimulus::Udp { to: target(to, book)? },
@@ -25,12 +29,12 @@ pub(crate) fn stimulus(send: &Send, book: &AddressBook) -> Result<Option<Stimulu
         Send::UdpFlow(to) => Stimulus::UdpFlow { to: target(to, book)? },
         Send::TcpFlow(to) => Stimulus::TcpFlow { to: target(to, book)? },
         Send::Tls(to) => Stimulus::Tls { to: target(to, book)? },
-        Send::Http { tls, method, to, path } => Stimulus::Http {
+        Send::Http { tls, method, to, path, token } => Stimulus::Http {
             tls: *tls,
             method: method.clone(),
             to: target(to, book)?,
             path: path.clone(),
-            headers: std::collections::BTreeMap::new(),
+            headers: headers(token.as_deref(), tokens)?,
         },
         Send::Dns { name, ipv6, tcp, server } => Stimulus::Dns {
             name: name.clone(),
@@ -46,6 +50,14 @@ pub(crate) fn stimulus(send: &Send, book: &AddressBook) -> Result<Option<Stimulu
         },
         Send::Readiness(_) => return Ok(None),
     }))
+}
+
+/// The headers of a request that carries a token, or none.
+fn headers(name: Option<&str>, tokens: &[Token]) -> Result<BTreeMap<String, String>, String> {
+    let Some(name) = name else { return Ok(BTreeMap::new()) };
+    let token = tokens.iter().find(|it| it.name == name);
+    let token = token.ok_or_else(|| format!("the world has no token `{name}`"))?;
+    Ok(BTreeMap::from([("authorization".to_owned(), format!("Bearer {}", token.text))]))
 }
 
 /// Between whom a cell's connections go, where they are TCP and a pod serves them.
@@ -116,7 +128,12 @@ mod tests {
             outside: [("api".to_owned(), first)].into(),
             ..AddressBook::default()
         };
-        stimulus(&text.parse().unwrap(), &book)
+        let token = Token {
+            name: "teller".to_owned(),
+            about: "the teller's".to_owned(),
+            text: "a.b.c".to_owned(),
+        };
+        stimulus(&text.parse().unwrap(), &book, &[token])
     }
 
     #[test]
@@ -128,6 +145,15 @@ mod tests {
         ] {
             assert_eq!(sent(text), Ok(Some(Stimulus::Ping { to: to.parse().unwrap() })), "{text}");
         }
+    }
+
+    #[test]
+    fn a_token_is_sent_after_bearer() {
+        let sent = sent("GET http://ledger.zt-pay/ with token teller");
+        let Ok(Some(Stimulus::Http { headers, .. })) = sent else { panic!("{sent:?}") };
+        assert_eq!(headers["authorization"], "Bearer a.b.c");
+        let unknown = self::sent("GET http://ledger.zt-pay/ with token clerk");
+        assert_eq!(unknown, Err("the world has no token `clerk`".to_owned()));
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl Burst {
         deadline: Duration,
     ) -> Result<Self, String> {
         let book = cluster.addresses().await.map_err(|error| chain(&error))?;
-        let stimulus = address::stimulus(send, &book)?;
+        let stimulus = address::stimulus(send, &book, &[])?;
         let stimulus = stimulus.ok_or_else(|| format!("an agent does not send `{send}`"))?;
         let board = Arc::new(Board::new(cluster.evidence()));
         let agent = Agent::attach(cluster, pod, first_run(), HELLO_CEILING);

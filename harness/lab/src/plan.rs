@@ -490,6 +490,7 @@ mod tests {
             pods: Vec::new(),
             services: vec![ledger],
             outside,
+            tokens: Vec::new(),
         }
     }
 

@@ -10,6 +10,7 @@
 //! tls  api.zt.test:9443                the same inside of TLS, with the certificate of that name
 //! GET  http://ledger.zt-pay:8080/path  to a name or an address
 //! GET  https://api.zt.test/            the same inside of TLS
+//! GET  http://ledger.zt-pay/path with token teller   the same with a token of the world
 //! dns      A api.zt.test               to the pod's own resolver
 //! dns/tcp  A api.zt.test @outside/dns  to another one, over TCP
 //! readiness zt-mesh/web                kubelet's probe (from: kubelet)
@@ -52,6 +53,8 @@ pub enum Send {
         to: Target,
         /// Path and query.
         path: String,
+        /// The name of the token that it carries, if it carries one.
+        token: Option<String>,
     },
     /// A DNS query.
     Dns {
@@ -134,6 +137,12 @@ pub enum SendError {
     )]
     Family {
         /// The stimulus.
+        text: String,
+    },
+    /// The words after a URL are not `with token`, or what follows them is no name.
+    #[error("`{text}` carries no token; a request does `with token NAME`")]
+    Token {
+        /// The words.
         text: String,
     },
     /// A host is neither a pod, an outside host, a name nor an address.
@@ -235,8 +244,8 @@ impl FromStr for Send {
             [verb @ ("dns" | "dns/tcp"), record, name, rest @ ..] => {
                 parse_dns(*verb == "dns/tcp", record, name, rest)
             }
-            [method, url] if method.chars().all(|it| it.is_ascii_uppercase()) => {
-                parse_http(method, url)
+            [method, url, with @ ..] if method.chars().all(|it| it.is_ascii_uppercase()) => {
+                parse_http(method, url, parse_token(with)?)
             }
             ["tcp", ..] => Err(SendError::Shape { verb: "tcp", form: "tcp PEER:PORT" }),
             ["udp", ..] => Err(SendError::Shape { verb: "udp", form: "udp PEER:PORT" }),
@@ -288,7 +297,15 @@ fn parse_dns(tcp: bool, record: &str, name: &str, rest: &[&str]) -> Result<Send,
     Ok(Send::Dns { name: name.trim_end_matches('.').to_owned(), ipv6, tcp, server })
 }
 
-fn parse_http(method: &str, url: &str) -> Result<Send, SendError> {
+fn parse_token(words: &[&str]) -> Result<Option<String>, SendError> {
+    match words {
+        [] => Ok(None),
+        ["with", "token", name] if is_name(name) => Ok(Some((*name).to_owned())),
+        words => Err(SendError::Token { text: words.join(" ") }),
+    }
+}
+
+fn parse_http(method: &str, url: &str, token: Option<String>) -> Result<Send, SendError> {
     let shape =
         SendError::Shape { verb: "http", form: "METHOD http://HOST[:PORT]/PATH, or https://…" };
     let (tls, port, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
@@ -305,7 +322,7 @@ fn parse_http(method: &str, url: &str) -> Result<Send, SendError> {
         if has_port { authority.parse()? } else { format!("{authority}:{port}").parse()? };
     match to.peer {
         Peer::Name(_) | Peer::Address(_) => {
-            Ok(Send::Http { tls, method: method.to_owned(), to, path: path.to_owned() })
+            Ok(Send::Http { tls, method: method.to_owned(), to, path: path.to_owned(), token })
         }
         Peer::Pod(_) | Peer::Outside(_) => Err(SendError::Peer { text: authority.to_owned() }),
     }
@@ -391,9 +408,10 @@ impl fmt::Display for Send {
             Self::UdpFlow(to) => write!(f, "udp/flow {to}"),
             Self::TcpFlow(to) => write!(f, "tcp/flow {to}"),
             Self::Tls(to) => write!(f, "tls {to}"),
-            Self::Http { tls, method, to, path } => {
+            Self::Http { tls, method, to, path, token } => {
                 let scheme = if *tls { "https" } else { "http" };
-                write!(f, "{method} {scheme}://{to}{path}")
+                write!(f, "{method} {scheme}://{to}{path}")?;
+                token.iter().try_for_each(|token| write!(f, " with token {token}"))
             }
             Self::Dns { name, ipv6, tcp, server } => {
                 let verb = if *tcp { "dns/tcp" } else { "dns" };
@@ -427,6 +445,8 @@ mod tests {
             "ping outside/api over ipv6",
             "GET http://ledger.zt-pay:80/balance over ipv4",
             "GET http://ledger.zt-pay:8080/balance?of=all",
+            "GET http://ledger.zt-pay:8080/balance with token teller",
+            "GET http://ledger.zt-pay:80/balance with token teller over ipv6",
             "POST http://169.254.169.254:80/latest/meta-data/",
             "tls api.zt.test:9443",
             "tls outside/api:9443 over ipv6",

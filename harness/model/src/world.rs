@@ -34,6 +34,21 @@ pub struct World {
     /// The hosts outside the nodes.
     #[serde(default)]
     pub outside: Vec<OutsideHost>,
+    /// Tokens that requests may carry.
+    #[serde(default)]
+    pub tokens: Vec<Token>,
+}
+
+/// A JSON Web Token that somebody has been given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Token {
+    /// Its name, as cases write it after `with token`.
+    pub name: String,
+    /// What it says, or what is wrong with it.
+    pub about: String,
+    /// The token as it is sent, after `Authorization: Bearer`.
+    pub text: String,
 }
 
 /// A namespace.

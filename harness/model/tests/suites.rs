@@ -19,6 +19,7 @@ pods:
 outside:
   - { name: api, dns: [api.zt.test], aliases: [cdn.zt.test], ttl: 1, serves: [{ speaks: tcp, port: 9000 }, { speaks: udp, port: 9001 }, { speaks: https, port: 443 }, { speaks: tls, port: 9443 }] }
   - { name: other, dns: [other.zt.test], serves: [] }
+tokens: [{ name: one, about: Of one., text: a.b.c }, { name: two, about: Of another., text: d.e.f }]
 ";
 
 const CLOSED: &str = "\
@@ -105,6 +106,55 @@ fn a_certificate_is_for_every_name_by_which_its_server_is_reached() {
     assert_eq!(world.names_of(&world.pods[0]), names);
     assert!(world.names_of(&world.pods[1]).is_empty());
     assert_eq!(world.outside[0].names(), ["api.zt.test", "cdn.zt.test"]);
+}
+
+#[test]
+fn a_request_carries_a_token_that_the_world_has() {
+    let carried = |token: &str| {
+        let sent = format!("from: shop/web, send: GET https://api.zt.test/ with token {token}");
+        case("closed.yaml", &format!("{sent}, is: allowed"))
+    };
+    let Send::Http { token, .. } = &carried("one").unwrap().cells[0].send else {
+        panic!("it is a request")
+    };
+    assert_eq!(token.as_deref(), Some("one"));
+    assert_eq!(carried("three").unwrap_err(), "unknown token `three`; the world has: one, two");
+    let wrong = case(
+        "closed.yaml",
+        "from: shop/web, send: GET https://api.zt.test/ token one, is: allowed",
+    );
+    assert_eq!(
+        wrong.unwrap_err(),
+        "`token one` carries no token; a request does `with token NAME`"
+    );
+}
+
+#[test]
+fn requests_that_differ_in_their_token_alone_are_not_told_apart() {
+    let sent = |paths: [&str; 2]| {
+        let send = format!(
+            "[GET https://api.zt.test/{} with token one, GET https://api.zt.test/{} with token two]",
+            paths[0], paths[1]
+        );
+        case("closed.yaml", &format!("from: shop/web, send: {send}, is: allowed"))
+    };
+    assert!(sent(["a", "b"]).is_ok());
+    assert!(
+        sent(["a", "a"]).unwrap_err().ends_with("differ in nothing that a waypoint writes down")
+    );
+    let apart = "expect: [{ from: shop/web, send: GET https://api.zt.test/ with token one, is: allowed }, \
+                 { from: shop/peer, send: GET https://api.zt.test/ with token two, is: allowed }]";
+    assert!(suite("closed.yaml", apart).is_ok());
+}
+
+#[test]
+fn a_token_has_a_name_of_its_own_and_is_one_word() {
+    let twice = shop(&WORLD.replace("name: two", "name: one")).unwrap_err();
+    assert_eq!(twice, "the token `one` is there twice");
+    for text in ["\"\"", "\"a b\"", "\"a\\nb\""] {
+        let wrong = shop(&WORLD.replace("text: a.b.c", &format!("text: {text}"))).unwrap_err();
+        assert_eq!(wrong, "the text of token `one` is not one word of ASCII", "{text}");
+    }
 }
 
 fn handshakes(names: &str) -> String {

@@ -240,7 +240,7 @@ impl<'a> Life<'a> {
         book: &AddressBook,
     ) -> Result<Option<(Stimulus, BTreeSet<String>)>, String> {
         let Some(send) = &cell.after else { return Ok(None) };
-        let stimulus = address::stimulus(send, book)?;
+        let stimulus = address::stimulus(send, book, &self.lane.world.tokens)?;
         Ok(stimulus.map(|it| (it, peers(&self.lane.world, send))))
     }
 
@@ -406,7 +406,7 @@ impl<'a> Life<'a> {
     }
 
     fn aim(&self, cell: &Cell, agent: &Arc<Agent>, book: &AddressBook) -> Result<Aim, String> {
-        let stimulus = address::stimulus(&cell.send, book)?;
+        let stimulus = address::stimulus(&cell.send, book, &self.lane.world.tokens)?;
         let stimulus = stimulus.ok_or_else(|| format!("an agent does not send `{}`", cell.send))?;
         Ok(Aim {
             agent: Arc::clone(agent),

@@ -91,7 +91,8 @@ impl Life<'_> {
         let mut ids: BTreeMap<usize, Vec<RunId>> = BTreeMap::new();
         let cells = self.case.cells.iter().enumerate();
         for (index, cell) in cells.filter(|(_, it)| it.from == Origin::Pod(pod.clone())) {
-            let stimulus = address::stimulus(&cell.send, book).map_err(Doubt::Precondition)?;
+            let stimulus = address::stimulus(&cell.send, book, &self.lane.world.tokens)
+                .map_err(Doubt::Precondition)?;
             // Records of several echo requests in flight could not be told apart.
             let count = if matches!(cell.send, Send::Ping(_)) { 1 } else { FIRST_STIMULI };
             for stimulus in std::iter::repeat_n(stimulus, count).flatten() {

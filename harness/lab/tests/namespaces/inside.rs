@@ -378,6 +378,7 @@ fn world() -> World {
             service("zt-mesh", "peer"),
         ],
         outside: vec![metadata, api],
+        tokens: Vec::new(),
     }
 }
 

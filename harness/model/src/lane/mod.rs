@@ -226,9 +226,13 @@ impl Renaming {
             Send::TcpFlow(to) => Send::TcpFlow(target(to)),
             Send::Ping(to) => Send::Ping(Echo { peer: self.peer(&to.peer), ..to.clone() }),
             Send::Tls(to) => Send::Tls(target(to)),
-            Send::Http { tls, method, to, path } => {
-                Send::Http { tls: *tls, method: method.clone(), to: target(to), path: path.clone() }
-            }
+            Send::Http { tls, method, to, path, token } => Send::Http {
+                tls: *tls,
+                method: method.clone(),
+                to: target(to),
+                path: path.clone(),
+                token: token.clone(),
+            },
             Send::Dns { name, ipv6, tcp, server } => Send::Dns {
                 name: self.name(name),
                 ipv6: *ipv6,

@@ -1,13 +1,12 @@
 //! What a suite or a world may not say, each with the place where it says it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::manifest::{Manifest, ObjectRef};
 use crate::outcome::EnforcementPoint;
-use crate::stimulus::{Echo, Peer, Send, Target};
-use crate::suite::file::{ExpectationFile, OneOrMany, SuiteFile};
-use crate::suite::load::Question;
-use crate::suite::{Case, Cell, Feature, Origin};
+use crate::stimulus::{Peer, Send, Target};
+use crate::suite::file::{ExpectationFile, OneOrMany};
+use crate::suite::{Cell, Feature, Origin};
 use crate::world::{Born, Called, OutsideHost, PodRef, ServedPort, Speaks, World};
 use crate::yaml::{Diagnostic, Source, Spanned};
 use ztc_wire::Family;
@@ -74,106 +73,6 @@ pub(super) fn case_name(source: &Source, name: &Spanned<String>) -> Checked {
             Some("write a statement in lower case, its words joined by `-`"),
         ))
     }
-}
-
-pub(super) fn distinct_names(source: &Source, file: &SuiteFile) -> Checked {
-    let mut seen = BTreeSet::new();
-    for case in &file.cases {
-        if !seen.insert(&case.value.name.value) {
-            return Err(source.diagnostic_at(
-                &case.value.name,
-                format!("a case `{}` exists already", case.value.name.value),
-                None,
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Two cells with the same source, stimulus and policies are one question asked twice: either a
-/// slip of the pen, or two answers of which one is wrong.
-pub(super) fn distinct_cells(source: &Source, file: &SuiteFile, cases: &[Case]) -> Checked {
-    let mut seen: BTreeMap<Question<'_>, &Case> = BTreeMap::new();
-    for (written, case) in file.cases.iter().zip(cases) {
-        let taken_away = case.remove.iter().map(|it| format!("without {it}"));
-        // Where flows are watched all the time the order of the policies is the question.
-        let ordered = case.watches_a_stream().then(|| format!("in the order of {}", case.id));
-        let policies: BTreeSet<String> = case
-            .apply
-            .iter()
-            .map(|it| format!("{}:{}", it.file, it.reference))
-            .chain(taken_away)
-            .chain(ordered)
-            .collect();
-        for cell in &case.cells {
-            let question = (policies.clone(), &cell.from, &cell.send);
-            if let Some(other) = seen.insert(question, case) {
-                let message = format!(
-                    "`{}` from {} is asked of the same policies in case `{}` already",
-                    cell.send,
-                    cell.from,
-                    other.id.name()
-                );
-                let at = expectation_at(&written.value.expect, cell);
-                return Err(source.diagnostic_at(at, message, None));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Records of echo requests carry no identifier, so one pair of addresses has one stimulus in
-/// flight: a case that pings a peer by its name and by its address could not tell the records apart.
-pub(super) fn distinct_pairs(
-    source: &Source,
-    world: &World,
-    expectations: &[Spanned<ExpectationFile>],
-    cells: &[Cell],
-) -> Checked {
-    let family = |to: &Echo| match &to.peer {
-        Peer::Address(address) => Some(Family::of(*address)),
-        // Without a word it is the first address of the peer, whichever that is.
-        _ => to.family,
-    };
-    let target = |peer: &Peer| match peer {
-        Peer::Address(address) => {
-            let host = world.outside.iter().find(|host| host.has(*address));
-            host.map_or_else(|| peer.clone(), |host| Peer::Outside(host.name.clone()))
-        }
-        peer => peer.clone(),
-    };
-    let differ = |one: &Echo, other: &Echo| {
-        target(&one.peer) != target(&other.peer)
-            || family(one).zip(family(other)).is_some_and(|(one, other)| one != other)
-    };
-    let mut seen: Vec<(&Origin, &Echo)> = Vec::new();
-    for cell in cells {
-        let Send::Ping(to) = &cell.send else { continue };
-        if seen.iter().any(|(from, other)| **from == cell.from && !differ(to, other)) {
-            let message = format!("{} pings {} twice in this case", cell.from, target(&to.peer));
-            return Err(source.diagnostic_at(
-                expectation_at(expectations, cell),
-                message,
-                Some("records of echo requests could not be told apart"),
-            ));
-        }
-        seen.push((&cell.from, to));
-    }
-    Ok(())
-}
-
-/// Where a cell's stimulus is written. All cells of a row of a table are on one line.
-fn expectation_at<'a>(
-    expectations: &'a [Spanned<ExpectationFile>],
-    cell: &Cell,
-) -> &'a Spanned<OneOrMany> {
-    let sends =
-        |it: &ExpectationFile| it.send.value.0.iter().any(|it| it.parse() == Ok(cell.send.clone()));
-    let written = expectations
-        .iter()
-        .find(|it| super::load::line(&it.value.from) == cell.line && sends(&it.value))
-        .unwrap_or(&expectations[0]);
-    &written.value.send
 }
 
 /// A namespaced policy has to be in a namespace of the world: elsewhere it would act on strangers.
@@ -297,9 +196,10 @@ pub(super) fn reachable<T>(
         (Origin::Pod(_), Send::Tls(to)) => {
             certifies(to).and_then(|()| listens(world, to, &[Speaks::Tls])).or_else(wrong)
         }
-        (Origin::Pod(_), Send::Http { tls, to, .. }) => {
+        (Origin::Pod(_), Send::Http { tls, to, token, .. }) => {
             let speaks = if *tls { Speaks::Https } else { Speaks::Http };
-            listens(world, to, &[speaks]).or_else(wrong)
+            let listening = listens(world, to, &[speaks]);
+            listening.and_then(|()| has_token(world, token.as_deref())).or_else(wrong)
         }
         (Origin::Pod(_), Send::Dns { server: None, .. }) => Ok(()),
         (Origin::Pod(_), Send::Dns { server: Some(server), .. }) => {
@@ -359,6 +259,16 @@ fn listens(world: &World, to: &Target, speaks: &[Speaks]) -> Result<(), String> 
         Ok(())
     } else {
         Err(format!("nobody serves this at {to}: its control could never pass"))
+    }
+}
+
+fn has_token(world: &World, name: Option<&str>) -> Result<(), String> {
+    match name {
+        Some(name) if !world.tokens.iter().any(|it| it.name == name) => {
+            let known: Vec<&str> = world.tokens.iter().map(|it| it.name.as_str()).collect();
+            Err(format!("unknown token `{name}`; the world has: {}", known.join(", ")))
+        }
+        _ => Ok(()),
     }
 }
 

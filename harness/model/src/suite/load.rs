@@ -7,8 +7,8 @@ use crate::outcome::Expected;
 use crate::stimulus::{Send, SendError};
 use crate::suite::file::{Applied, CaseFile, ExpectationFile, Is, SuiteFile, Taken};
 use crate::suite::{
-    Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check, gaps, matrix, removals, streams,
-    worlds,
+    Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check, distinct, gaps, matrix, removals,
+    streams, worlds,
 };
 use crate::world::{PodRef, World};
 use crate::yaml::{self, Diagnostic, Source, Spanned};
@@ -52,9 +52,9 @@ pub fn load(source: &Source, library: &Library) -> Result<Suite, Box<Diagnostic>
     let (needs, suite) = (&file.needs, &file.suite.value);
     let reader = Reader { source, needs, library, world, suite };
     let cases = file.cases.iter().map(|case| reader.case(case)).collect::<Result<Vec<_>, _>>()?;
-    check::distinct_names(source, &file)?;
+    distinct::names(source, &file)?;
     gaps::closing_cases(source, &file)?;
-    check::distinct_cells(source, &file, &cases)?;
+    distinct::cells(source, &file, &cases)?;
     Ok(Suite {
         name: file.suite.value.clone(),
         about: file.about.clone(),
@@ -95,7 +95,8 @@ impl Reader<'_> {
             self.expand(expectation, &apply, &create, &mut cells)?;
             removals::still_there(self.source, &expectation.value, &remove, &cells)?;
         }
-        check::distinct_pairs(self.source, self.world, &file.expect, &cells)?;
+        distinct::pairs(self.source, self.world, &file.expect, &cells)?;
+        distinct::requests(self.source, &file.expect, &cells)?;
         if cells.is_empty() {
             return Err(self.source.diagnostic_at(
                 &file.name,

@@ -4,6 +4,7 @@
 //! and expands it; what it returns can be run without a further question.
 
 mod check;
+mod distinct;
 pub mod file;
 mod gaps;
 mod load;

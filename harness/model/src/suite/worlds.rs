@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::lane::is_a_copys_name;
 use crate::policy::Protocol;
 use crate::suite::check::{in_text, outside_names, serves};
-use crate::world::{NodeSlot, Pod, PodRef, Speaks, World};
+use crate::world::{NodeSlot, Pod, PodRef, Speaks, Token, World};
 use crate::yaml::{Diagnostic, Source};
 
 /// The ports of a node that a pod in its network may serve on: below them are those of root, from
@@ -61,6 +61,7 @@ pub(super) fn world(source: &Source, world: &World) -> Result<(), Box<Diagnostic
         }
     }
     outside_names(source, world)?;
+    tokens(source, world)?;
     for waypoint in &world.waypoints {
         if world.namespace(&waypoint.namespace).is_none() {
             let message = format!(
@@ -78,6 +79,21 @@ pub(super) fn world(source: &Source, world: &World) -> Result<(), Box<Diagnostic
                 &service.name,
                 format!("service {}/{} selects no pod", service.namespace, service.name),
             ));
+        }
+    }
+    Ok(())
+}
+
+/// A token has a name of its own, and is one word of a header.
+fn tokens(source: &Source, world: &World) -> Result<(), Box<Diagnostic>> {
+    let mut seen = BTreeSet::new();
+    for Token { name, text, .. } in &world.tokens {
+        if !seen.insert(name) {
+            return Err(in_text(source, 1, name, format!("the token `{name}` is there twice")));
+        }
+        if text.is_empty() || !text.chars().all(|it| it.is_ascii_graphic()) {
+            let message = format!("the text of token `{name}` is not one word of ASCII");
+            return Err(in_text(source, 1, name, message));
         }
     }
     Ok(())

@@ -207,7 +207,7 @@ fn waypoint(form: Option<Form>, scene: &Scene<'_>, send: &Send) -> String {
     });
     let logs: Vec<String> = logs.collect();
     let answered = match (send, form) {
-        (Send::Http { .. }, Some(Form::TokenRefused)) => "  [[ $status == 401 ]]\n",
+        (Send::Http { .. }, Some(Form::TokenRefused)) => "  [[ $status == 40[13] ]]\n",
         (Send::Http { .. }, _) => "  [[ $status == 403 ]]\n",
         _ => "  return 0\n",
     };

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ztc_model::stimulus::{Peer, Send, Target};
 use ztc_model::suite::peers;
+use ztc_model::world::Token;
 use ztc_wire::Family;
 
 use super::scene::Scene;
@@ -31,7 +32,10 @@ pub(super) fn function(name: &str, send: &Send, scene: &Scene<'_>) -> String {
         Send::Tcp(to) | Send::TcpFlow(to) | Send::Tls(to) => exchange(send, to, "nc -w 3", scene),
         Send::Udp(to) | Send::UdpFlow(to) => exchange(send, to, "nc -u -w 3", scene),
         Send::Ping(to) => ping(&to.peer, to.family, scene),
-        Send::Http { method, to, path, .. } => http(method, to, path),
+        Send::Http { method, to, path, token, .. } => {
+            let token = scene.world.tokens.iter().find(|it| Some(&it.name) == token.as_ref());
+            http(method, to, path, token)
+        }
         Send::Dns { name, ipv6, tcp, server } => {
             dns(name, if *ipv6 { "AAAA" } else { "A" }, *tcp, server.as_ref(), scene)
         }
@@ -92,8 +96,10 @@ fn ping(peer: &Peer, family: Option<Family>, scene: &Scene<'_>) -> Vec<String> {
     ]
 }
 
-fn http(method: &str, to: &Target, path: &str) -> Vec<String> {
+fn http(method: &str, to: &Target, path: &str, token: Option<&Token>) -> Vec<String> {
     let how = if method == "HEAD" { "-I".to_owned() } else { format!("-X {method}") };
+    let header = token.map(|it| format!("authorization: Bearer {}", it.text));
+    let header = header.map(|it| format!(" -H {}", quoted(&it))).unwrap_or_default();
     let family = match to.family {
         None => "",
         Some(Family::Ipv4) => " -4",
@@ -107,7 +113,7 @@ fn http(method: &str, to: &Target, path: &str) -> Vec<String> {
     vec![
         // The status is kept for whoever looks at it after a denial.
         format!(
-            "status=$(client curl -s -g --path-as-is{family} -o /dev/null -m 5 -w '%{{http_code}}' {how} {url}) || true"
+            "status=$(client curl -s -g --path-as-is{family} -o /dev/null -m 5 -w '%{{http_code}}' {how}{header} {url}) || true"
         ),
         format!("printf 'curl {how} %s: HTTP %s\\n' {url} \"${{status:-none}}\""),
         "[[ $status == 2?? ]]".to_owned(),
