@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ztc_model::stimulus::{Peer, Send, Target};
 use ztc_model::suite::{Cell, Origin};
-use ztc_model::world::{PodRef, Token};
+use ztc_model::world::{Called, PodRef, Token, World};
 use ztc_wire::{Family, Host, Stimulus};
 
 use crate::board::{Asked, Pair};
@@ -27,6 +27,7 @@ pub(crate) fn stimulus(
         Send::Udp(to) => Stimulus::Udp { to: target(to, book)? },
         Send::Ping(to) => Stimulus::Ping { to: address(&to.peer, to.family, book)? },
         Send::UdpFlow(to) => Stimulus::UdpFlow { to: target(to, book)? },
+        Send::TcpFlow(to) => Stimulus::TcpFlow { to: target(to, book)? },
         Send::Tls(to) => Stimulus::Tls { to: target(to, book)? },
         Send::Http { tls, method, to, path, token } => Stimulus::Http {
             tls: *tls,
@@ -59,10 +60,12 @@ fn headers(name: Option<&str>, tokens: &[Token]) -> Result<BTreeMap<String, Stri
     Ok(BTreeMap::from([("authorization".to_owned(), format!("Bearer {}", token.text))]))
 }
 
-/// Between whom a cell's connections go, where they are TCP and a pod serves them.
-pub(crate) fn pair(cell: &Cell, book: &AddressBook) -> Option<Pair> {
-    let (Origin::Pod(from), Send::Tcp(to) | Send::Tls(to) | Send::Http { to, .. }) =
-        (&cell.from, &cell.send)
+/// Between whom a cell's connections go, where they are TCP.
+pub(crate) fn pair(cell: &Cell, world: &World, book: &AddressBook) -> Option<Pair> {
+    let (
+        Origin::Pod(from),
+        Send::Tcp(to) | Send::TcpFlow(to) | Send::Tls(to) | Send::Http { to, .. },
+    ) = (&cell.from, &cell.send)
     else {
         return None;
     };
@@ -72,7 +75,8 @@ pub(crate) fn pair(cell: &Cell, book: &AddressBook) -> Option<Pair> {
     Some(Pair {
         client: *book.pods.get(from)?,
         servers,
-        port: matches!(to.peer, Peer::Pod(_)).then_some(to.port),
+        outside: outside(cell, from, world, book),
+        ports: ports(to, world),
         asked: match &cell.send {
             // What is inside of TLS no waypoint sees.
             Send::Http { tls: false, method, path, .. } => Asked::Request {
@@ -86,6 +90,32 @@ pub(crate) fn pair(cell: &Cell, book: &AddressBook) -> Option<Pair> {
             _ => Asked::Port(to.port),
         },
     })
+}
+
+/// The hosts outside that serve a client whose connections a ztunnel takes over.
+fn outside(cell: &Cell, from: &PodRef, world: &World, book: &AddressBook) -> BTreeSet<IpAddr> {
+    if !world.pod(from).is_some_and(|it| world.is_ambient(it)) {
+        return BTreeSet::new();
+    }
+    let hosts = book.outside.iter().chain(&book.second_of_outside);
+    let is_peer = |host: &str| cell.peers.contains(&Peer::Outside(host.to_owned()).to_string());
+    hosts.filter(|(host, _)| is_peer(host)).map(|(_, address)| *address).collect()
+}
+
+/// The ports that may be seen of a connection: of a service its own, and that of the pods behind it.
+fn ports(to: &Target, world: &World) -> BTreeSet<u16> {
+    let service = match &to.peer {
+        Peer::Name(name) => world.called(name),
+        _ => None,
+    };
+    let behind = match service {
+        Some(Called::Service(service)) => {
+            let port = service.ports.iter().find(|it| it.port == to.port);
+            port.and_then(|it| it.target_port)
+        }
+        _ => None,
+    };
+    std::iter::once(to.port).chain(behind).collect()
 }
 
 fn target(to: &Target, book: &AddressBook) -> Result<ztc_wire::Target, String> {

@@ -41,8 +41,11 @@ pub(crate) struct Pair {
     pub(crate) client: IpAddr,
     /// The pods that may serve it.
     pub(crate) servers: BTreeSet<IpAddr>,
-    /// The port that they serve it on; any where a service hides it.
-    pub(crate) port: Option<u16>,
+    /// The hosts outside that may serve it, where a proxy of the client's connects to them for it, from a port of its
+    /// own.
+    pub(crate) outside: BTreeSet<IpAddr>,
+    /// The ports that it may be served on: that of a service, too.
+    pub(crate) ports: BTreeSet<u16>,
     /// What a waypoint knows it by.
     pub(crate) asked: Asked,
 }
@@ -78,12 +81,16 @@ impl Pair {
     fn covers(&self, evidence: &Evidence) -> bool {
         let FlowKey { source, destination, .. } = evidence.flow;
         // Cilium sees the port of the tunnel alone.
-        let is_meant = |port| port == destination.port() || destination.port() == HBONE_PORT;
+        let is_a_port = self.ports.contains(&destination.port());
+        let is_meant = is_a_port || destination.port() == HBONE_PORT;
         let reaches = match &evidence.record {
             // A waypoint sees the address of the service.
             Record::Waypoint(line) => self.asked.is_in(line),
+            Record::Hubble(_) if self.outside.contains(&destination.ip()) => {
+                return source.ip() == self.client && is_a_port;
+            }
             Record::Hubble(_) | Record::Ztunnel(_) => {
-                self.servers.contains(&destination.ip()) && self.port.is_none_or(is_meant)
+                self.servers.contains(&destination.ip()) && is_meant
             }
         };
         evidence.is_of_a_tunnel() && source.ip() == self.client && reaches
@@ -338,7 +345,8 @@ mod tests {
         Pair {
             client: client.into(),
             servers: BTreeSet::new(),
-            port: None,
+            outside: BTreeSet::new(),
+            ports: BTreeSet::new(),
             asked: Asked::Request {
                 method: method.to_owned(),
                 host: host.to_owned(),

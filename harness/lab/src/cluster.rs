@@ -14,7 +14,7 @@ use ztc_engine::fabric::{
 };
 use ztc_model::identity::Reserved;
 use ztc_model::manifest::{Manifest, ObjectRef};
-use ztc_model::policy::{PolicyKind, PolicyRef};
+use ztc_model::policy::{Policy, PolicyKind, PolicyRef};
 use ztc_model::suite::Relabelled;
 use ztc_model::world::{PodRef, World};
 use ztc_wire::FirstRun;
@@ -23,6 +23,7 @@ use crate::datapath::{Datapath, EndpointState, NodeId, Now};
 use crate::fault::{self, Faults, NotAFault};
 use crate::host::{AgentCommand, AgentError, PumpError, Switch, is_inside};
 use crate::lane::{LaneError, RunningLane};
+use crate::mesh::Mesh;
 use crate::plan::{NODES, Plan};
 
 /// How long the agent of a pod that exists may take to answer.
@@ -193,11 +194,11 @@ impl LabCluster {
     /// Tells the switch of a change and says what to wait for.
     async fn change(
         &self,
-        make: impl FnOnce(&mut Datapath, Now) -> u64 + Send,
+        make: impl FnOnce(&mut Datapath, &Mesh, Now) -> u64 + Send,
     ) -> Result<Receipt, ClusterError> {
         let running = self.running().await?;
         let now = Now::read();
-        let revision = make(&mut self.switch.datapath(), now);
+        let revision = make(&mut self.switch.datapath(), running.mesh(), now);
         let nodes = (0..NODES.len()).map(|node| running.node_name(NodeId(node)).to_owned());
         Ok(Receipt {
             accepted: now.monotonic,
@@ -215,7 +216,7 @@ impl LabCluster {
             wanted.max()
         };
         let states = self.switch.datapath().endpoints();
-        let late: Vec<String> = states
+        let mut late: Vec<String> = states
             .iter()
             .filter_map(|endpoint| {
                 let wanted = wanted_on(running.node_name(endpoint.node))?;
@@ -224,6 +225,13 @@ impl LabCluster {
                     .then(|| format!("{reference} is at revision {realised} of {wanted}"))
             })
             .collect();
+        let of_the_mesh = running.mesh().revision();
+        late.extend(running.pods().iter().filter_map(|(name, pod)| {
+            let realised = pod.ztunnel()?.realised();
+            (realised < of_the_mesh).then(|| {
+                format!("the ztunnel of {name} is at revision {realised} of {of_the_mesh}")
+            })
+        }));
         Ok(if late.is_empty() {
             Settling::Realised
         } else {
@@ -287,14 +295,30 @@ impl Cluster for LabCluster {
             let (object, source) = (manifest.reference.clone(), ClusterError::Handshakes.into());
             return Err(FabricError::Apply { object, source });
         }
-        self.change(|datapath, now| datapath.apply(policy, now)).await.map_err(|error| {
-            FabricError::Apply { object: manifest.reference.clone(), source: error.into() }
+        let applied = self.change(|datapath, mesh, now| {
+            let of_the_mesh = match &policy {
+                Policy::Mesh(policy) => Some(policy.clone()),
+                _ => None,
+            };
+            let revision = datapath.apply(policy, now);
+            if let Some(policy) = of_the_mesh {
+                mesh.apply(policy, revision);
+            }
+            revision
+        });
+        applied.await.map_err(|error| FabricError::Apply {
+            object: manifest.reference.clone(),
+            source: error.into(),
         })
     }
 
     async fn delete(&self, object: &ObjectRef) -> Result<Receipt, FabricError> {
-        self.change(|datapath, now| match policy_ref(object) {
-            Some(policy) => datapath.remove(&policy, now),
+        self.change(|datapath, mesh, now| match policy_ref(object) {
+            Some(policy) => {
+                let revision = datapath.remove(&policy, now);
+                mesh.withdraw(&policy, revision);
+                revision
+            }
             None => datapath.revision(),
         })
         .await
@@ -307,7 +331,7 @@ impl Cluster for LabCluster {
             let plan = self.plan.pods.get(pod);
             let plan = plan.ok_or_else(|| ClusterError::NoSuchPod { pod: pod.clone() })?;
             let labels = plan.identified_by(labels);
-            self.change(|datapath, now| datapath.relabel(pod, labels, now)).await
+            self.change(|datapath, _mesh, now| datapath.relabel(pod, labels, now)).await
         };
         relabelled
             .await

@@ -14,13 +14,16 @@ use std::time::Duration;
 /// The environment variable that faults are read from, as names with a comma between.
 pub const VARIABLE: &str = "ZTC_LAB_FAULT";
 
+/// The policy that a record names where it names a wrong one.
+pub(crate) const WRONG_NAME: &str = "somebody-else";
+
 /// One way to be broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// `ignore-egress-deny`: what a deny rule keeps in passes. The records say that it was dropped.
     IgnoreEgressDeny,
     /// `allow-everything`: all that policy drops passes, names that the DNS proxy refuses too. The
-    /// records say that it was dropped.
+    /// records say that it was dropped. What ztunnels refuse passes without a record of it.
     AllowEverything,
     /// `drop-everything`: all that policy is asked about vanishes in its original direction. The
     /// records are those of the decision: a connection that was allowed is on record as allowed,
@@ -28,7 +31,7 @@ pub enum Fault {
     /// direction is enforced; what a pod in its node's network sends, which no policy is asked about,
     /// vanishes too.
     DropEverything,
-    /// `lose-flow-records`: enforcement works, and no record of it leaves.
+    /// `lose-flow-records`: enforcement works, and no record of it leaves, of ztunnels neither.
     LoseFlowRecords,
     /// `wrong-policy-name`: enforcement works, and records name another policy.
     WrongPolicyName,
@@ -70,10 +73,20 @@ pub enum Fault {
     EstablishedNotRechecked,
     /// `identity-never-changes`: a pod stays who it was, whatever becomes of its labels.
     IdentityNeverChanges,
+    /// `strict-accepts-plaintext`: ztunnels know no `PeerAuthentication`.
+    StrictAcceptsPlaintext,
+    /// `ztunnel-ignores-deny`: ztunnels know no `AuthorizationPolicy` that denies.
+    ZtunnelIgnoresDeny,
+    /// `ztunnel-ignores-port`: to ztunnels a rule for a port is about all of them.
+    ZtunnelIgnoresPort,
+    /// `open-connections-kept`: ztunnels let connections go on that a new policy forbids.
+    OpenConnectionsKept,
+    /// `ztunnel-captures-probes`: kubelet's probes go to ztunnels as everything else does.
+    ZtunnelCapturesProbes,
 }
 
 /// The faults without a number, by their names.
-const NAMED: [(&str, Fault); 18] = [
+const NAMED: [(&str, Fault); 23] = [
     ("ignore-egress-deny", Fault::IgnoreEgressDeny),
     ("allow-everything", Fault::AllowEverything),
     ("drop-everything", Fault::DropEverything),
@@ -92,6 +105,11 @@ const NAMED: [(&str, Fault); 18] = [
     ("deny-loses-to-allow", Fault::DenyLosesToAllow),
     ("established-not-rechecked", Fault::EstablishedNotRechecked),
     ("identity-never-changes", Fault::IdentityNeverChanges),
+    ("strict-accepts-plaintext", Fault::StrictAcceptsPlaintext),
+    ("ztunnel-ignores-deny", Fault::ZtunnelIgnoresDeny),
+    ("ztunnel-ignores-port", Fault::ZtunnelIgnoresPort),
+    ("open-connections-kept", Fault::OpenConnectionsKept),
+    ("ztunnel-captures-probes", Fault::ZtunnelCapturesProbes),
 ];
 
 /// The ways in which a lab is broken; normally none.

@@ -21,8 +21,9 @@ use crate::datapath::{Attachment, Config, Datapath, NodeId};
 use crate::fault::Faults;
 use crate::host::{
     Agent, AgentCommand, AgentError, Network, Node, NodeError, Prober, Pump, PumpError, WORK_DIR,
-    Workload, WorkloadError, WorkloadPlan,
+    Workload, WorkloadError, WorkloadPlan, Ztunnel, ZtunnelPlan,
 };
+use crate::mesh::{Mesh, MeshAuthorityError};
 use crate::plan::{
     AddressPool, NODES, OutsidePlan, POD_IPV6, Plan, PlanError, PodPlan, both, node_configs,
     resolv_conf,
@@ -38,6 +39,8 @@ pub(crate) enum LaneError {
     Directory { source: io::Error },
     #[error(transparent)]
     Pump(#[from] PumpError),
+    #[error(transparent)]
+    Mesh(#[from] MeshAuthorityError),
     #[error(transparent)]
     Node(#[from] NodeError),
     #[error(transparent)]
@@ -57,6 +60,7 @@ pub(crate) struct RunningLane {
     outside: BTreeMap<String, Workload>,
     addresses: Mutex<Vec<AddressPool>>,
     nodes: Vec<Node>,
+    mesh: Arc<Mesh>,
     pump: Arc<Pump>,
     command: AgentCommand,
     files: AtomicUsize,
@@ -91,6 +95,7 @@ impl RunningLane {
             .map_err(|source| LaneError::Directory { source })?;
         let nodes = node_configs();
         let services = plan.services.clone();
+        let mesh = Arc::new(Mesh::new(plan.mesh.clone(), faults.clone())?);
         let datapath = Datapath::new(Config { nodes: nodes.clone(), services, faults });
         let pump = Arc::new(Pump::start(&format!("switch-{}", lane.0), datapath)?);
         let nodes = try_join_all(nodes.into_iter().enumerate().map(|(index, config)| {
@@ -102,6 +107,7 @@ impl RunningLane {
             addresses: Mutex::new((0..NODES.len()).map(AddressPool::of_pods).collect()),
             pods: Mutex::default(),
             outside: BTreeMap::new(),
+            mesh,
             pump,
             command,
             files: AtomicUsize::new(0),
@@ -149,6 +155,7 @@ impl RunningLane {
         let plan = WorkloadPlan {
             addresses: host.addresses.clone(),
             network: Network::Own(Attachment::Outside { addresses: host.addresses.clone() }),
+            ztunnel: None,
             launch: AgentConfig {
                 name: format!("outside/{}", host.name),
                 socket,
@@ -186,9 +193,19 @@ impl RunningLane {
         };
         let (socket, resolv) = self.file_names();
         let address = addresses[0];
+        let enrolled = pod.workload.as_ref().filter(|it| it.enrolled);
+        let ztunnel = enrolled.map(|workload| ZtunnelPlan {
+            mesh: Arc::clone(&self.mesh),
+            node: node.config.name.clone(),
+            workload: Arc::clone(workload),
+        });
+        if let Some(workload) = &pod.workload {
+            self.mesh.add(&addresses, workload);
+        }
         let plan = WorkloadPlan {
-            addresses,
+            addresses: addresses.clone(),
             network,
+            ztunnel,
             launch: AgentConfig {
                 name: pod.reference.to_string(),
                 socket,
@@ -208,12 +225,13 @@ impl RunningLane {
             Ok(workload) => workload,
             Err(error) => {
                 if !pod.host_network {
+                    self.mesh.remove(&addresses);
                     self.addresses()[pod.node.0].give_back(address);
                 }
                 return Err(error.into());
             }
         };
-        let probe_source = node.probe_source(pod.ambient, address);
+        let probe_source = node.probe_source(enrolled.is_some(), address);
         let prober = pod.readiness.map(|port| {
             Prober::start(node.thread.handle(), probe_source, SocketAddr::new(address, port))
         });
@@ -234,6 +252,9 @@ impl RunningLane {
         let Some(running) = self.pods().remove(pod) else { return };
         let (node, address, shared) = (running.node, running.addresses()[0], running.host_network);
         running.workload.agent.stop().await;
+        if !shared {
+            self.mesh.remove(running.addresses());
+        }
         drop(running);
         if !shared {
             self.addresses()[node.0].give_back(address);
@@ -253,6 +274,11 @@ impl RunningLane {
     /// The switch.
     pub(crate) fn pump(&self) -> &Pump {
         &self.pump
+    }
+
+    /// The mesh.
+    pub(crate) fn mesh(&self) -> &Mesh {
+        &self.mesh
     }
 
     /// The name of a node.
@@ -293,6 +319,11 @@ impl RunningPod {
     /// Its agent.
     pub(crate) fn agent(&self) -> &Agent {
         &self.workload.agent
+    }
+
+    /// Its ztunnel, if it is in the mesh.
+    pub(crate) fn ztunnel(&self) -> Option<&Ztunnel> {
+        self.workload.ztunnel.as_ref()
     }
 
     /// What kubelet says of it. Without a probe it is ready as soon as its agent answers.

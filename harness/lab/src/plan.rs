@@ -3,7 +3,8 @@
 //! Pure: it says what is to be made and makes nothing.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
 use ztc_engine::authority::{Authority, AuthorityError};
@@ -17,6 +18,7 @@ use ztc_model::world::{
 use ztc_wire::{Service, Tls, Zone, ZoneRecord};
 
 use crate::datapath::{Backend, NodeConfig, NodeId, ServiceVip};
+use crate::mesh::{MeshService, Workload};
 
 /// The nodes of every lane, in the order of their ids.
 pub(crate) const NODES: [NodeSlot; 2] = [NodeSlot::A, NodeSlot::B];
@@ -51,6 +53,8 @@ pub(crate) struct Plan {
     pub(crate) outside: Vec<OutsidePlan>,
     /// The ports of all services.
     pub(crate) services: Vec<ServiceVip>,
+    /// The ports of all services over TCP, as the mesh knows them.
+    pub(crate) mesh: Vec<MeshService>,
 }
 
 /// A pod.
@@ -76,8 +80,8 @@ pub(crate) struct PodPlan {
     pub(crate) readiness: Option<u16>,
     /// Whether it is in its node's network.
     pub(crate) host_network: bool,
-    /// Whether it is enrolled in the ambient mesh.
-    pub(crate) ambient: bool,
+    /// What the mesh knows of it; nothing of a pod in its node's network.
+    pub(crate) workload: Option<Arc<Workload>>,
     /// Whether it is made with the world.
     pub(crate) with_the_world: bool,
 }
@@ -127,11 +131,14 @@ impl Plan {
         let mut cluster_zone = outside_zone.clone();
         let mut services = kube_dns_service(&mut cluster_zone);
         let mut vips = AddressPool::of_services();
+        let mut mesh = Vec::new();
         for service in &world.services {
             let vip = vips.take()?;
             for vip in both(vip, SERVICE_IPV6) {
                 cluster_zone.records.push(service_record(service, vip));
-                services.extend(service_ports(world, service, vip));
+                let ports = service_ports(world, service, vip);
+                mesh.extend(ports.iter().filter_map(|port| mesh_service(service, port)));
+                services.extend(ports);
             }
         }
 
@@ -160,7 +167,7 @@ impl Plan {
                 })
             })
             .collect::<Result<_, AuthorityError>>()?;
-        Ok(Self { pods, outside, services })
+        Ok(Self { pods, outside, services, mesh })
     }
 }
 
@@ -294,12 +301,11 @@ fn second_of_outside(
 }
 
 fn service_record(service: &KubeService, vip: IpAddr) -> ZoneRecord {
-    let KubeService { namespace, name, .. } = service;
-    ZoneRecord {
-        name: format!("{name}.{namespace}.svc.cluster.local"),
-        address: vip,
-        ttl: SERVICE_TTL,
-    }
+    ZoneRecord { name: hostname(service), address: vip, ttl: SERVICE_TTL }
+}
+
+fn hostname(KubeService { namespace, name, .. }: &KubeService) -> String {
+    format!("{name}.{namespace}.svc.cluster.local")
 }
 
 fn service_ports(world: &World, service: &KubeService, vip: IpAddr) -> Vec<ServiceVip> {
@@ -329,6 +335,15 @@ impl PodPlan {
     }
 }
 
+fn mesh_service(service: &KubeService, port: &ServiceVip) -> Option<MeshService> {
+    let backends = port.backends.iter().map(|it| (it.pod.clone(), it.port)).collect();
+    (port.protocol == Protocol::Tcp).then(|| MeshService {
+        hostname: hostname(service),
+        at: SocketAddr::new(port.vip, port.port),
+        backends,
+    })
+}
+
 fn pod_plan(world: &World, pod: &Pod, outside: &Zone, tls: Option<Tls>) -> PodPlan {
     let namespace_labels =
         world.namespace(&pod.namespace).map(|it| it.labels.clone()).unwrap_or_default();
@@ -343,7 +358,14 @@ fn pod_plan(world: &World, pod: &Pod, outside: &Zone, tls: Option<Tls>) -> PodPl
         tls,
         readiness: pod.readiness,
         host_network: pod.host_network,
-        ambient: world.is_ambient(pod),
+        workload: (!pod.host_network).then(|| {
+            Arc::new(Workload {
+                reference: pod.reference(),
+                service_account: pod.service_account.clone(),
+                labels: pod.labels.clone(),
+                enrolled: world.is_ambient(pod),
+            })
+        }),
         with_the_world: pod.born == Born::WithTheWorld,
     }
 }
@@ -403,7 +425,7 @@ fn kube_dns_pod(world: &World, zone: Zone) -> PodPlan {
         tls: None,
         readiness: None,
         host_network: false,
-        ambient: false,
+        workload: None,
         with_the_world: true,
     }
 }

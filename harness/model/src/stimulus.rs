@@ -6,6 +6,7 @@
 //! ping zt-pay/ledger                   an ICMP echo request
 //! tcp  zt-pay/ledger:8080 over ipv6    the same to the address of one family
 //! udp/flow zt-pay/ledger:9001          the same, all from one port
+//! tcp/flow zt-pay/ledger:9000          the same over TCP, all in one connection
 //! tls  api.zt.test:9443                the same inside of TLS, with the certificate of that name
 //! GET  http://ledger.zt-pay:8080/path  to a name or an address
 //! GET  https://api.zt.test/            the same inside of TLS
@@ -38,6 +39,8 @@ pub enum Send {
     Ping(Echo),
     /// The same in a flow that goes on: every time from the same port.
     UdpFlow(Target),
+    /// A nonce in a TCP connection that goes on: every time in the same one, while it stands.
+    TcpFlow(Target),
     /// A TLS connection with a nonce.
     Tls(Target),
     /// An HTTP request.
@@ -106,7 +109,7 @@ pub enum Peer {
 pub enum SendError {
     /// The first word is none of ours.
     #[error(
-        "`{word}` is no stimulus; there are tcp, tls, udp, udp/flow, ping, dns, dns/tcp, readiness, METHOD http://… \
+        "`{word}` is no stimulus; there are tcp, tcp/flow, tls, udp, udp/flow, ping, dns, dns/tcp, readiness, METHOD http://… \
          and https://…"
     )]
     Verb {
@@ -167,6 +170,7 @@ impl Send {
             Self::Tcp(to)
             | Self::Udp(to)
             | Self::UdpFlow(to)
+            | Self::TcpFlow(to)
             | Self::Tls(to)
             | Self::Http { to, .. } => Some(&to.peer),
             Self::Ping(to) => Some(&to.peer),
@@ -183,6 +187,7 @@ impl Send {
             Self::Tcp(to)
             | Self::Udp(to)
             | Self::UdpFlow(to)
+            | Self::TcpFlow(to)
             | Self::Tls(to)
             | Self::Http { to, .. } => to.family,
             Self::Ping(to) => to.family,
@@ -197,6 +202,7 @@ impl Send {
             Self::Tcp(to)
             | Self::Udp(to)
             | Self::UdpFlow(to)
+            | Self::TcpFlow(to)
             | Self::Tls(to)
             | Self::Http { to, .. } => (&to.peer, &mut to.family),
             Self::Ping(to) => (&to.peer, &mut to.family),
@@ -231,6 +237,7 @@ impl FromStr for Send {
             ["ping", peer] => parse_ping(peer),
             ["tls", target] => target.parse().map(Self::Tls),
             ["udp/flow", target] => target.parse().map(Self::UdpFlow),
+            ["tcp/flow", target] => target.parse().map(Self::TcpFlow),
             ["readiness", pod] => pod.parse().map(Self::Readiness).map_err(|_not_a_pod| {
                 SendError::Shape { verb: "readiness", form: "readiness NAMESPACE/POD" }
             }),
@@ -244,6 +251,9 @@ impl FromStr for Send {
             ["udp", ..] => Err(SendError::Shape { verb: "udp", form: "udp PEER:PORT" }),
             ["tls", ..] => Err(SendError::Shape { verb: "tls", form: "tls PEER:PORT" }),
             ["ping", ..] => Err(PING_SHAPE),
+            ["tcp/flow", ..] => {
+                Err(SendError::Shape { verb: "tcp/flow", form: "tcp/flow PEER:PORT" })
+            }
             ["udp/flow", ..] => {
                 Err(SendError::Shape { verb: "udp/flow", form: "udp/flow PEER:PORT" })
             }
@@ -396,6 +406,7 @@ impl fmt::Display for Send {
             Self::Udp(to) => write!(f, "udp {to}"),
             Self::Ping(to) => write!(f, "ping {}", to.peer),
             Self::UdpFlow(to) => write!(f, "udp/flow {to}"),
+            Self::TcpFlow(to) => write!(f, "tcp/flow {to}"),
             Self::Tls(to) => write!(f, "tls {to}"),
             Self::Http { tls, method, to, path, token } => {
                 let scheme = if *tls { "https" } else { "http" };
@@ -424,6 +435,7 @@ mod tests {
             "tcp zt-pay/ledger:8080",
             "udp outside/api:9000",
             "udp/flow zt-pay/ledger:9001",
+            "tcp/flow zt-pay/ledger:9000",
             "tcp 203.0.113.10:443",
             "tcp [2001:db8::1]:443",
             "ping zt-pay/ledger",

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use ztc_wire::{Event, Leg, Observed, Phase, RunId, Stimulus};
 
-use crate::client::{self, Flows};
+use crate::client::{self, Flows, Streams};
 use crate::ports::Ports;
 use crate::spool::{self, Spool};
 use crate::tls::Tls;
@@ -44,6 +44,7 @@ pub(crate) struct Runs {
     spool: Arc<Spool>,
     ports: Ports,
     flows: Flows,
+    streams: Streams,
     tls: Tls,
     resolv_conf: PathBuf,
     cancels: Mutex<HashMap<RunId, oneshot::Sender<()>>>,
@@ -55,6 +56,7 @@ impl Runs {
             spool,
             ports: Ports::new(),
             flows: Flows::default(),
+            streams: Streams::default(),
             tls,
             resolv_conf,
             cancels: Mutex::default(),
@@ -158,6 +160,11 @@ impl Run {
     /// The flows that go on from run to run.
     pub(crate) fn flows(&self) -> &Flows {
         &self.runs.flows
+    }
+
+    /// The connections that go on from run to run.
+    pub(crate) fn streams(&self) -> &Streams {
+        &self.runs.streams
     }
 
     /// What it needs to speak TLS.

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One thing that an agent sends, once; all but one kind on a fresh socket.
+/// One thing that an agent sends, once; all but the flows on a fresh socket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Stimulus {
@@ -29,6 +29,12 @@ pub enum Stimulus {
     },
     /// The same as UDP in a flow that goes on: all datagrams to there are from one port.
     UdpFlow {
+        /// Where to.
+        to: Target,
+    },
+    /// The same as TCP in a connection that goes on: all lines to there are in one, until it ends; the next one opens
+    /// another.
+    TcpFlow {
         /// Where to.
         to: Target,
     },

@@ -89,13 +89,24 @@ fn a_lab_that_allows_everything_fails_open_in_every_denied_cell() {
 fn a_lab_that_drops_everything_fails_closed_and_its_denials_prove_nothing() {
     let Some((code, reports)) = whole(&CLOSED) else { return };
     assert_eq!(code, 1);
-    for cell in cells(reports, false) {
+    // Where ztunnels alone enforce something, Cilium is not asked about kubelet.
+    let (ztunnels, others): (Vec<_>, Vec<_>) = reports.iter().cloned().partition(is_of_ztunnels);
+    for cell in by_agents(cells(&ztunnels, false)).into_iter().chain(cells(&others, false)) {
         assert_eq!(cell.verdict.word(), "fail-closed", "{}", told(cell));
     }
     for cell in by_agents(cells(reports, true)) {
         assert_eq!(word(&cell.verdict), "inconclusive Control", "{}", told(cell));
     }
 }
+
+/// Whether a case is about ztunnels alone.
+fn is_of_ztunnels(report: &CaseReport) -> bool {
+    let case = report.case.to_string();
+    OF_ZTUNNELS.iter().any(|suite| case.starts_with(suite))
+}
+
+/// The suites about ztunnels alone.
+const OF_ZTUNNELS: [&str; 2] = ["l3-mtls::", "l4-ztunnel::"];
 
 #[test]
 fn a_lab_that_loses_its_records_leaves_attributed_denials_inconclusive() {
@@ -299,6 +310,46 @@ fn a_rule_that_is_got_wrong_fails_the_cases_about_it() {
                 ("a-deny-rule-beats-a-name", "fail-open"),
             ],
         ),
+        (
+            "strict-accepts-plaintext",
+            "l3-mtls",
+            &[
+                ("strict-refuses-a-peer-that-speaks-in-plain", "fail-open"),
+                ("strict-for-the-mesh-reaches-every-namespace", "fail-open"),
+                ("a-port-may-be-left-out-of-strict", "fail-open"),
+                ("a-port-alone-may-be-strict", "fail-open"),
+                ("a-strict-port-of-a-permissive-workload-is-open-under-a-strict-mesh", "fail-open"),
+            ],
+        ),
+        (
+            "ztunnel-ignores-deny",
+            "l4-ztunnel",
+            &[
+                ("a-denied-principal-is-named-with-its-policy", "fail-open"),
+                ("a-port-is-denied-and-the-others-are-not", "fail-open"),
+                ("a-deny-beats-an-allow", "fail-open"),
+                ("not-a-principal-denies-peers-without-one", "fail-open"),
+                ("a-block-of-addresses-and-a-port-have-to-match-both", "fail-open"),
+                ("a-policy-in-the-root-namespace-is-for-the-whole-mesh", "fail-open"),
+                ("denying-a-method-on-a-port-denies-the-port", "fail-open"),
+            ],
+        ),
+        (
+            "ztunnel-ignores-port",
+            "l4-ztunnel",
+            &[
+                ("a-port-is-denied-and-the-others-are-not", "fail-closed"),
+                ("a-block-of-addresses-and-a-port-have-to-match-both", "fail-closed"),
+                // What is left of its rule is a method, of which ztunnels know nothing.
+                ("denying-a-method-on-a-port-denies-the-port", "fail-open"),
+            ],
+        ),
+        (
+            "open-connections-kept",
+            "l4-ztunnel",
+            &[("a-policy-ends-connections-that-it-forbids", "fail-open")],
+        ),
+        ("ztunnel-captures-probes", "l3-mtls", &[("strict-lets-the-mesh-pass", "fail-closed")]),
     ] {
         let (code, reports) = project.run(filter, Some(fault));
         let word = |report: &CaseReport| (report.case.name().to_owned(), report.verdict.word());
@@ -330,8 +381,13 @@ fn no_cell_is_vacuous() {
     let (code, sound) = project.run("", None);
     assert_eq!(code, 0);
     let [open, closed] = [&OPEN, &CLOSED].map(|run| by_cell(&run.1));
+    let probes = OF_ZTUNNELS.map(|suite| project.run(suite, Some("ztunnel-captures-probes")).1);
+    let probes = by_cell(&probes.concat());
     for (name, cell) in by_cell(&sound) {
-        let flips = [&open, &closed].iter().any(|broken| broken[&name].verdict.word() != "pass");
+        let flipped = |broken: &BTreeMap<String, CellReport>| {
+            broken.get(&name).is_some_and(|cell| cell.verdict.word() != "pass")
+        };
+        let flips = [&open, &closed, &probes].into_iter().any(flipped);
         assert!(flips, "nothing flips {name}");
         if cell.expected.starts_with("denied") {
             assert!(cell.proof.is_some() && cell.control.is_some(), "{name} has no proof");

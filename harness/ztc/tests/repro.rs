@@ -38,6 +38,7 @@ services: [{ namespace: zt-pay, name: vault, selector: { app: vault }, ports: [{
 outside:
   - { name: api, dns: [api.zt.test], serves: [{ speaks: tcp, port: 9000 }] }
   - { name: metadata, address: 169.254.169.254, serves: [{ speaks: http, port: 80 }] }
+tokens: [{ name: teller, about: The teller's., text: a.b.c }]
 ";
 
 const POLICY: &str = "# Denies what arrives.
@@ -74,6 +75,15 @@ fn written(create: &str, expect: &str) -> Result<Vec<File>, Refusal> {
 
 fn text<'a>(files: &'a [File], name: &str) -> &'a str {
     &files.iter().find(|file| file.name == name).unwrap().text
+}
+
+#[test]
+fn a_token_is_sent_in_a_header() {
+    let send = |send: &str| written("", &format!("from: zt-shop/web, send: {send}, is: allowed"));
+    let files = send("GET http://vault.zt-pay/ with token teller").unwrap();
+    assert!(text(&files, "repro.sh").contains("-X GET -H 'authorization: Bearer a.b.c' "));
+    let files = send("GET http://vault.zt-pay/").unwrap();
+    assert!(!text(&files, "repro.sh").contains("authorization"));
 }
 
 #[test]
@@ -161,7 +171,7 @@ fn every_cell_of_the_suites_is_a_script_or_has_a_reason() {
                     scripts.push(path);
                 }
                 Err(Refusal::Newborn { pod }) => assert!(case.create.contains(&pod), "{}", case.id),
-                Err(Refusal::Flow { send }) => assert!(send.starts_with("udp/flow"), "{send}"),
+                Err(Refusal::Flow { send }) => assert!(send.contains("/flow "), "{send}"),
                 Err(Refusal::Stream { .. }) => {
                     assert!(case.cells[number - 1].expected.is_stream(), "{}", case.id);
                 }

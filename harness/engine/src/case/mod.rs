@@ -423,7 +423,7 @@ impl<'a> Life<'a> {
             stimulus,
             after: self.after(cell, book)?,
             deadline: self.pace.probe_deadline(),
-            pair: address::pair(cell, book),
+            pair: address::pair(cell, &self.lane.world, book),
         })
     }
 

@@ -57,6 +57,8 @@ pub(super) struct Endpoint {
     pub(super) enforced: Arc<Enforced>,
     /// The policy revision that is enforced.
     pub(super) realised: u64,
+    /// Whether its connections go to a ztunnel.
+    pub(super) captured: bool,
 }
 
 /// What is enforced for an endpoint. Endpoints of which policies say the same share their maps.
@@ -125,6 +127,10 @@ impl Endpoints {
 
     pub(super) fn get(&self, port: PortId) -> Option<&Endpoint> {
         self.ports.get(&port)
+    }
+
+    pub(super) fn get_mut(&mut self, port: PortId) -> Option<&mut Endpoint> {
+        self.ports.get_mut(&port)
     }
 
     pub(super) fn at(&self, address: IpAddr) -> Option<(PortId, &Endpoint)> {

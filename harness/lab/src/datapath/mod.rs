@@ -18,6 +18,7 @@
 //! version 1.20.
 
 mod aging;
+mod capture;
 mod config;
 mod conntrack;
 mod endpoints;
@@ -36,6 +37,7 @@ mod switch;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use capture::{INBOUND_PORT, OUTBOUND_PORT, PROBE_SOURCES};
 pub(crate) use config::{Attachment, Backend, Config, NodeConfig, NodeId, Now, PortId, ServiceVip};
 pub(crate) use endpoints::EndpointState;
 pub(crate) use proxy::Redirect;

@@ -23,11 +23,10 @@ use super::endpoints::Endpoints;
 use super::packet::{Content, IcmpMessage, Packet};
 use super::policy_map::Entry;
 use super::repository::Repository;
+use crate::fault::WRONG_NAME;
 
 /// The lifetime in the record of an answer without addresses, as Cilium writes it.
 const NO_TTL: u32 = u32::MAX;
-/// The policy that a record names where it is broken on purpose.
-const WRONG_NAME: &str = "somebody-else";
 
 /// Why a packet was dropped (`api/v1/flow/flow.proto`, `DropReason`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use ztc_model::world::PodRef;
 
 use crate::fault::Fault;
 
+use super::capture::{Captures, Leaves};
 use super::config::{Attachment, Config, NodeConfig, NodeId, Now, PortId, like};
 use super::conntrack::{Belongs, Conntrack};
 use super::endpoints::{Endpoint, EndpointState, Endpoints, Enforced};
@@ -28,6 +29,7 @@ pub(crate) struct Datapath {
     pub(super) repository: Repository,
     pub(super) endpoints: Endpoints,
     pub(super) proxies: Proxies,
+    pub(super) captures: Captures,
     pub(super) sabotage: Sabotage,
     services: Services,
     /// The connections of each node.
@@ -78,6 +80,7 @@ impl Datapath {
             repository: Repository::new(addresses, faults.clone()),
             endpoints: Endpoints::default(),
             proxies: Proxies::new(),
+            captures: Captures::new(),
             sabotage: Sabotage::new(faults),
             services: Services::new(services),
             conntracks: nodes.iter().map(|_| Conntrack::new()).collect(),
@@ -105,6 +108,7 @@ impl Datapath {
                     named_ports,
                     enforced: Enforced::closed(),
                     realised: 0,
+                    captured: false,
                 };
                 self.endpoints.insert(port, endpoint);
                 self.repository.regenerate(&mut self.endpoints);
@@ -281,6 +285,11 @@ impl Datapath {
             };
             return self.drop_at_egress(node, visit, reason);
         }
+        match self.capture_sent(port, visit) {
+            Leaves::Back => return Some(port),
+            Leaves::Onwards => {}
+            Leaves::Lost => return None,
+        }
         let belongs = self.look_up(node, Direction::Egress, visit);
         if matches!(belongs, Belongs::Reply { .. }) {
             return self.deliver(Some(node), visit);
@@ -384,7 +393,10 @@ impl Datapath {
             return Some(port);
         }
         match self.judge(port, Direction::Ingress, belongs, visit) {
-            Fate::Passes | Fate::ToProxy => Some(port),
+            Fate::Passes | Fate::ToProxy => {
+                self.capture_received(port, visit);
+                Some(port)
+            }
             Fate::Stopped => None,
         }
     }

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,13 +16,6 @@ use tokio::task::AbortHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use ztc_engine::fabric::Readiness;
 
-/// Where Istio's CNI makes probes of ambient pods come from, so that they can be told from other
-/// traffic of the node, by family (istio/istio, `cni/pkg/iptables/testdata/hostprobe.golden`).
-pub(crate) const AMBIENT_PROBE_SOURCES: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(169, 254, 7, 127)),
-    IpAddr::V6(Ipv6Addr::new(0xfd16, 0x9254, 0x7127, 0x1337, 0xffff, 0xffff, 0xffff, 0xffff)),
-];
-
 /// `periodSeconds` of a pod, made short.
 const PERIOD: Duration = Duration::from_millis(50);
 
@@ -30,7 +23,7 @@ const PERIOD: Duration = Duration::from_millis(50);
 const PERIOD_AT_START: Duration = Duration::from_millis(5);
 
 /// `timeoutSeconds` of a pod, made short. `failureThreshold` is 1.
-const TIMEOUT: Duration = Duration::from_millis(100);
+const TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How much of a response is read for its status line, in bytes.
 const HEAD: usize = 256;

@@ -15,6 +15,7 @@ mod runtime_thread;
 mod sandbox;
 mod tun;
 mod workload;
+mod ztunnel;
 
 pub use agent::AgentCommand;
 pub use sandbox::{Entered, SandboxError, enter};
@@ -25,3 +26,4 @@ pub(crate) use node::{Node, NodeError};
 pub(crate) use pump::{Pump, PumpError, Switch};
 pub(crate) use sandbox::{WORK_DIR, is_inside};
 pub(crate) use workload::{Network, Workload, WorkloadError, WorkloadPlan};
+pub(crate) use ztunnel::{Ztunnel, ZtunnelPlan};

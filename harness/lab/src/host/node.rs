@@ -3,21 +3,20 @@
 use std::net::IpAddr;
 
 use super::dns_proxy::{self, DnsProxyError};
-use super::kubelet::AMBIENT_PROBE_SOURCES;
 use super::netns::{NetNs, NetnsError};
 use super::pump::{Plug, Pump, PumpError};
 use super::runtime_thread::{RuntimeThread, RuntimeThreadError};
-use crate::datapath::{Attachment, NodeConfig, NodeId};
+use crate::datapath::{Attachment, NodeConfig, NodeId, PROBE_SOURCES};
 
 /// The ports that a node's own sockets take, in the form of `ip_local_port_range` (ip(7)).
 ///
 /// The DNS proxy asks servers from its client's address and its own port, so an agent in that pod
 /// must never have the same port open: agents take theirs below this range (`ztc_probe`'s ports), in
 /// the network of a node too.
-const LOCAL_PORTS: &str = "61000 65535";
+pub(super) const LOCAL_PORTS: &str = "61000 65535";
 
 /// Where they are set, for the network namespace of whoever writes.
-const LOCAL_PORTS_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+pub(super) const LOCAL_PORTS_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
 /// Why a node could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +71,7 @@ impl Node {
     /// Starts a node. Blocks for some milliseconds.
     pub(crate) fn start(id: NodeId, config: NodeConfig, pump: &Pump) -> Result<Self, NodeError> {
         let node = || config.name.clone();
-        let addresses = [&config.addresses[..], &AMBIENT_PROBE_SOURCES].concat();
+        let addresses = [&config.addresses[..], &PROBE_SOURCES].concat();
         let (netns, device) = NetNs::create(&addresses)
             .map_err(|source| NodeError::Netns { node: node(), source })?;
         netns
@@ -90,7 +89,7 @@ impl Node {
 
     /// Where the probes of a pod with this address come from.
     pub(crate) fn probe_source(&self, ambient: bool, pod: IpAddr) -> IpAddr {
-        let [ipv4, ipv6] = AMBIENT_PROBE_SOURCES;
+        let [ipv4, ipv6] = PROBE_SOURCES;
         match (ambient, pod) {
             (true, IpAddr::V4(_)) => ipv4,
             (true, IpAddr::V6(_)) => ipv6,

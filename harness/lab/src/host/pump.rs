@@ -155,6 +155,13 @@ impl Pump {
     }
 }
 
+impl Plug {
+    /// The port that the device is plugged into.
+    pub(crate) fn id(&self) -> PortId {
+        self.id
+    }
+}
+
 impl Drop for Plug {
     fn drop(&mut self) {
         let port = self.switch.ports_mut().remove(&self.id);
@@ -183,8 +190,13 @@ impl Switch {
             return;
         }
         if let Some(evidence) = Evidence::from_hubble(&Arc::new(line)) {
-            self.tell(Witness::Spoke(Arc::new(evidence)));
+            self.say(evidence);
         }
+    }
+
+    /// Passes what an enforcement point said on to whoever listens.
+    pub(crate) fn say(&self, evidence: Evidence) {
+        self.tell(Witness::Spoke(Arc::new(evidence)));
     }
 
     /// Reads a device for as long as it is plugged in; returns why it cannot go on.

@@ -11,8 +11,15 @@ use ztc_wire::AgentConfig;
 
 use super::agent::{Agent, AgentCommand, AgentError};
 use super::netns::{NetNs, NetnsError};
+use super::node::{LOCAL_PORTS, LOCAL_PORTS_FILE};
 use super::pump::{Plug, Pump, PumpError};
+use super::ztunnel::{Ztunnel, ZtunnelError, ZtunnelPlan};
 use crate::datapath::Attachment;
+
+/// How the kernel is set in a pod with a ztunnel: its sockets take ports that agents do not send from, by which the
+/// switch tells them apart, and there are few enough that a port must not wait for a minute to be used again.
+const ZTUNNEL_SETTINGS: [(&str, &str); 2] =
+    [(LOCAL_PORTS_FILE, LOCAL_PORTS), ("/proc/sys/net/ipv4/tcp_tw_reuse", "1")];
 
 /// Why a pod or an outside host could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +48,14 @@ pub(crate) enum WorkloadError {
         /// The operating system's reason.
         source: io::Error,
     },
+    /// Its ztunnel could not be started.
+    #[error("cannot start the ztunnel of {name}")]
+    Ztunnel {
+        /// Whose.
+        name: String,
+        /// Why.
+        source: Box<ZtunnelError>,
+    },
     /// Its agent could not be started.
     #[error(transparent)]
     Agent(#[from] AgentError),
@@ -62,6 +77,8 @@ pub(crate) struct WorkloadPlan {
     pub(crate) addresses: Vec<IpAddr>,
     /// Whose network it has.
     pub(crate) network: Network,
+    /// The ztunnel in it, if it is in the mesh.
+    pub(crate) ztunnel: Option<ZtunnelPlan>,
     /// What its agent is told.
     pub(crate) launch: AgentConfig,
     /// What its `resolv.conf` says.
@@ -75,6 +92,8 @@ pub(crate) struct Workload {
     pub(crate) addresses: Vec<IpAddr>,
     /// Its agent.
     pub(crate) agent: Agent,
+    /// Absent outside the mesh.
+    pub(crate) ztunnel: Option<Ztunnel>,
     /// Absent where it has its node's network.
     _plug: Option<Plug>,
     _netns: NetNs,
@@ -89,7 +108,7 @@ impl Workload {
         command: &AgentCommand,
         runtime: &Handle,
     ) -> Result<Self, WorkloadError> {
-        let WorkloadPlan { addresses, network, launch, resolv_conf } = plan;
+        let WorkloadPlan { addresses, network, ztunnel, launch, resolv_conf } = plan;
         let name = || launch.name.clone();
         let (netns, plug) = match network {
             Network::OfTheNode(netns) => (netns, None),
@@ -102,10 +121,35 @@ impl Workload {
                 (netns, Some(plug))
             }
         };
+        let ztunnel = match (ztunnel, &plug) {
+            (Some(plan), Some(plug)) => {
+                let started = start_ztunnel(plan, &netns, &addresses, pump, plug);
+                let failed =
+                    |error| WorkloadError::Ztunnel { name: name(), source: Box::new(error) };
+                Some(started.map_err(failed)?)
+            }
+            _ => None,
+        };
         fs::write(&launch.resolv_conf, resolv_conf).map_err(|source| {
             WorkloadError::ResolvConf { path: launch.resolv_conf.clone(), source }
         })?;
         let agent = Agent::start(&netns, command, launch, runtime)?;
-        Ok(Self { addresses, agent, _plug: plug, _netns: netns })
+        Ok(Self { addresses, agent, ztunnel, _plug: plug, _netns: netns })
     }
+}
+
+/// Starts a ztunnel in a pod; then the pod's connections go to it.
+fn start_ztunnel(
+    plan: ZtunnelPlan,
+    netns: &NetNs,
+    addresses: &[IpAddr],
+    pump: &Pump,
+    plug: &Plug,
+) -> Result<Ztunnel, ZtunnelError> {
+    for (file, value) in ZTUNNEL_SETTINGS {
+        netns.set(file, value)?;
+    }
+    let ztunnel = Ztunnel::start(plan, netns, addresses, pump.switch(), plug.id())?;
+    pump.switch().datapath().capture(plug.id());
+    Ok(ztunnel)
 }

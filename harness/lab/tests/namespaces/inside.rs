@@ -26,22 +26,27 @@ use ztc_wire::{
 };
 
 use crate::client::Client;
+use crate::mesh;
 use crate::stage::{INTERRUPTED, READY, with_causes};
 
-type Played = Result<(), Box<dyn Error>>;
-type Check = fn() -> Pin<Box<dyn Future<Output = Played>>>;
+pub(crate) type Played = Result<(), Box<dyn Error>>;
+pub(crate) type Check = fn() -> Pin<Box<dyn Future<Output = Played>>>;
 
 /// How long anything here may take.
-const CEILING: Duration = Duration::from_secs(5);
+pub(crate) const CEILING: Duration = Duration::from_secs(5);
 
 /// A deadline for stimuli that are expected to pass, in milliseconds.
-const PASSES: u64 = 5_000;
+pub(crate) const PASSES: u64 = 5_000;
 
 /// A deadline for stimuli that are expected to be met with silence, in milliseconds.
 const SILENCE: u64 = 200;
 
-/// The checks by name.
-pub(crate) const CHECKS: &[(&str, Check)] = &[
+/// All checks by name.
+pub(crate) fn checks() -> impl Iterator<Item = &'static (&'static str, Check)> {
+    CHECKS.iter().chain(mesh::CHECKS)
+}
+
+const CHECKS: &[(&str, Check)] = &[
     ("packets_pass_on_one_node_between_nodes_and_to_the_outside", || Box::pin(packets_pass())),
     ("a_denied_flow_meets_silence_and_is_on_record", || Box::pin(a_denied_flow_is_silent())),
     ("a_name_that_no_rule_allows_is_refused_over_udp_and_tcp", || Box::pin(names_are_refused())),
@@ -230,7 +235,7 @@ async fn several_lanes() -> Played {
     Ok(())
 }
 
-fn expect_peer(observed: &Observed, peer: &str) -> Played {
+pub(crate) fn expect_peer(observed: &Observed, peer: &str) -> Played {
     match observed.peer() {
         Some(who) if who == peer => Ok(()),
         _ => Err(format!("instead of {peer}: {observed}").into()),
@@ -242,7 +247,7 @@ fn get(to: Target) -> Stimulus {
     Stimulus::Http { tls: false, method, to, path, headers: BTreeMap::new() }
 }
 
-async fn realise(cluster: &dyn Cluster, policy: &Manifest) -> Played {
+pub(crate) async fn realise(cluster: &dyn Cluster, policy: &Manifest) -> Played {
     let receipt = cluster.apply(policy).await?;
     match cluster.settled(&[receipt]).await? {
         Settling::Realised => Ok(()),
@@ -277,7 +282,7 @@ fn agent_of(pod: &str) -> Result<Pid, Box<dyn Error>> {
     Err(format!("no process is the agent of {pod}").into())
 }
 
-fn read(manifest: &str) -> Result<Manifest, Box<dyn Error>> {
+pub(crate) fn read(manifest: &str) -> Result<Manifest, Box<dyn Error>> {
     let mut read = manifests(&Source::new("check.yaml", manifest))
         .map_err(|diagnostic| format!("{diagnostic:?}"))?;
     read.pop().ok_or_else(|| "a file without manifests".into())
@@ -316,7 +321,7 @@ spec:
               - matchName: api.zt.test
 ";
 
-async fn lane(number: usize) -> Result<Arc<dyn Cluster>, Box<dyn Error>> {
+pub(crate) async fn lane(number: usize) -> Result<Arc<dyn Cluster>, Box<dyn Error>> {
     let agents = AgentCommand::new(|config: AgentConfig| {
         let mut command = Command::new("/proc/self/exe");
         command.env(AGENT_ENV, config.to_json().expect("a configuration is plain data"));
@@ -335,6 +340,8 @@ fn world() -> World {
     let (key, value) = AMBIENT_LABEL;
     ambient.labels.insert(key.to_owned(), value.to_owned());
     ambient.readiness = Some(8080);
+    let mut peer = pod("zt-mesh/peer", NodeSlot::B);
+    peer.labels.insert(key.to_owned(), value.to_owned());
     let plain = Pod { readiness: Some(8080), ..pod("zt-mesh/plain", NodeSlot::A) };
     let newborn = Pod { born: Born::InACase, ..pod("zt-shop/newborn", NodeSlot::B) };
     let metadata = OutsideHost {
@@ -365,10 +372,15 @@ fn world() -> World {
             pod("zt-shop/cart", NodeSlot::A),
             pod("zt-pay/ledger", NodeSlot::B),
             ambient,
+            peer,
             plain,
             newborn,
         ],
-        services: vec![service("zt-shop", "cart"), service("zt-pay", "ledger")],
+        services: vec![
+            service("zt-shop", "cart"),
+            service("zt-pay", "ledger"),
+            service("zt-mesh", "peer"),
+        ],
         outside: vec![metadata, api],
         tokens: Vec::new(),
     }

@@ -6,6 +6,7 @@
 
 mod client;
 mod inside;
+mod mesh;
 mod outside;
 mod stage;
 
@@ -25,8 +26,7 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::from_args();
     let outside = outside::CHECKS.iter().map(|(name, check)| trial(name, *check));
-    let inside =
-        inside::CHECKS.iter().map(|(name, _)| trial(name, || Scene::start(name)?.passes()));
+    let inside = inside::checks().map(|(name, _)| trial(name, || Scene::start(name)?.passes()));
     libtest_mimic::run(&arguments, outside.chain(inside).collect()).exit_code()
 }
 

@@ -231,6 +231,7 @@ impl Renaming {
             Send::Tcp(to) => Send::Tcp(target(to)),
             Send::Udp(to) => Send::Udp(target(to)),
             Send::UdpFlow(to) => Send::UdpFlow(target(to)),
+            Send::TcpFlow(to) => Send::TcpFlow(target(to)),
             Send::Ping(to) => Send::Ping(Echo { peer: self.peer(&to.peer), ..to.clone() }),
             Send::Tls(to) => Send::Tls(target(to)),
             Send::Http { tls, method, to, path, token } => Send::Http {

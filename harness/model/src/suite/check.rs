@@ -192,7 +192,9 @@ pub(super) fn reachable<T>(
         (Origin::Pod(_), Send::Readiness(_)) => {
             wrong("readiness probes come `from: kubelet`".to_owned())
         }
-        (Origin::Pod(_), Send::Tcp(to)) => listens(world, to, &[Speaks::Tcp]).or_else(wrong),
+        (Origin::Pod(_), Send::Tcp(to) | Send::TcpFlow(to)) => {
+            listens(world, to, &[Speaks::Tcp]).or_else(wrong)
+        }
         (Origin::Pod(_), Send::Udp(to) | Send::UdpFlow(to)) => {
             listens(world, to, &[Speaks::Udp]).or_else(wrong)
         }

@@ -226,7 +226,7 @@ fn a_deny_rule_with_a_clause_of_nothing_but_http_denies_nothing() {
         from("requestPrincipals: [\"*\"]"),
         when("request.headers[x]", "values: [a]"),
         "[{ from: [{ source: { principals: [\"*\"] } }], to: [{ operation: { methods: [POST] } }] }]".to_owned(),
-        "[{ from: [{ source: { principals: [\"*\"] } }], when: [{ key: request.host, values: [a] }] }]".to_owned(),
+        "[{ from: [{ source: { principals: [\"*\"] } }], when: [{ key: \"request.headers[x]\", values: [a] }] }]".to_owned(),
     ] {
         assert!(passes(&ledger("DENY", &rules), TELLER, 9000), "{rules}");
     }
@@ -293,4 +293,43 @@ fn a_policy_is_bound_to_what_can_have_a_waypoint() {
         let policy = authorization("bank", "x", &format!("targetRefs: [{target}]"));
         assert!(refusal(&policy).starts_with("a policy is not bound to a"), "{target}");
     }
+}
+
+/// `ValidateAuthorizationPolicy` in `pkg/config/validation`.
+#[test]
+fn what_istio_refuses_of_rules_is_refused() {
+    for (rules, message) in [
+        ("[{ from: [{ source: {} }] }]", "a source that says nothing: Istio refuses it"),
+        ("[{ to: [{ operation: {} }] }]", "an operation that says nothing: Istio refuses it"),
+        (&from("principals: [\"\"]"), "an empty text: Istio refuses it"),
+        (
+            &from("serviceAccounts: [teller], namespaces: [bank]"),
+            "service accounts beside namespaces or principals: Istio refuses them",
+        ),
+        (
+            &from("serviceAccounts: [bank/te*]"),
+            "`bank/te*` is no service account; write `ACCOUNT` or `NAMESPACE/ACCOUNT`",
+        ),
+        (&from("ipBlocks: [10.0.0.0/40]"), "`10.0.0.0/40` is no address and no range of addresses"),
+        (&to("ports: [http]"), "`http` is no port"),
+        (&when("source.ip", "values: [here]"), "`here` is no address and no range of addresses"),
+        (
+            &when("source.namespace", ""),
+            "a condition on `source.namespace` without values: Istio refuses it",
+        ),
+        (&when("source.pod", "values: [a]"), "Istio knows no attribute `source.pod`"),
+        (&when("request.headers[]", "values: [a]"), "Istio knows no attribute `request.headers[]`"),
+        (
+            &to("paths: [\"/a/{x}\"]"),
+            "`/a/{x}` is no path; `{*}` stands for a part and `{**}` for the last parts",
+        ),
+        (
+            &to("paths: [\"/{**}/{*}\"]"),
+            "`/{**}/{*}` is no path; `{*}` stands for a part and `{**}` for the last parts",
+        ),
+    ] {
+        assert_eq!(refusal(&ledger("ALLOW", rules)), message, "{rules}");
+    }
+    let nothing = authorization("bank", "x", "action: DENY");
+    assert_eq!(refusal(&nothing), "a DENY without rules never denies: Istio refuses it");
 }

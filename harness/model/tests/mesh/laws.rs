@@ -1,9 +1,10 @@
-//! What holds for all policies of the mesh at a ztunnel.
+//! What holds for all policies of the mesh, at a ztunnel and at a waypoint.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use ztc_model::policy::mesh::{Mode, PeerAuthentication};
+use ztc_model::policy::mesh::waypoint::{self, Asked, Named, Request, Token, WaypointPolicies};
+use ztc_model::policy::mesh::{Mode, PeerAuthentication, TargetRef};
 use ztc_model::policy::{PolicyKind, PolicyRef};
 
 use super::*;
@@ -41,7 +42,7 @@ fn condition() -> impl Strategy<Value = String> {
     let conditions = vec![
         "{ key: source.namespace, values: [bank] }",
         "{ key: destination.port, notValues: [\"9000\"] }",
-        "{ key: request.host, values: [ledger] }",
+        "{ key: \"request.headers[x]\", values: [ledger] }",
     ];
     select(conditions).prop_map(str::to_owned)
 }
@@ -195,6 +196,99 @@ proptest! {
     fn a_refusal_has_an_error_and_nothing_else_has(policies in set(policy()), flow in flow()) {
         let decision = decided(&policies, &flow);
         prop_assert_eq!(decision.error().is_some(), decision != Decision::Allowed);
+    }
+}
+
+/// The same policy, bound to the gateway instead of by its selector.
+fn bound(policy: &MeshPolicy) -> MeshPolicy {
+    let mut policy = policy.clone();
+    if let MeshPolicy::Authorization(policy) = &mut policy {
+        policy.reference.namespace = Some("bank".to_owned());
+        policy.selector.clear();
+        policy.target_refs = vec![TargetRef {
+            group: "gateway.networking.k8s.io".to_owned(),
+            kind: "Gateway".to_owned(),
+            name: "waypoint".to_owned(),
+        }];
+    }
+    policy
+}
+
+fn bound_of(policies: &[MeshPolicy], asked: &Asked) -> waypoint::Decision {
+    let gateway = Named { namespace: "bank", name: "waypoint" };
+    let policies: Vec<MeshPolicy> = policies.iter().map(bound).collect();
+    WaypointPolicies::of(&policies, gateway, None).expect("all of it is evaluated").decide(asked)
+}
+
+fn asked() -> impl Strategy<Value = Asked> {
+    let request =
+        (select(vec!["GET", "POST"]), select(vec!["/a", "/b"])).prop_map(|(method, path)| {
+            Request {
+                method: method.to_owned(),
+                path: path.to_owned(),
+                host: "ledger".to_owned(),
+                headers: BTreeMap::new(),
+                token: Token::Absent,
+            }
+        });
+    (flow(), proptest::option::of(request)).prop_map(|(flow, request)| Asked {
+        peer: flow.peer,
+        source: flow.source,
+        destination: flow.destination,
+        request,
+    })
+}
+
+proptest! {
+    #[test]
+    fn at_a_waypoint_an_allow_never_lets_pass_what_a_deny_stops(
+        policies in set(policy()),
+        allow in authorization_of("ALLOW"),
+        asked in asked(),
+    ) {
+        let before = bound_of(&policies, &asked);
+        if matches!(before, waypoint::Decision::Denied { .. }) {
+            let more = [policies, vec![allow]].concat();
+            prop_assert_eq!(bound_of(&more, &asked), before);
+        }
+    }
+
+    #[test]
+    fn at_a_waypoint_a_deny_never_lets_pass_what_was_stopped(
+        policies in set(policy()),
+        deny in authorization_of("DENY"),
+        asked in asked(),
+    ) {
+        let before = bound_of(&policies, &asked);
+        let more = [policies, vec![deny]].concat();
+        if before != waypoint::Decision::Forwarded {
+            prop_assert_ne!(bound_of(&more, &asked), waypoint::Decision::Forwarded);
+        }
+    }
+
+    #[test]
+    fn a_waypoint_answers_whatever_it_stops_and_says_why(policies in set(policy()), asked in asked()) {
+        let decision = bound_of(&policies, &asked);
+        let is_stopped = decision != waypoint::Decision::Forwarded;
+        prop_assert_eq!(decision.status().is_some(), is_stopped);
+        prop_assert_eq!(decision.details().is_some(), is_stopped);
+    }
+
+    #[test]
+    fn a_policy_is_enforced_by_a_ztunnel_or_a_waypoint_and_never_by_both(
+        policies in set(policy()),
+        flow in flow(),
+        asked in asked(),
+    ) {
+        let gateway = Named { namespace: "bank", name: "waypoint" };
+        let unbound = WaypointPolicies::of(&policies, gateway, None).expect("all of it is evaluated");
+        prop_assert_eq!(unbound.decide(&asked), waypoint::Decision::Forwarded);
+        let only: Vec<MeshPolicy> = policies
+            .iter()
+            .filter(|it| matches!(it, MeshPolicy::Authorization(_)))
+            .map(bound)
+            .collect();
+        prop_assert_eq!(decided(&only, &flow), Decision::Allowed);
     }
 }
 

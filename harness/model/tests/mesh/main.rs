@@ -7,6 +7,7 @@ mod authorizations;
 mod laws;
 mod modes;
 mod requests;
+mod tokens;
 mod waypoints;
 
 use std::collections::BTreeMap;

@@ -387,3 +387,55 @@ async fn a_question_of_a_flow_that_nobody_answers_times_out_and_the_next_is_answ
     let (run, ()) = tokio::join!(session.observe(2, stimulus), answer);
     assert!(matches!(&run.observed, Observed::Reply { peer, .. } if peer == "server"), "{run:?}");
 }
+
+#[tokio::test]
+async fn a_flow_over_tcp_keeps_its_connection_and_answers_find_who_asked() {
+    let [port, other] = free_ports();
+    let mut agent = Agent::start(vec![Service::Tcp { port }, Service::Tcp { port: other }]);
+    let mut session = agent.attach(0).await;
+    let mut ports = Vec::new();
+    for (id, to) in [(1, port), (2, port), (3, other), (4, port)] {
+        let stimulus = Stimulus::TcpFlow { to: target(loopback(to)) };
+        let run = session.observe(id, stimulus).await;
+        let expected = Observed::Reply { peer: NAME.into(), remote: loopback(to) };
+        assert_eq!(run.observed, expected);
+        let [(Leg::Send, local, _)] = run.started[..] else { panic!("{run:?}") };
+        ports.push(local.port());
+    }
+    assert!(ports[0] == ports[1] && ports[1] == ports[3], "{ports:?}");
+    assert_ne!(ports[0], ports[2], "another destination is another connection");
+}
+
+#[tokio::test]
+async fn the_end_of_a_flow_over_tcp_is_told_to_everybody_in_it_and_the_next_opens_another() {
+    let server = TcpListener::bind(loopback(0)).await.unwrap();
+    let stimulus = Stimulus::TcpFlow { to: target(server.local_addr().unwrap()) };
+    let mut agent = Agent::start(vec![]);
+    let mut session = agent.attach(0).await;
+    for id in [1, 2] {
+        session.run(id, 5000, stimulus.clone()).await;
+    }
+    let (mut connection, first) = server.accept().await.unwrap();
+    let mut questions = Vec::new();
+    while questions.split(|byte| *byte == b'\n').count() <= 2 {
+        connection.read_buf(&mut questions).await.unwrap();
+    }
+    drop(connection);
+    let mut told = 0;
+    while told < 2 {
+        if let Event::Observed { observed, .. } = session.event().await {
+            assert_eq!(observed, Observed::Closed { reset: false });
+            told += 1;
+        }
+    }
+
+    session.run(3, 5000, stimulus).await;
+    let (mut connection, second) = server.accept().await.unwrap();
+    assert_ne!(first, second);
+    let mut question = vec![0; 64];
+    let length = connection.read(&mut question).await.unwrap();
+    let answer = [question[..length].trim_ascii_end(), b" server\n"].concat();
+    connection.write_all(&answer).await.unwrap();
+    let run = session.ended(3).await;
+    assert!(matches!(&run.observed, Observed::Reply { peer, .. } if peer == "server"), "{run:?}");
+}

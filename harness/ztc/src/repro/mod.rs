@@ -95,10 +95,10 @@ pub enum Refusal {
         /// The pod.
         pod: PodRef,
     },
-    /// No standard tool sends one datagram after the other from one port and tells the answers apart.
+    /// No standard tool sends one line after the other from one port and tells the answers apart.
     #[error(
-        "`{send}` is about one flow that goes on, and nc makes a new one each time; by hand: keep one `nc -u` open in \
-         the client over the apply, and type into it"
+        "`{send}` is about one flow that goes on, and nc makes a new one each time; by hand: keep one `nc`, or `nc -u`, \
+         open in the client over the apply, and type into it"
     )]
     Flow {
         /// The stimulus.

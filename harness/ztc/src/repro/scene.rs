@@ -34,7 +34,7 @@ impl<'a> Scene<'a> {
             pods.insert(pod.clone());
         }
         for send in stimuli.into_iter().flatten() {
-            if matches!(send, Send::UdpFlow(_)) {
+            if matches!(send, Send::UdpFlow(_) | Send::TcpFlow(_)) {
                 return Err(Refusal::Flow { send: send.to_string() });
             }
             if matches!(send, Send::Tls(_) | Send::Http { tls: true, .. }) {

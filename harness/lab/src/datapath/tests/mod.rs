@@ -1,5 +1,6 @@
 //! Real packets through a small cluster.
 
+mod capture;
 mod cluster;
 mod faults;
 mod names;

@@ -11,6 +11,7 @@ use super::super::object::Object;
 use super::super::{Policy, PolicyRef};
 use super::MeshPolicy;
 use super::binding::{Binding, TargetRef, WorkloadSelector, bound};
+use super::validity;
 
 /// Who may do what with the workloads or services that it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,9 +132,9 @@ struct Section {
     #[serde(default)]
     target_refs: Option<Spanned<Vec<TargetRef>>>,
     #[serde(default)]
-    action: Action,
+    action: Option<Spanned<Action>>,
     #[serde(default)]
-    rules: Vec<Rule>,
+    rules: Vec<Spanned<Rule>>,
 }
 
 /// A list whose entries are wrapped in a field of one name.
@@ -167,15 +168,32 @@ pub(crate) fn authorization(
     let object: Object<Option<Section>> = document.read_manifest(&[])?;
     let Section { selector, target_refs, action, rules } = object.spec.unwrap_or_default();
     let dry_run = dry_run(document)?;
+    let rules = rules.into_iter().map(|it| valid(document, it)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(action) = action.as_ref().filter(|it| it.value == Action::Deny)
+        && rules.is_empty()
+    {
+        return Err(document.diagnostic_at(
+            action,
+            "a DENY without rules never denies: Istio refuses it",
+            Some("an empty rule, `{}`, denies everything"),
+        ));
+    }
     let Binding { selector, target_refs } = bound(document, selector.as_ref(), target_refs)?;
     Ok(Policy::Mesh(MeshPolicy::Authorization(AuthorizationPolicy {
         reference: reference.clone(),
         selector,
         target_refs,
-        action,
+        action: action.map(|it| it.value).unwrap_or_default(),
         rules,
         dry_run,
     })))
+}
+
+fn valid(document: &Document<'_>, rule: Spanned<Rule>) -> Result<Rule, Box<Diagnostic>> {
+    match validity::rule(&rule.value) {
+        Ok(()) => Ok(rule.value),
+        Err(message) => Err(document.diagnostic_at(&rule, message, None)),
+    }
 }
 
 /// The annotation with which a policy is tried out only.

@@ -9,6 +9,7 @@ mod peers;
 mod requests;
 mod spiffe;
 mod text;
+mod validity;
 pub mod waypoint;
 pub mod ztunnel;
 

@@ -3,10 +3,10 @@
 //!
 //! Tokens are looked at first, then DENY policies, then ALLOW policies. Where a rule names its source as `authz/...`, that
 //! is a path below `pilot/pkg/security` of istio/istio of 2026-08-22, version 1.31 and what follows it; the matching
-//! itself is Envoy's (`source/extensions/filters/common/rbac`). Signatures are not for this room: who verifies tells
-//! what it found.
+//! itself is Envoy's (`source/extensions/filters/common/rbac`).
 
 mod rbac;
+mod signature;
 mod token;
 
 use std::collections::BTreeMap;
@@ -21,6 +21,7 @@ use crate::waypoint::{DENIED, TOKEN_REFUSED};
 use super::spiffe::SpiffeId;
 use super::{Action, AuthorizationPolicy, JwtRule, MeshPolicy, ROOT_NAMESPACE, TargetRef};
 
+pub use signature::verify;
 pub use token::{Claims, Found, Token, TokenError};
 
 /// The class of the gateways that are waypoints.

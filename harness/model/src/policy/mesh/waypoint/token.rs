@@ -44,12 +44,18 @@ pub enum TokenError {
     /// Its time is over.
     #[error("Jwt is expired")]
     Expired,
+    /// Its time has not come.
+    #[error("Jwt not yet valid")]
+    NotYet,
     /// Somebody else made it.
     #[error("Jwt issuer is not configured")]
     Issuer,
     /// It is for somebody else.
     #[error("Audiences in Jwt are not allowed")]
     Audience,
+    /// The issuer has no such key.
+    #[error("Jwks doesn't have key to match kid or alg from Jwt")]
+    Key,
     /// No key of the issuer made the signature.
     #[error("Jwt verification fails")]
     Signature,
@@ -60,7 +66,13 @@ impl TokenError {
     pub const fn status(&self) -> u16 {
         match self {
             Self::Audience => 403,
-            Self::Form | Self::Algorithm | Self::Expired | Self::Issuer | Self::Signature => 401,
+            Self::Form
+            | Self::Algorithm
+            | Self::Expired
+            | Self::NotYet
+            | Self::Issuer
+            | Self::Key
+            | Self::Signature => 401,
         }
     }
 }

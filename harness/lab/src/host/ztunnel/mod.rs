@@ -1,0 +1,274 @@
+//! The ztunnel of a node, in one of its pods: sockets in the pod's own network namespace.
+//!
+//! The switch sends to it what the pod sends and what comes to the pod in plain (`datapath/capture.rs`); tunnels come
+//! by themselves. It decides nothing: where a connection leads and whether policy allows it says the mesh. The
+//! manners are those of `src/proxy/` of istio/ztunnel: a client's connection is always accepted, a denied
+//! one closed without a byte, a tunnel is refused with the status 401, and open connections are looked at again when a
+//! policy changes.
+//!
+//! Known differences from a real one:
+//! - a server sees its own pod as the client, where ztunnel takes the client's address;
+//! - the pod asks for names by itself, from the same address as ztunnel would;
+//! - a tunnel that is not acknowledged within a second is closed, and one that cannot be opened is tried again
+//!   each quarter of a second, for ten seconds in all: a kernel's time-outs, made short as kubelet's are;
+//! - there are no waypoints: services behind one are reached without.
+
+mod carry;
+mod hbone;
+mod inbound;
+mod outbound;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use jiff::Timestamp;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+use ztc_model::evidence::Evidence;
+use ztc_model::policy::mesh::ztunnel::{Connection, Decision};
+use ztc_model::ztunnel::{self, HBONE_PORT};
+
+use self::hbone::Pool;
+use self::tls::{Tls, TlsError};
+use super::netns::{NetNs, NetnsError};
+use super::pump::Switch;
+use super::runtime_thread::{RuntimeThread, RuntimeThreadError};
+use crate::datapath::{INBOUND_PORT, OUTBOUND_PORT, PortId};
+use crate::fault::Fault;
+use crate::mesh::{AccessLog, End, Mesh, MeshAuthorityError, Workload};
+
+/// Why a pod has no ztunnel.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ZtunnelError {
+    /// There is no certificate for its identity.
+    #[error(transparent)]
+    Certificate(#[from] MeshAuthorityError),
+    /// It cannot speak TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Its thread could not be started.
+    #[error(transparent)]
+    Thread(#[from] RuntimeThreadError),
+    /// The pod's network namespace cannot be entered.
+    #[error(transparent)]
+    Enter(#[from] NetnsError),
+    /// A socket could not be bound.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+}
+
+/// What a ztunnel is told of its pod.
+#[derive(Debug, Clone)]
+pub(crate) struct ZtunnelPlan {
+    /// The mesh.
+    pub(crate) mesh: Arc<Mesh>,
+    /// The node, as whose log its lines are.
+    pub(crate) node: String,
+    /// The pod.
+    pub(crate) workload: Arc<Workload>,
+}
+
+/// A ztunnel at work in a pod. Dropped, it ends with all of its connections.
+#[derive(Debug)]
+pub(crate) struct Ztunnel {
+    _thread: RuntimeThread,
+    realised: watch::Receiver<u64>,
+}
+
+/// What its tasks share.
+#[derive(Debug)]
+struct Proxy {
+    plan: ZtunnelPlan,
+    addresses: Vec<IpAddr>,
+    switch: Arc<Switch>,
+    pod: PortId,
+    tls: Tls,
+    pool: Pool,
+    open: Open,
+}
+
+/// The connections into the pod that are open, by a number.
+#[derive(Debug, Default)]
+struct Open(Mutex<(u64, HashMap<u64, Held>)>);
+
+#[derive(Debug, Clone)]
+struct Held {
+    connection: Connection,
+    /// Told when policy allows it no longer.
+    forbidden: Arc<Notify>,
+}
+
+/// Keeps a connection among those that are open.
+struct Hold<'a> {
+    open: &'a Open,
+    number: u64,
+    forbidden: Arc<Notify>,
+}
+
+impl Ztunnel {
+    /// Listens in a pod, on all of its addresses. Blocks for some milliseconds.
+    pub(crate) fn start(
+        plan: ZtunnelPlan,
+        netns: &NetNs,
+        addresses: &[IpAddr],
+        switch: &Arc<Switch>,
+        pod: PortId,
+    ) -> Result<Self, ZtunnelError> {
+        let thread =
+            RuntimeThread::start(&format!("ztunnel {}", plan.workload.reference), Some(netns))?;
+        let authority = plan.mesh.authority();
+        let certified = authority.issue(&plan.workload.identity())?;
+        let tls = Tls::new(authority.roots(), certified)?;
+        let proxy = Arc::new(Proxy {
+            plan,
+            addresses: addresses.to_vec(),
+            switch: Arc::clone(switch),
+            pod,
+            tls,
+            pool: Pool::default(),
+            open: Open::default(),
+        });
+        for address in addresses {
+            let listen = |port| listen(&thread, netns, SocketAddr::new(*address, port));
+            let runtime = thread.handle();
+            runtime.spawn(Arc::clone(&proxy).accept(listen(OUTBOUND_PORT)?, Proxy::serve_outbound));
+            runtime.spawn(Arc::clone(&proxy).accept(listen(INBOUND_PORT)?, Proxy::serve_plain));
+            runtime.spawn(Arc::clone(&proxy).accept(listen(HBONE_PORT)?, Proxy::serve_tunnel));
+        }
+        let (says, realised) = watch::channel(0);
+        thread.handle().spawn(proxy.look_again(says));
+        Ok(Self { _thread: thread, realised })
+    }
+
+    /// The last revision of the mesh's policies that holds for new connections and for open ones.
+    pub(crate) fn realised(&self) -> u64 {
+        *self.realised.borrow()
+    }
+}
+
+fn listen(
+    thread: &RuntimeThread,
+    netns: &NetNs,
+    address: SocketAddr,
+) -> Result<TcpListener, ZtunnelError> {
+    let bind = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let _context = thread.handle().enter();
+        TcpListener::from_std(listener)
+    };
+    netns.run(bind)?.map_err(|source| ZtunnelError::Listen { address, source })
+}
+
+impl Proxy {
+    /// Serves every connection to a socket, each on its own.
+    async fn accept<F: Future<Output = ()> + Send + 'static>(
+        self: Arc<Self>,
+        listener: TcpListener,
+        serve: impl Fn(Arc<Self>, TcpStream, SocketAddr) -> F,
+    ) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    tokio::spawn(serve(Arc::clone(&self), stream, peer));
+                }
+                Err(error) => self.interrupt("accept a connection", &error),
+            }
+        }
+    }
+
+    /// Looks at open connections again whenever a policy has changed, and closes those that are allowed no longer
+    /// (`PolicyWatcher` in `src/proxy/connection_manager.rs`).
+    async fn look_again(self: Arc<Self>, says: watch::Sender<u64>) {
+        let mut changes = self.plan.mesh.changes();
+        loop {
+            let revision = *changes.borrow_and_update();
+            for held in self.open.all() {
+                let judged = self.plan.mesh.judge_again(&self.plan.workload, &held.connection);
+                if judged != Decision::Allowed {
+                    held.forbidden.notify_one();
+                }
+            }
+            says.send_replace(revision);
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Writes the line of a connection that is over.
+    fn log(&self, connection: &AccessLog, begun: Instant, ended: Ended) {
+        let Ended { sent, received, error } = ended;
+        let end = End { sent, received, after: begun.elapsed(), error };
+        let line = connection.line(&end, Timestamp::now());
+        match line.and_then(|line| ztunnel::read(&line)) {
+            Ok(Some(line)) => {
+                if !self.plan.mesh.faults.has(Fault::LoseFlowRecords) {
+                    self.switch.say(Evidence::from_ztunnel(&Arc::new(line), &self.plan.node));
+                }
+            }
+            Ok(None) => {}
+            Err(error) => self.interrupt("write its log", &error),
+        }
+    }
+
+    fn interrupt(&self, operation: &str, error: &dyn Error) {
+        let pod = &self.plan.workload.reference;
+        self.switch.interrupt(format!("the ztunnel of {pod} cannot {operation}: {error}"));
+    }
+}
+
+/// What a connection came to.
+#[derive(Debug, Default)]
+struct Ended {
+    /// Bytes from the client.
+    sent: u64,
+    /// Bytes to the client.
+    received: u64,
+    error: Option<String>,
+}
+
+impl Ended {
+    fn by(error: &impl ToString) -> Self {
+        Self { error: Some(error.to_string()), ..Self::default() }
+    }
+}
+
+impl Open {
+    fn hold(&self, connection: &Connection) -> Hold<'_> {
+        let forbidden = Arc::new(Notify::new());
+        let held = Held { connection: connection.clone(), forbidden: Arc::clone(&forbidden) };
+        let mut open = self.lock();
+        open.0 += 1;
+        let number = open.0;
+        open.1.insert(number, held);
+        Hold { open: self, number, forbidden }
+    }
+
+    fn all(&self) -> Vec<Held> {
+        self.lock().1.values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (u64, HashMap<u64, Held>)> {
+        // It is whole whenever the lock is free.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.open.lock().1.remove(&self.number);
+    }
+}

@@ -1,0 +1,154 @@
+//! Mutual TLS between ztunnels: version 1.3, HTTP/2 alone, identities instead of names.
+//!
+//! Follows `src/tls/` of istio/ztunnel: a chain has to lead to the mesh's own authority and to name one SPIFFE identity;
+//! whoever opens a tunnel says which identity it has to be, and who accepts one takes any.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::ring::default_provider;
+use rustls::crypto::{CryptoProvider, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::version::TLS13;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, PeerMisbehaved, RootCertStore,
+    ServerConfig, SignatureScheme,
+};
+
+use ztc_model::policy::mesh::SpiffeId;
+
+use crate::mesh::Certified;
+
+/// What a tunnel speaks.
+const ALPN: &[u8] = b"h2";
+
+/// Why a pod's ztunnel cannot speak TLS.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TlsError {
+    /// The mesh's authority cannot be used.
+    #[error("cannot verify peers of the mesh")]
+    Verifier(#[source] rustls::server::VerifierBuilderError),
+    /// The certificate or key cannot be used, or TLS has no version 1.3.
+    #[error("cannot show a certificate of the mesh")]
+    Certificate(#[source] rustls::Error),
+}
+
+/// Both sides of TLS of one workload.
+pub(super) struct Tls {
+    provider: Arc<CryptoProvider>,
+    peers: Arc<dyn ClientCertVerifier>,
+    own: Certified,
+    server: Arc<ServerConfig>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    pub(super) fn new(roots: Arc<RootCertStore>, own: Certified) -> Result<Self, TlsError> {
+        let provider = Arc::new(default_provider());
+        let peers = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
+            .build()
+            .map_err(TlsError::Verifier)?;
+        let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(TlsError::Certificate)?
+            .with_client_cert_verifier(Arc::clone(&peers))
+            .with_single_cert(vec![own.certificate.clone()], own.key.clone_key())
+            .map_err(TlsError::Certificate)?;
+        server.alpn_protocols = vec![ALPN.to_vec()];
+        server.send_tls13_tickets = 0;
+        Ok(Self { provider, peers, own, server: Arc::new(server) })
+    }
+
+    /// For tunnels that come.
+    pub(super) fn server(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.server)
+    }
+
+    /// For a tunnel to a peer with this identity.
+    pub(super) fn client(&self, identity: &SpiffeId) -> Result<ClientConfig, TlsError> {
+        let verifier = IdentityVerifier {
+            provider: Arc::clone(&self.provider),
+            chain: Arc::clone(&self.peers),
+            identity: identity.clone(),
+        };
+        let mut client = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(TlsError::Certificate)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_auth_cert(vec![self.own.certificate.clone()], self.own.key.clone_key())
+            .map_err(TlsError::Certificate)?;
+        client.alpn_protocols = vec![ALPN.to_vec()];
+        // There is no name to ask for.
+        client.enable_sni = false;
+        client.resumption = Resumption::disabled();
+        Ok(client)
+    }
+}
+
+/// The SPIFFE identity that a certificate is for: the only one of its names that is a URI.
+pub(super) fn identity_of(certificate: &CertificateDer<'_>) -> Option<SpiffeId> {
+    let certificate = webpki::EndEntityCert::try_from(certificate).ok()?;
+    let mut names = certificate.valid_uri_names();
+    let name = names.next()?;
+    if names.next().is_some() { None } else { name.parse().ok() }
+}
+
+/// Lets a peer be who it has to be, and nobody else.
+#[derive(Debug)]
+struct IdentityVerifier {
+    provider: Arc<CryptoProvider>,
+    /// Peers of the mesh have no names of hosts, so what is verified of a client is all that there is of a server.
+    chain: Arc<dyn ClientCertVerifier>,
+    identity: SpiffeId,
+}
+
+impl ServerCertVerifier for IdentityVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        if identity_of(end_entity).is_some_and(|it| it == self.identity) {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(CertificateError::NotValidForName.into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(PeerMisbehaved::SelectedUnofferedCipherSuite.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,286 @@
+//! What all ztunnels of a lane know: workloads, services and policies, as istiod tells them.
+//!
+//! It does no I/O, and must not know sockets or packets. It says where a connection leads and whether policy
+//! allows it; what the mesh's policies mean is the model's.
+
+mod access_log;
+mod authority;
+mod spoil;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use ztc_model::policy::PolicyRef;
+use ztc_model::policy::mesh::ztunnel::{self, Connection, Decision, Distributed, PolicyKey};
+use ztc_model::policy::mesh::{CONVERTED_PEERS, MeshPolicy, STATIC_STRICT, SpiffeId};
+use ztc_model::world::PodRef;
+
+use crate::fault::{Fault, Faults, WRONG_NAME};
+
+pub(crate) use access_log::{AccessLog, End};
+pub(crate) use authority::{Certified, MeshAuthority, MeshAuthorityError};
+
+/// The trust domain of a mesh that is given no other.
+const TRUST_DOMAIN: &str = "cluster.local";
+
+/// A pod, as the mesh knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Workload {
+    /// Its name.
+    pub(crate) reference: PodRef,
+    /// Its service account.
+    pub(crate) service_account: String,
+    /// Its labels.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Whether it is enrolled, so that it is reached through a tunnel.
+    pub(crate) enrolled: bool,
+}
+
+impl Workload {
+    /// Its name in certificates.
+    pub(crate) fn identity(&self) -> SpiffeId {
+        SpiffeId {
+            trust_domain: TRUST_DOMAIN.to_owned(),
+            namespace: self.reference.namespace.clone(),
+            service_account: self.service_account.clone(),
+        }
+    }
+}
+
+/// One port of a service, as the mesh knows it.
+#[derive(Debug, Clone)]
+pub(crate) struct MeshService {
+    /// Its full name.
+    pub(crate) hostname: String,
+    /// Its address and port.
+    pub(crate) at: SocketAddr,
+    /// The pods behind it, and the port that each serves on.
+    pub(crate) backends: Vec<(PodRef, u16)>,
+}
+
+/// Where what a pod asks for leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Route {
+    /// The workload's own address and port, or what was asked for where it is none of the mesh's.
+    pub(crate) to: SocketAddr,
+    /// The workload, if it is one.
+    pub(crate) workload: Option<Arc<Workload>>,
+    /// The name of the service that was asked for.
+    pub(crate) service: Option<String>,
+}
+
+/// A service has nobody behind it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no healthy upstream: {service}")]
+pub(crate) struct NoUpstream {
+    service: String,
+}
+
+/// The mesh of a lane.
+#[derive(Debug)]
+pub(crate) struct Mesh {
+    directory: Mutex<Directory>,
+    /// The last revision of the policies that has a policy of the mesh changed.
+    revision: watch::Sender<u64>,
+    authority: MeshAuthority,
+    pub(crate) faults: Faults,
+}
+
+#[derive(Debug, Default)]
+struct Directory {
+    workloads: HashMap<IpAddr, Arc<Workload>>,
+    services: HashMap<SocketAddr, MeshService>,
+    /// The oldest first: of policies that say the same, it counts.
+    policies: Vec<MeshPolicy>,
+    /// What ztunnels are told of them.
+    distributed: Distributed,
+    /// What open connections are held against since the last change.
+    held_against: Distributed,
+}
+
+impl Mesh {
+    /// A mesh with services, and nobody in it yet.
+    pub(crate) fn new(
+        services: impl IntoIterator<Item = MeshService>,
+        faults: Faults,
+    ) -> Result<Self, MeshAuthorityError> {
+        let services = services.into_iter().map(|service| (service.at, service)).collect();
+        Ok(Self {
+            directory: Mutex::new(Directory { services, ..Directory::default() }),
+            revision: watch::Sender::new(0),
+            authority: MeshAuthority::new()?,
+            faults,
+        })
+    }
+
+    /// Who issues the certificates of its workloads.
+    pub(crate) fn authority(&self) -> &MeshAuthority {
+        &self.authority
+    }
+
+    /// Says that a workload has these addresses.
+    pub(crate) fn add(&self, addresses: &[IpAddr], workload: &Arc<Workload>) {
+        let mut directory = self.directory();
+        for address in addresses {
+            directory.workloads.insert(*address, Arc::clone(workload));
+        }
+    }
+
+    /// Says that nobody has these addresses any more.
+    pub(crate) fn remove(&self, addresses: &[IpAddr]) {
+        self.directory().workloads.retain(|address, _| !addresses.contains(address));
+    }
+
+    /// The workload with an address.
+    pub(crate) fn workload(&self, address: IpAddr) -> Option<Arc<Workload>> {
+        self.directory().workloads.get(&address).cloned()
+    }
+
+    /// The name of a service of which a workload serves this port.
+    pub(crate) fn service_of(&self, workload: &PodRef, port: u16) -> Option<String> {
+        let directory = self.directory();
+        let serves = |it: &&MeshService| {
+            it.backends.iter().any(|(pod, serves)| pod == workload && *serves == port)
+        };
+        let mut names: Vec<&str> =
+            directory.services.values().filter(serves).map(|it| it.hostname.as_str()).collect();
+        names.sort_unstable();
+        names.first().map(|it| (*it).to_owned())
+    }
+
+    /// Where what a client asks for leads. Of the pods behind a service it is one by the client's port, so that
+    /// clients spread.
+    pub(crate) fn route(&self, client: SocketAddr, asked: SocketAddr) -> Result<Route, NoUpstream> {
+        let directory = self.directory();
+        let Some(service) = directory.services.get(&asked) else {
+            let workload = directory.workloads.get(&asked.ip()).cloned();
+            return Ok(Route { to: asked, workload, service: None });
+        };
+        let mut there: Vec<(SocketAddr, &Arc<Workload>)> = directory
+            .workloads
+            .iter()
+            .filter(|(address, _)| address.is_ipv4() == asked.is_ipv4())
+            .filter_map(|(address, workload)| {
+                let serves = |(pod, _): &&(PodRef, u16)| *pod == workload.reference;
+                let (_, port) = service.backends.iter().find(serves)?;
+                Some((SocketAddr::new(*address, *port), workload))
+            })
+            .collect();
+        there.sort_unstable_by_key(|(to, _)| *to);
+        let turn = usize::from(client.port()).checked_rem(there.len());
+        let chosen = turn.and_then(|turn| there.get(turn));
+        let hostname = service.hostname.clone();
+        let (to, workload) = chosen.ok_or_else(|| NoUpstream { service: hostname.clone() })?;
+        Ok(Route { to: *to, workload: Some(Arc::clone(workload)), service: Some(hostname) })
+    }
+
+    /// Adds a policy, or replaces the one of its name, at a revision of the policies.
+    pub(crate) fn apply(&self, policy: MeshPolicy, revision: u64) {
+        let reference = policy.reference().clone();
+        self.directory().change(&self.faults, |policies| {
+            if let Some(known) = policies.iter_mut().find(|it| *it.reference() == reference) {
+                *known = policy;
+                return None;
+            }
+            let late = is_referred_to(&policy).then_some(reference);
+            policies.push(policy);
+            late
+        });
+        self.revision.send_replace(revision);
+    }
+
+    /// Removes a policy, at a revision of the policies; one that does not exist changes nothing.
+    pub(crate) fn withdraw(&self, policy: &PolicyRef, revision: u64) {
+        let is_known = |it: &MeshPolicy| it.reference() == policy;
+        if self.directory().policies.iter().any(is_known) {
+            self.directory().change(&self.faults, |policies| {
+                policies.retain(|it| !is_known(it));
+                None
+            });
+            self.revision.send_replace(revision);
+        }
+    }
+
+    /// What policy says of a connection to a workload that is about to open.
+    pub(crate) fn judge(&self, server: &Workload, connection: &Connection) -> Decision {
+        self.decide(&self.directory().distributed, server, connection)
+    }
+
+    /// What policy says of one that is open, when a policy has changed.
+    ///
+    /// ztunnel looks at its open connections when a policy comes. That a workload refers to it, which it does by a
+    /// selector or by its mode, comes by another message, and then nobody looks (`PolicyWatcher` in
+    /// `src/proxy/connection_manager.rs`, and surprise 14 of `docs/facts.md`).
+    pub(crate) fn judge_again(&self, server: &Workload, connection: &Connection) -> Decision {
+        if self.faults.has(Fault::OpenConnectionsKept) {
+            return Decision::Allowed;
+        }
+        self.decide(&self.directory().held_against, server, connection)
+    }
+
+    fn decide(&self, told: &Distributed, server: &Workload, connection: &Connection) -> Decision {
+        if self.faults.has(Fault::AllowEverything) {
+            return Decision::Allowed;
+        }
+        let workload =
+            ztunnel::Workload { namespace: &server.reference.namespace, labels: &server.labels };
+        let decision = told.of_workload(&workload).decide(connection);
+        match decision {
+            Decision::Denied { by } if self.faults.has(Fault::WrongPolicyName) => {
+                Decision::Denied { by: by.into_iter().map(misnamed).collect() }
+            }
+            decision => decision,
+        }
+    }
+
+    /// The last revision at which a policy of the mesh has changed.
+    pub(crate) fn revision(&self) -> u64 {
+        *self.revision.borrow()
+    }
+
+    /// The same, as it changes.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.revision.subscribe()
+    }
+
+    fn directory(&self) -> MutexGuard<'_, Directory> {
+        // It is whole whenever the lock is free.
+        self.directory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Directory {
+    /// Changes the policies; `change` returns the one that workloads do not refer to yet.
+    fn change(
+        &mut self,
+        faults: &Faults,
+        change: impl FnOnce(&mut Vec<MeshPolicy>) -> Option<PolicyRef>,
+    ) {
+        let late = change(&mut self.policies);
+        let known = self.policies.iter().cloned().filter_map(|it| spoil::spoiled(it, faults));
+        let known: Vec<MeshPolicy> = known.collect();
+        let in_time = known.iter().filter(|it| Some(it.reference()) != late.as_ref());
+        self.held_against = Distributed::of(in_time);
+        self.distributed = Distributed::of(&known);
+    }
+}
+
+/// Whether ztunnels know whom a policy is about by the workloads alone, which refer to it.
+fn is_referred_to(policy: &MeshPolicy) -> bool {
+    match policy {
+        MeshPolicy::Peers(_) => true,
+        MeshPolicy::Requests(_) => false,
+        MeshPolicy::Authorization(policy) => !policy.selector.is_empty(),
+    }
+}
+
+/// Another name than the right one, for a policy that somebody has written: what istiod makes up stays.
+fn misnamed(policy: PolicyKey) -> PolicyKey {
+    let made_up = policy.name == STATIC_STRICT || policy.name.starts_with(CONVERTED_PEERS);
+    if made_up { policy } else { PolicyKey { name: WRONG_NAME.to_owned(), ..policy } }
+}
+
+#[cfg(test)]
+mod tests;
