@@ -266,10 +266,11 @@ pub(crate) fn settling(node: &str, state: &AgentState, change: &Change) -> Settl
             Some(revision) => *revision,
             None => return Settling::Realised,
         },
-        // What the API server says of it is all that there is to see.
-        Change::Nothing | Change::Invalid { .. } => return Settling::Realised,
-        // A question about one endpoint and everybody's ipcache, which is put to them by whoever knows its address.
-        Change::Labels { .. } => return Settling::Realised,
+        // Of what is invalid there is no more to see than what the API server says. Labels are a question about one
+        // endpoint and everybody's ipcache, which is put to them by whoever knows its address.
+        Change::Nothing | Change::Invalid { .. } | Change::Labels { .. } => {
+            return Settling::Realised;
+        }
         Change::Added { .. } | Change::Removed { .. } => repository.revision,
     };
     let endpoints = endpoints.iter().filter(|it| it.identity.is_some() && !it.is_leaving());

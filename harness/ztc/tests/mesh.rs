@@ -178,7 +178,7 @@ fn disagreement(world: &World, case: &Case, cell: &Cell) -> Option<String> {
     let said = format!("{}: {} from {}", case.id, cell.send, cell.from);
     match &cell.expected {
         Expected::Allowed { .. } => stopped.map(|it| format!("{said} is stopped: {it:?}")),
-        Expected::Denied { by, form, policy } => {
+        Expected::Denied { by, form, policy, .. } => {
             let Some((point, how)) = stopped else { return Some(format!("{said} passes")) };
             if by.is_some_and(|it| it != point) || form.is_some_and(|it| it != how) {
                 return Some(format!("{said} is stopped by {point} as {how:?}"));
