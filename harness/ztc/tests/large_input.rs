@@ -76,7 +76,7 @@ fn a_policy_of_a_megabyte_is_decided() {
     let mut policy =
         stranger("everybody-else").replace("[Ingress] }", "[Ingress], ingress: [{ from: [");
     for number in 0.. {
-        write!(policy, "{{ podSelector: {{ matchLabels: {{ app: stranger-{number} }} }} }},\n")
+        writeln!(policy, "{{ podSelector: {{ matchLabels: {{ app: stranger-{number} }} }} }},")
             .unwrap();
         if policy.len() > 1_000_000 {
             break;
