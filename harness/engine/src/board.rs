@@ -80,20 +80,18 @@ impl Asked {
 impl Pair {
     fn covers(&self, evidence: &Evidence) -> bool {
         let FlowKey { source, destination, .. } = evidence.flow;
-        // Cilium sees the port of the tunnel alone.
-        let is_a_port = self.ports.contains(&destination.port());
-        let is_meant = is_a_port || destination.port() == HBONE_PORT;
+        let is_meant = self.ports.contains(&destination.port());
         let reaches = match &evidence.record {
             // A waypoint sees the address of the service.
             Record::Waypoint(line) => self.asked.is_in(line),
-            Record::Hubble(_) if self.outside.contains(&destination.ip()) => {
-                return source.ip() == self.client && is_a_port;
-            }
+            Record::Hubble(_) if self.outside.contains(&destination.ip()) => is_meant,
+            // Cilium sees the port of the tunnel alone.
             Record::Hubble(_) | Record::Ztunnel(_) => {
-                self.servers.contains(&destination.ip()) && is_meant
+                let is_carried = is_meant || destination.port() == HBONE_PORT;
+                evidence.is_of_a_tunnel() && self.servers.contains(&destination.ip()) && is_carried
             }
         };
-        evidence.is_of_a_tunnel() && source.ip() == self.client && reaches
+        source.ip() == self.client && reaches
     }
 }
 
@@ -379,6 +377,51 @@ mod tests {
         assert!(
             board.between(&asked(client, "POST", "vault.pay", "/gold"), Instant::now()).is_empty()
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_proxy_connects_to_outside_is_found_by_its_client_and_the_port() {
+        let (stream, records) = broadcast::channel(8);
+        let board = Board::new(records);
+        let begun = Instant::now();
+        stream.send(Witness::Spoke(denial())).unwrap();
+        tokio::task::yield_now().await;
+        let found = |client: [u8; 4], outside: &[[u8; 4]], port: u16| {
+            let pair = Pair {
+                client: client.into(),
+                servers: BTreeSet::new(),
+                outside: outside.iter().map(|it| IpAddr::from(*it)).collect(),
+                ports: BTreeSet::from([port]),
+                asked: Asked::Port(port),
+            };
+            board.between(&pair, begun).len()
+        };
+        let (client, server) = ([10, 0, 0, 1], [10, 0, 0, 2]);
+        assert_eq!(found(client, &[server], 9000), 1);
+        assert_eq!(found(client, &[server], 9001), 0);
+        assert_eq!(found([10, 0, 0, 3], &[server], 9000), 0);
+        assert_eq!(found(client, &[], 9000), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_to_the_server_is_found_whatever_port_is_asked_for() {
+        let (stream, records) = broadcast::channel(8);
+        let board = Board::new(records);
+        let begun = Instant::now();
+        let mut told = Evidence::clone(&denial());
+        told.flow.destination.set_port(HBONE_PORT);
+        stream.send(Witness::Spoke(Arc::new(told))).unwrap();
+        tokio::task::yield_now().await;
+        let pair = |servers: &[[u8; 4]]| Pair {
+            client: [10, 0, 0, 1].into(),
+            servers: servers.iter().map(|it| IpAddr::from(*it)).collect(),
+            outside: BTreeSet::new(),
+            ports: BTreeSet::from([9000]),
+            asked: Asked::Port(9000),
+        };
+        // Cilium sees the port of the tunnel, whatever is in it.
+        assert_eq!(board.between(&pair(&[[10, 0, 0, 2]]), begun).len(), 1);
+        assert_eq!(board.between(&pair(&[[10, 0, 0, 4]]), begun).len(), 0);
     }
 
     fn source() -> SocketAddr {

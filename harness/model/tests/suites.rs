@@ -307,6 +307,34 @@ fn what_is_taken_away_denies_nothing() {
     );
 }
 
+#[test]
+fn what_stands_behind_a_policy_is_another_one_that_is_there() {
+    let behind = |remove: &str, behind: &str| {
+        let expects = format!(
+            "remove: [{remove}]\n  expect: [{{ from: shop/web, send: ping outside/api, is: denied, \
+             policy: NetworkPolicy/shop/closed, behind: [{behind}] }}]"
+        );
+        let case = suite("two-kinds.yaml", &expects);
+        case.map(|case| case.cells[0].expected.to_string()).map_err(|it| it.message)
+    };
+    let other = "CiliumNetworkPolicy/shop/closed";
+    assert_eq!(
+        behind("", other),
+        Ok(format!("denied (NetworkPolicy/shop/closed, before {other})"))
+    );
+    assert_eq!(
+        behind("", "NetworkPolicy/shop/closed"),
+        Err("NetworkPolicy/shop/closed is the policy that denies this, and not behind it"
+            .to_owned())
+    );
+    assert_eq!(behind("", &format!("{other}, {other}")), Err(format!("{other} is named twice")));
+    assert_eq!(
+        behind(other, other),
+        Err(format!("{other} is taken away again, and denies nothing any more"))
+    );
+    assert_eq!(behind("", "open"), Err("the case applies no policy `open`".to_owned()));
+}
+
 /// A table of these rows over a connection, a datagram and an echo request.
 fn table(rows: &str) -> String {
     format!(

@@ -503,19 +503,33 @@ pub(super) fn denying_policy(
 /// The policies that would deny what the first one denies.
 pub(super) fn behind(
     source: &Source,
-    file: &ExpectationFile,
+    names: &[Spanned<String>],
+    first: &ObjectRef,
     apply: &[Manifest],
 ) -> Checked<Vec<ObjectRef>> {
-    let first = denying_policy(source, file, apply)?;
+    let behind = applied_policies(source, names, apply, "named")?;
+    match behind.iter().position(|it| it == first) {
+        Some(at) => {
+            let message = format!("{first} is the policy that denies this, and not behind it");
+            Err(source.diagnostic_at(&names[at], message, None))
+        }
+        None => Ok(behind),
+    }
+}
+
+/// The applied policies of these names, none of which is `said` twice.
+pub(super) fn applied_policies(
+    source: &Source,
+    names: &[Spanned<String>],
+    apply: &[Manifest],
+    said: &str,
+) -> Checked<Vec<ObjectRef>> {
     let mut all: Vec<ObjectRef> = Vec::new();
-    for name in &file.behind {
+    for name in names {
         let wrong = |message: String| Err(source.diagnostic_at(name, message, None));
         match applied_policy(&name.value, apply) {
             Err(message) => return wrong(message),
-            Ok(one) if *one == first => {
-                return wrong(format!("{one} is the policy that denies this, and not behind it"));
-            }
-            Ok(one) if all.contains(one) => return wrong(format!("{one} is named twice")),
+            Ok(one) if all.contains(one) => return wrong(format!("{one} is {said} twice")),
             Ok(one) => all.push(one.clone()),
         }
     }
@@ -527,10 +541,7 @@ pub(super) fn behind(
 ///
 /// # Errors
 /// Why it is none, or not one.
-pub(super) fn applied_policy<'a>(
-    name: &str,
-    apply: &'a [Manifest],
-) -> Result<&'a ObjectRef, String> {
+fn applied_policy<'a>(name: &str, apply: &'a [Manifest]) -> Result<&'a ObjectRef, String> {
     let all = || apply.iter().map(|it| &it.reference);
     if let Some(one) = all().find(|it| it.to_string() == name) {
         return Ok(one);

@@ -89,7 +89,7 @@ impl Reader<'_> {
             .iter()
             .map(|pod| check::created_pod(self.source, self.world, pod))
             .collect::<Result<Vec<_>, _>>()?;
-        let remove = removals::removed(self.source, &file.remove, &apply)?;
+        let remove = check::applied_policies(self.source, &file.remove, &apply, "taken away")?;
         let relabel = relabels::relabelled(self.source, self.world, &file.relabel)?;
         let mut cells = Vec::new();
         for expectation in &file.expect {
@@ -268,11 +268,12 @@ impl Reader<'_> {
             Is::Denied => {
                 check::nothing_of_passages(self.source, file)?;
                 check::form_fits_point(self.source, file)?;
+                let policy = check::denying_policy(self.source, file, apply)?;
                 Ok(Expected::Denied {
                     by: file.by.as_ref().map(|by| by.value),
                     form: file.form.as_ref().map(|form| form.value),
-                    policy: check::denying_policy(self.source, file, apply)?,
-                    behind: check::behind(self.source, file, apply)?,
+                    behind: check::behind(self.source, &file.behind, &policy, apply)?,
+                    policy,
                 })
             }
         }

@@ -7,12 +7,14 @@ mod authorizations;
 mod laws;
 mod modes;
 mod requests;
+#[path = "../support/mod.rs"]
+mod support;
 mod tokens;
 mod waypoints;
 
 use std::collections::BTreeMap;
 
-use ztc_model::manifest::manifests;
+use support::{labels, refusal};
 use ztc_model::policy::Policy;
 use ztc_model::policy::mesh::MeshPolicy;
 use ztc_model::policy::mesh::ztunnel::{Connection, Decision, Distributed, Workload};
@@ -20,25 +22,11 @@ use ztc_model::yaml::Source;
 
 /// The policies of a text of manifests, the first one the oldest.
 fn policies(text: &str) -> Vec<MeshPolicy> {
-    let manifests = manifests(&Source::new("policies.yaml", text));
     let mesh = |policy| match policy {
         Policy::Mesh(policy) => policy,
         other => panic!("{other:?} is none of the mesh"),
     };
-    match manifests {
-        Ok(manifests) => manifests.into_iter().map(|it| mesh(it.policy)).collect(),
-        Err(diagnostic) => panic!("{diagnostic}"),
-    }
-}
-
-/// The message about a text of manifests that must be refused.
-fn refusal(text: &str) -> String {
-    let refused = manifests(&Source::new("policies.yaml", text));
-    refused.expect_err("it must be refused").message
-}
-
-fn labels<const N: usize>(labels: [(&str, &str); N]) -> BTreeMap<String, String> {
-    labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    support::policies(text).into_iter().map(mesh).collect()
 }
 
 /// A connection from 10.1.0.5 to 10.1.0.9, by a peer as `NAMESPACE/ACCOUNT` or in plain, to a port.

@@ -13,35 +13,16 @@ mod peers;
 mod ports;
 mod precedence;
 mod subjects;
+#[path = "../support/mod.rs"]
+mod support;
 
-use std::collections::BTreeMap;
-
+use support::{labels, policies, refusal};
 use ztc_model::dns::DnsRule;
 use ztc_model::identity::{Identity, Reserved, endpoint_labels};
 use ztc_model::labels::Labels;
-use ztc_model::manifest::manifests;
 use ztc_model::policy::{
-    Decision, EndpointPolicy, NamedPorts, Policy, PolicyRef, Protocol, endpoint_policy,
+    Decision, EndpointPolicy, NamedPorts, PolicyRef, Protocol, endpoint_policy,
 };
-use ztc_model::yaml::Source;
-
-/// The policies of a text of manifests.
-fn policies(text: &str) -> Vec<Policy> {
-    match manifests(&Source::new("policies.yaml", text)) {
-        Ok(manifests) => manifests.into_iter().map(|manifest| manifest.policy).collect(),
-        Err(diagnostic) => panic!("{diagnostic}"),
-    }
-}
-
-/// The message about a text of manifests that must be refused.
-fn refusal(text: &str) -> String {
-    let refused = manifests(&Source::new("policies.yaml", text));
-    refused.expect_err("it must be refused").message
-}
-
-fn labels<const N: usize>(labels: [(&str, &str); N]) -> BTreeMap<String, String> {
-    labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
-}
 
 /// A pod with `app=APP` in a namespace that is labelled `team=NAMESPACE`.
 fn pod(namespace: &str, app: &str) -> Labels {

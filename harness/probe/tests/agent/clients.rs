@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use ztc_wire::{
     DnsRcode, DnsTransport, Event, Leg, Observed, Phase, RecordType, RunId, Service, Stimulus,
-    ToAgent, Zone, ZoneAlias, ZoneRecord,
+    Target, ToAgent, Zone, ZoneAlias, ZoneRecord,
 };
 
 fn tcp(to: SocketAddr) -> Stimulus {
@@ -348,20 +348,25 @@ async fn a_stimulus_that_cannot_be_sent_says_nothing_about_the_network() {
     assert!(run.started.is_empty());
 }
 
-#[tokio::test]
-async fn a_flow_keeps_its_port_and_answers_find_who_asked() {
+/// Asks one place three times and another in between, in flows; the ports that the questions left from.
+async fn ports_of_flows(serves: fn(u16) -> Service, asks: fn(Target) -> Stimulus) -> Vec<u16> {
     let [port, other] = free_ports();
-    let mut agent = Agent::start(vec![Service::Udp { port }, Service::Udp { port: other }]);
+    let mut agent = Agent::start(vec![serves(port), serves(other)]);
     let mut session = agent.attach(0).await;
     let mut ports = Vec::new();
     for (id, to) in [(1, port), (2, port), (3, other), (4, port)] {
-        let stimulus = Stimulus::UdpFlow { to: target(loopback(to)) };
-        let run = session.observe(id, stimulus).await;
+        let run = session.observe(id, asks(target(loopback(to)))).await;
         let expected = Observed::Reply { peer: NAME.into(), remote: loopback(to) };
         assert_eq!(run.observed, expected);
         let [(Leg::Send, local, _)] = run.started[..] else { panic!("{run:?}") };
         ports.push(local.port());
     }
+    ports
+}
+
+#[tokio::test]
+async fn a_flow_keeps_its_port_and_answers_find_who_asked() {
+    let ports = ports_of_flows(|port| Service::Udp { port }, |to| Stimulus::UdpFlow { to }).await;
     assert!(ports[0] == ports[1] && ports[1] == ports[3], "{ports:?}");
     assert_ne!(ports[0], ports[2], "another destination is another flow");
 }
@@ -390,18 +395,7 @@ async fn a_question_of_a_flow_that_nobody_answers_times_out_and_the_next_is_answ
 
 #[tokio::test]
 async fn a_flow_over_tcp_keeps_its_connection_and_answers_find_who_asked() {
-    let [port, other] = free_ports();
-    let mut agent = Agent::start(vec![Service::Tcp { port }, Service::Tcp { port: other }]);
-    let mut session = agent.attach(0).await;
-    let mut ports = Vec::new();
-    for (id, to) in [(1, port), (2, port), (3, other), (4, port)] {
-        let stimulus = Stimulus::TcpFlow { to: target(loopback(to)) };
-        let run = session.observe(id, stimulus).await;
-        let expected = Observed::Reply { peer: NAME.into(), remote: loopback(to) };
-        assert_eq!(run.observed, expected);
-        let [(Leg::Send, local, _)] = run.started[..] else { panic!("{run:?}") };
-        ports.push(local.port());
-    }
+    let ports = ports_of_flows(|port| Service::Tcp { port }, |to| Stimulus::TcpFlow { to }).await;
     assert!(ports[0] == ports[1] && ports[1] == ports[3], "{ports:?}");
     assert_ne!(ports[0], ports[2], "another destination is another connection");
 }
