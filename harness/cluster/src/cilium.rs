@@ -124,7 +124,11 @@ impl Agents {
 
     /// One look: have all agents realised all of these changes?
     pub(crate) async fn settled(&self, changes: &[&Change]) -> Result<Settling, CiliumError> {
-        if changes.iter().all(|change| **change == Change::Nothing) {
+        // Of these an agent has nothing to say (`settling`).
+        let is_silent = |change: &Change| {
+            matches!(change, Change::Nothing | Change::Invalid { .. } | Change::Labels { .. })
+        };
+        if changes.iter().all(|change| is_silent(change)) {
             return Ok(Settling::Realised);
         }
         let states = self.states().await?;

@@ -40,6 +40,7 @@ use crate::observers::Observers;
 use crate::outside::Hosts;
 use crate::pods::{self, Pods, concluded_probes};
 use crate::ready::Ready;
+use crate::realised::AgentState;
 
 use super::{AWAY, ClusterError};
 
@@ -173,7 +174,8 @@ impl RealLane {
     /// yet is `world`, and would be denied for a wrong reason.
     async fn known(&self) -> Result<(), ClusterError> {
         until("identities in every agent's ipcache", UP, POLL, || async {
-            Ok(match self.unknown().await {
+            let unknown = async { self.unknown(&self.agents.states().await?).await };
+            Ok(match unknown.await {
                 Ok(None) => Look::Met(()),
                 Ok(Some(status)) => Look::NotYet { status },
                 Err(error) => Look::NotYet { status: ztc_engine::chain(&error) },
@@ -191,8 +193,11 @@ impl RealLane {
         Ok(())
     }
 
-    async fn unknown(&self) -> Result<Option<String>, CiliumError> {
-        let states = self.agents.states().await?;
+    /// Whom some agent's datapath does not know as who its own agent says that it is.
+    async fn unknown(
+        &self,
+        states: &BTreeMap<String, AgentState>,
+    ) -> Result<Option<String>, CiliumError> {
         let identities: BTreeMap<IpAddr, u32> = states
             .values()
             .flat_map(|state| &state.endpoints)
@@ -226,7 +231,8 @@ impl RealLane {
         self.sweep().await?;
         let pods: Vec<PodRef> = self.pods.all().into_keys().collect();
         try_join_all(pods.iter().map(|pod| self.remove_pod(pod))).await?;
-        Ok(())
+        // A case that could not clean up has left their namespaces.
+        self.unmake_newborns().await
     }
 
     /// Removes what the pods needed, the last first, and waits until all of it is gone.

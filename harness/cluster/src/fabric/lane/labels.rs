@@ -51,7 +51,7 @@ impl RealLane {
                 return Ok(Some(format!("pod {pod}: {lag}")));
             }
         }
-        Ok(self.unknown().await?)
+        Ok(self.unknown(&states).await?)
     }
 }
 
