@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -171,12 +172,14 @@ impl Board {
         Watch { shared: Arc::clone(&self.shared), interest, sender }
     }
 
-    /// The records of tunnels between the two that were pinned since a moment.
+    /// The records of tunnels between the two that were pinned since a moment, but those of requests that had begun
+    /// before it.
     pub(crate) fn between(&self, pair: &Pair, since: Instant) -> Vec<Arc<Evidence>> {
+        let begun = Timestamp::now() - since.elapsed();
         let pinned = lock(&self.shared);
         let recent = pinned.kept.partition_point(|(at, _)| *at < since);
         let records = pinned.kept.range(recent..).map(|(_, evidence)| evidence);
-        records.filter(|it| pair.covers(it)).cloned().collect()
+        records.filter(|it| pair.covers(it) && !had_begun(it, begun)).cloned().collect()
     }
 
     /// The interruptions of the stream so far, in words.
@@ -185,6 +188,16 @@ impl Board {
         let closed = pinned.closed.then(|| "the stream of records has ended".to_owned());
         pinned.gaps.iter().cloned().chain(closed).collect()
     }
+}
+
+/// Whether a record is of a request that began before a moment. A waypoint writes its log up to a second late, so what it
+/// says first may be about the case before; a line whose time cannot be read is about nobody knows which. All other records
+/// come at once.
+fn had_begun(evidence: &Evidence, moment: Timestamp) -> bool {
+    let Record::Waypoint(line) = &evidence.record else { return false };
+    // Its log has milliseconds.
+    let began = line.start_time.parse::<Timestamp>().map(Timestamp::as_millisecond);
+    !began.is_ok_and(|began| began >= moment.as_millisecond())
 }
 
 impl Drop for Board {
@@ -339,6 +352,18 @@ mod tests {
     /// As a waypoint wrote it (`docs/facts.md`).
     const REQUEST: &str = r#"{"authority":"vault.pay:8080","bytes_received":0,"bytes_sent":19,"connection_termination_details":null,"downstream_local_address":"10.96.205.13:8080","downstream_remote_address":"10.0.0.1:41196","method":"POST","path":"/gold","response_code":403,"response_code_details":"rbac_access_denied_matched_policy[none]","response_flags":"-","start_time":"2026-11-23T23:11:23.911Z"}"#;
 
+    /// The same, begun at another time.
+    fn request(start: &str) -> Arc<Evidence> {
+        let line = REQUEST.replace("2026-11-23T23:11:23.911Z", start);
+        let line = waypoint::read(&line).unwrap().unwrap();
+        Arc::new(Evidence::from_waypoint(&Arc::new(line), "pay/waypoint"))
+    }
+
+    /// A time that no test begins after: the clock of records does not stand still with that of the tests.
+    fn meanwhile() -> String {
+        (Timestamp::now() + Duration::from_mins(1)).to_string()
+    }
+
     fn asked(client: [u8; 4], method: &str, host: &str, path: &str) -> Pair {
         Pair {
             client: client.into(),
@@ -358,9 +383,7 @@ mod tests {
         let (stream, records) = broadcast::channel(8);
         let board = Board::new(records);
         let begun = Instant::now();
-        let line = waypoint::read(REQUEST).unwrap().unwrap();
-        let evidence = Evidence::from_waypoint(&Arc::new(line), "pay/waypoint");
-        stream.send(Witness::Spoke(Arc::new(evidence))).unwrap();
+        stream.send(Witness::Spoke(request(&meanwhile()))).unwrap();
         tokio::task::yield_now().await;
         let found = |pair: &Pair| board.between(pair, begun).len();
         let client = [10, 0, 0, 1];
@@ -377,6 +400,23 @@ mod tests {
         assert!(
             board.between(&asked(client, "POST", "vault.pay", "/gold"), Instant::now()).is_empty()
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_had_begun_before_is_of_another_case_however_late_it_is_told() {
+        let (stream, records) = broadcast::channel(8);
+        let board = Board::new(records);
+        let begun = Instant::now();
+        let before = Timestamp::now() - Duration::from_millis(500);
+        for time in [before.to_string(), "yesterday".to_owned()] {
+            stream.send(Witness::Spoke(request(&time))).unwrap();
+        }
+        tokio::task::yield_now().await;
+        let asked = asked([10, 0, 0, 1], "POST", "vault.pay", "/gold");
+        assert_eq!(board.between(&asked, begun).len(), 0);
+        stream.send(Witness::Spoke(request(&meanwhile()))).unwrap();
+        tokio::task::yield_now().await;
+        assert_eq!(board.between(&asked, begun).len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
