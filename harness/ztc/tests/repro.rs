@@ -171,6 +171,9 @@ fn every_cell_of_the_suites_is_a_script_or_has_a_reason() {
                     scripts.push(path);
                 }
                 Err(Refusal::Newborn { pod }) => assert!(case.create.contains(&pod), "{}", case.id),
+                Err(Refusal::Relabelled { pod }) => {
+                    assert!(case.relabel.iter().any(|it| it.pod == pod), "{}", case.id);
+                }
                 Err(Refusal::Flow { send }) => assert!(send.contains("/flow "), "{send}"),
                 Err(Refusal::Stream { .. }) => {
                     assert!(case.cells[number - 1].expected.is_stream(), "{}", case.id);

@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{interval, timeout};
 use ztc_engine::fabric::{Cluster, Endpoint, Fabric, Lane, Settling, Witness};
+use ztc_engine::wait::{self, Look};
 use ztc_lab::{AgentCommand, Lab};
 use ztc_model::evidence::Did;
 use ztc_model::manifest::{Manifest, manifests};
@@ -249,10 +250,16 @@ fn get(to: Target) -> Stimulus {
 
 pub(crate) async fn realise(cluster: &dyn Cluster, policy: &Manifest) -> Played {
     let receipt = cluster.apply(policy).await?;
-    match cluster.settled(&[receipt]).await? {
-        Settling::Realised => Ok(()),
-        Settling::NotYet { status } => Err(status.into()),
-    }
+    let receipts = [receipt];
+    // Ztunnels look at their open connections in their own time.
+    let realised = wait::until("the policy", CEILING, Duration::from_millis(2), || async {
+        match cluster.settled(&receipts).await {
+            Ok(Settling::Realised) => Ok(Look::Met(())),
+            Ok(Settling::NotYet { status }) => Ok(Look::NotYet { status }),
+            Err(error) => Err(ztc_engine::chain(&error)),
+        }
+    });
+    Ok(realised.await?)
 }
 
 async fn until(cluster: &dyn Cluster, holds: impl Fn(&[Endpoint]) -> bool) -> Played {
