@@ -168,6 +168,16 @@ pub(crate) async fn install(client: &Client, object: &Value) -> Result<DynamicOb
     patch(client, object, &PatchParams::apply(MANAGER).force()).await
 }
 
+/// A resource definition as the API server has it.
+pub(crate) async fn definition(client: &Client, name: &str) -> Result<Value, ApiError> {
+    let (api_version, kind) = ("apiextensions.k8s.io/v1", "CustomResourceDefinition");
+    let types = TypeMeta { api_version: api_version.to_owned(), kind: kind.to_owned() };
+    let found = api(client, &types, None).get(name).await;
+    let what = || format!("{kind}/{name}");
+    let found = found.map_err(|source| ApiError::Read { what: what(), source: source.into() })?;
+    Ok(found.data)
+}
+
 async fn patch(
     client: &Client,
     object: &Value,
@@ -282,8 +292,22 @@ pub(crate) async fn delete_pod(
     namespace: &str,
     name: &str,
 ) -> Result<(), ApiError> {
+    delete_pod_with(client, namespace, name, &DeleteParams::default().grace_period(0)).await
+}
+
+/// Deletes a pod and lets it end in its own time, as a rollout does; one that does not exist is no error.
+pub(crate) async fn end_pod(client: &Client, namespace: &str, name: &str) -> Result<(), ApiError> {
+    delete_pod_with(client, namespace, name, &DeleteParams::default()).await
+}
+
+async fn delete_pod_with(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    parameters: &DeleteParams,
+) -> Result<(), ApiError> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    match pods.delete(name, &DeleteParams::default().grace_period(0)).await {
+    match pods.delete(name, parameters).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(source) => {
@@ -367,14 +391,26 @@ pub(crate) async fn running_pods(
     label: &str,
     what: &str,
 ) -> Result<Vec<Pod>, ApiError> {
+    let is_running = |pod: &Pod| {
+        let phase = pod.status.as_ref().and_then(|it| it.phase.as_deref());
+        phase == Some("Running") && pod.metadata.deletion_timestamp.is_none()
+    };
+    let found = pods(client, namespace, label, what).await?;
+    Ok(found.into_iter().filter(is_running).collect())
+}
+
+/// The pods with a label, in whatever state.
+pub(crate) async fn pods(
+    client: &Client,
+    namespace: &str,
+    label: &str,
+    what: &str,
+) -> Result<Vec<Pod>, ApiError> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let parameters = ListParams::default().labels(label).fields("status.phase=Running");
-    let listed = pods
-        .list(&parameters)
-        .await
-        .map_err(|source| ApiError::Read { what: what.to_owned(), source: source.into() })?;
-    let living = listed.items.into_iter().filter(|it| it.metadata.deletion_timestamp.is_none());
-    Ok(living.collect())
+    let listed = pods.list(&ListParams::default().labels(label)).await;
+    let listed =
+        listed.map_err(|source| ApiError::Read { what: what.to_owned(), source: source.into() })?;
+    Ok(listed.items)
 }
 
 /// All objects of a kind, whoever made them.

@@ -158,6 +158,7 @@ async fn seen(client: &Client) -> Result<ClusterSpec, AttachError> {
         // Two versions at once are a finding of the preflight.
         cilium: versions.into_values().next().unwrap_or_default(),
         cilium_values: None,
+        definitions: Vec::new(),
         mesh: mesh(client).await?,
     })
 }

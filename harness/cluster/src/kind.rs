@@ -147,6 +147,7 @@ pub(crate) fn sample() -> ClusterSpec {
         kube_proxy: KubeProxy::Replaced,
         cilium: "1.20.2".to_owned(),
         cilium_values: None,
+        definitions: Vec::new(),
         mesh: None,
     }
 }

@@ -6,13 +6,14 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::io::{AsyncRead, AsyncReadExt as _};
 use tokio::io::{AsyncReadExt as _, DuplexStream};
 use tokio::sync::broadcast;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use ztc_engine::fabric::Witness;
 use ztc_model::evidence::Evidence;
 use ztc_model::{hubble, waypoint, ztunnel};
@@ -33,12 +34,14 @@ const BACKLOG: usize = 65_536;
 pub(crate) struct Observers {
     sender: broadcast::Sender<Witness>,
     listening: Vec<AbortHandle>,
+    /// The streams of flows, by node.
+    flows: Vec<(String, Hearing)>,
 }
 
 impl Observers {
     /// Those of a lane that is not ready: nothing is ever said.
     pub(crate) fn of_nobody() -> Self {
-        Self { sender: broadcast::Sender::new(1), listening: Vec::new() }
+        Self { sender: broadcast::Sender::new(1), listening: Vec::new(), flows: Vec::new() }
     }
 
     /// Listens on every node from now on; to ztunnels where the cluster has a mesh, and to these waypoints.
@@ -57,12 +60,22 @@ impl Observers {
             let name = it.to_string();
             (Source::Waypoint(it), name)
         }));
-        let listening = sources.into_iter().map(|(source, place)| {
-            let listener = Listener { source, place, sender: sender.clone() };
-            tokio::spawn(listener.listen()).abort_handle()
-        });
-        let listening = listening.collect();
-        Self { sender, listening }
+        let (mut listening, mut flows) = (Vec::new(), Vec::new());
+        for (source, place) in sources {
+            let hearing = Hearing::default();
+            if matches!(source, Source::Hubble(_)) {
+                flows.push((place.clone(), hearing.clone()));
+            }
+            let listener = Listener { source, place, sender: sender.clone(), hearing };
+            listening.push(tokio::spawn(listener.listen()).abort_handle());
+        }
+        Self { sender, listening, flows }
+    }
+
+    /// A node whose flows are not heard now, in words.
+    pub(crate) fn unheard_flows(&self) -> Option<String> {
+        let unheard = self.flows.iter().find(|(_, hearing)| !hearing.is_sound())?;
+        Some(format!("flows on {} are not heard yet", unheard.0))
     }
 
     /// What is said from now on.
@@ -76,6 +89,32 @@ impl Drop for Observers {
         for task in &self.listening {
             task.abort();
         }
+    }
+}
+
+/// How long a stream may be silent before it is taken for one that has nothing to say, rather than for one that is about to
+/// break.
+const SILENT: Duration = Duration::from_secs(1);
+
+/// Whether a stream brings what is said.
+#[derive(Debug, Clone, Default)]
+struct Hearing(Arc<Mutex<Option<Open>>>);
+
+/// A stream that is open.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    since: Instant,
+    has_spoken: bool,
+}
+
+impl Hearing {
+    fn set(&self, open: Option<Open>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = open;
+    }
+
+    fn is_sound(&self) -> bool {
+        let open = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.is_some_and(|it| it.has_spoken || it.since.elapsed() >= SILENT)
     }
 }
 
@@ -142,6 +181,7 @@ struct Listener {
     /// The node, or the name of a waypoint.
     place: String,
     sender: broadcast::Sender<Witness>,
+    hearing: Hearing,
 }
 
 impl Listener {
@@ -155,6 +195,7 @@ impl Listener {
                 Ok(()) => "the stream ended".to_owned(),
                 Err(error) => ztc_engine::chain(&error),
             };
+            self.hearing.set(None);
             self.gap(&why);
             if let Err(error) = self.source.find_again().await {
                 self.gap(&ztc_engine::chain(&error));
@@ -164,6 +205,8 @@ impl Listener {
 
     async fn stream(&self) -> Result<(), SourceError> {
         let mut stream = self.source.open(&self.place).await?;
+        let since = Instant::now();
+        self.hearing.set(Some(Open { since, has_spoken: false }));
         let (mut lines, mut piece) = (LineSplitter::default(), vec![0; 64 * 1024]);
         loop {
             match stream.read(&mut piece).await {
@@ -172,7 +215,10 @@ impl Listener {
             }
             loop {
                 match lines.next_line() {
-                    Ok(Some(line)) => self.hear(&String::from_utf8_lossy(&line)),
+                    Ok(Some(line)) => {
+                        self.hearing.set(Some(Open { since, has_spoken: true }));
+                        self.hear(&String::from_utf8_lossy(&line));
+                    }
                     Ok(None) => break,
                     Err(error) => {
                         self.gap(&error.to_string());

@@ -60,7 +60,7 @@ pub enum ProvisionError {
     /// Nobody watches whether the cluster is still used.
     #[error("cannot start the process that deletes the cluster when nobody uses it")]
     Watch(#[source] std::io::Error),
-    /// A file of values cannot be read.
+    /// A file of values or definitions cannot be read.
     #[error("cannot read {}", path.display())]
     Values {
         /// Which.
@@ -236,6 +236,7 @@ impl Provisioner {
         steps.once(&mut state, steps::IMAGES, steps.images(&nodes)).await?;
         steps.once(&mut state, steps::CILIUM, steps.cilium()).await?;
         steps.once(&mut state, steps::NETWORK, steps.network(&client)).await?;
+        steps.once(&mut state, steps::DEFINITIONS, steps.definitions(&client)).await?;
         if self.spec.mesh.is_some() {
             steps.once(&mut state, steps::GATEWAY_API, steps.gateway_api(&client)).await?;
             for chart in MESH_CHARTS {
@@ -331,7 +332,7 @@ impl Provisioner {
         let mut digest = Sha256::new();
         digest.update(format!("{:?}", self.spec));
         digest.update(self.bundle.as_ref().map(Bundle::contents).unwrap_or_default());
-        for path in self.value_files() {
+        for path in self.value_files().into_iter().chain(self.definitions()) {
             digest.update(read(&path)?);
         }
         Ok(hex(&digest.finalize()))
@@ -344,6 +345,11 @@ impl Provisioner {
         let own = own.map(|it| self.profiles().join(it));
         let charts = ["cilium"].into_iter().chain(MESH_CHARTS);
         own.chain(charts.filter_map(|it| self.bundle.as_ref()?.values(it))).collect()
+    }
+
+    /// The files of resource definitions that the profile has besides.
+    fn definitions(&self) -> impl Iterator<Item = PathBuf> {
+        self.spec.definitions.iter().map(|it| self.profiles().join(it))
     }
 
     /// The folder of profiles, which values are beside.

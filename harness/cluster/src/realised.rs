@@ -271,7 +271,10 @@ pub(crate) fn settling(node: &str, state: &AgentState, change: &Change) -> Settl
         Change::Nothing | Change::Invalid { .. } | Change::Labels { .. } => {
             return Settling::Realised;
         }
-        Change::Added { .. } | Change::Removed { .. } => repository.revision,
+        // Endpoints are restored before they are regenerated with what the agent knows by then.
+        Change::Added { .. } | Change::Removed { .. } | Change::Restarted { .. } => {
+            repository.revision
+        }
     };
     let endpoints = endpoints.iter().filter(|it| it.identity.is_some() && !it.is_leaving());
     let late: Vec<String> = endpoints

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -125,7 +126,7 @@ pub(crate) struct Board {
 struct Pinned {
     kept: VecDeque<(Instant, Arc<Evidence>)>,
     watchers: HashMap<Interest, mpsc::UnboundedSender<Arc<Evidence>>>,
-    gaps: Vec<String>,
+    gaps: Vec<(Instant, String)>,
     closed: bool,
 }
 
@@ -182,11 +183,20 @@ impl Board {
         records.filter(|it| pair.covers(it) && !had_begun(it, begun)).cloned().collect()
     }
 
-    /// The interruptions of the stream so far, in words.
-    pub(crate) fn gaps(&self) -> Vec<String> {
+    /// The interruptions of the stream so far, in words, but those of a time for which no record is asked. A stream that
+    /// cannot be opened says so again and again; once is enough for people.
+    pub(crate) fn gaps_but(&self, unasked: Option<&RangeInclusive<Instant>>) -> Vec<String> {
         let pinned = lock(&self.shared);
         let closed = pinned.closed.then(|| "the stream of records has ended".to_owned());
-        pinned.gaps.iter().cloned().chain(closed).collect()
+        let asked = |at: &Instant| unasked.is_none_or(|time| !time.contains(at));
+        let gaps = pinned.gaps.iter().filter(|(at, _)| asked(at)).map(|(_, why)| why.clone());
+        let mut told: Vec<String> = Vec::new();
+        for gap in gaps.chain(closed) {
+            if !told.contains(&gap) {
+                told.push(gap);
+            }
+        }
+        told
     }
 }
 
@@ -207,11 +217,8 @@ impl Drop for Board {
 }
 
 impl Pinned {
-    /// A stream that cannot be opened says so again and again; once is enough for people.
     fn tell(&mut self, gap: String) {
-        if !self.gaps.contains(&gap) {
-            self.gaps.push(gap);
-        }
+        self.gaps.push((Instant::now(), gap));
     }
 
     fn pin(&mut self, evidence: Arc<Evidence>) {
@@ -333,7 +340,7 @@ mod tests {
         drop(stream);
         tokio::task::yield_now().await;
         assert_eq!(
-            board.gaps(),
+            board.gaps_but(None),
             ["3 records came faster than they were read", "the stream of records has ended"]
         );
     }
@@ -346,7 +353,24 @@ mod tests {
             stream.send(Witness::Gap { reason: reason.to_owned() }).unwrap();
         }
         tokio::task::yield_now().await;
-        assert_eq!(board.gaps(), ["ended", "no such pod"]);
+        assert_eq!(board.gaps_but(None), ["ended", "no such pod"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gap_of_a_time_for_which_no_record_is_asked_is_not_told() {
+        let (stream, records) = broadcast::channel(8);
+        let board = Board::new(records);
+        let mut moments = Vec::new();
+        for _ in 0..3 {
+            stream.send(Witness::Gap { reason: "ended".to_owned() }).unwrap();
+            tokio::task::yield_now().await;
+            moments.push(Instant::now());
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        let unasked = |from: usize, to: usize| moments[from]..=moments[to];
+        assert_eq!(board.gaps_but(Some(&unasked(0, 1))), ["ended"], "the last one stands");
+        assert_eq!(board.gaps_but(Some(&unasked(1, 2))), ["ended"], "the first one stands");
+        assert!(board.gaps_but(Some(&unasked(0, 2))).is_empty());
     }
 
     /// As a waypoint wrote it (`docs/facts.md`).

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
 use ztc_model::evidence::Evidence;
 use ztc_model::manifest::{Manifest, ObjectRef};
-use ztc_model::suite::{CaseId, Relabelled};
+use ztc_model::suite::{CaseId, Component, Relabelled};
 use ztc_model::world::{PodRef, World};
 use ztc_wire::FirstRun;
 
@@ -69,6 +69,10 @@ pub trait Cluster: fmt::Debug + Send + Sync {
     /// Gives a pod of the world these labels, instead of those that it has, besides the fabric's own; returns when
     /// the API has accepted it.
     async fn relabel(&self, change: &Relabelled) -> Result<Receipt, FabricError>;
+
+    /// Restarts what enforces policies, everywhere at once; returns when that is ordered. Whatever it does not see or say
+    /// meanwhile is a gap in the evidence, which is over once the receipt is settled.
+    async fn restart(&self, component: Component) -> Result<Receipt, FabricError>;
 
     /// One look: has every enforcement point realised what all of these receipts are for?
     async fn settled(&self, receipts: &[Receipt]) -> Result<Settling, FabricError>;
@@ -205,6 +209,13 @@ pub enum Change {
         /// Keys of labels that it has no longer.
         lacks: BTreeSet<String>,
     },
+    /// What was restarted is back, enforces what there is, and is heard again.
+    Restarted {
+        /// What.
+        component: Component,
+        /// The `metadata.uid` of those that ran before; empty where the fabric needs none.
+        before: BTreeSet<String>,
+    },
     /// Nothing has changed.
     Nothing,
 }
@@ -299,6 +310,14 @@ pub enum FabricError {
     Relabel {
         /// Whose.
         pod: PodRef,
+        /// Why.
+        source: Cause,
+    },
+    /// Something was not restarted.
+    #[error("cannot restart {component}")]
+    Restart {
+        /// What.
+        component: Component,
         /// Why.
         source: Cause,
     },

@@ -1,5 +1,6 @@
 //! The lab as a fabric: what the engine asks for, told to the switch, the nodes and the agents.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use ztc_engine::fabric::{
 use ztc_model::identity::Reserved;
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::policy::{Policy, PolicyKind, PolicyRef};
-use ztc_model::suite::Relabelled;
+use ztc_model::suite::{Component, Relabelled};
 use ztc_model::world::{PodRef, World};
 use ztc_wire::FirstRun;
 
@@ -215,7 +216,15 @@ impl LabCluster {
             });
             wanted.max()
         };
-        let states = self.switch.datapath().endpoints();
+        let (states, away) = {
+            let datapath = self.switch.datapath();
+            (datapath.endpoints(), datapath.agents_are_away(Now::read().monotonic))
+        };
+        let restarted = |receipt: &Receipt| matches!(receipt.change, Change::Restarted { .. });
+        if away && receipts.iter().any(restarted) {
+            let status = "agents are not back from their restart".to_owned();
+            return Ok(Settling::NotYet { status });
+        }
         let mut late: Vec<String> = states
             .iter()
             .filter_map(|endpoint| {
@@ -336,6 +345,21 @@ impl Cluster for LabCluster {
         relabelled
             .await
             .map_err(|error| FabricError::Relabel { pod: pod.clone(), source: error.into() })
+    }
+
+    async fn restart(&self, component: Component) -> Result<Receipt, FabricError> {
+        let restarted = async {
+            let _works = self.running().await?;
+            let now = Now::read();
+            // Before the first record is missing.
+            self.switch.interrupt("agents restart".to_owned());
+            match component {
+                Component::Cilium => self.switch.datapath().restart_agents(now),
+            }
+            let change = Change::Restarted { component, before: BTreeSet::new() };
+            Ok::<_, ClusterError>(Receipt { accepted: now.monotonic, change })
+        };
+        restarted.await.map_err(|error| FabricError::Restart { component, source: error.into() })
     }
 
     async fn settled(&self, receipts: &[Receipt]) -> Result<Settling, FabricError> {

@@ -73,6 +73,10 @@ pub enum Fault {
     EstablishedNotRechecked,
     /// `identity-never-changes`: a pod stays who it was, whatever becomes of its labels.
     IdentityNeverChanges,
+    /// `restart-opens`: while agents restart, all that policy drops passes.
+    RestartOpens,
+    /// `restart-forgets-names`: agents that come back know no address that was learnt for a name.
+    RestartForgetsNames,
     /// `strict-accepts-plaintext`: ztunnels know no `PeerAuthentication`.
     StrictAcceptsPlaintext,
     /// `ztunnel-ignores-deny`: ztunnels know no `AuthorizationPolicy` that denies.
@@ -86,7 +90,7 @@ pub enum Fault {
 }
 
 /// The faults without a number, by their names.
-const NAMED: [(&str, Fault); 23] = [
+const NAMED: [(&str, Fault); 25] = [
     ("ignore-egress-deny", Fault::IgnoreEgressDeny),
     ("allow-everything", Fault::AllowEverything),
     ("drop-everything", Fault::DropEverything),
@@ -105,6 +109,8 @@ const NAMED: [(&str, Fault); 23] = [
     ("deny-loses-to-allow", Fault::DenyLosesToAllow),
     ("established-not-rechecked", Fault::EstablishedNotRechecked),
     ("identity-never-changes", Fault::IdentityNeverChanges),
+    ("restart-opens", Fault::RestartOpens),
+    ("restart-forgets-names", Fault::RestartForgetsNames),
     ("strict-accepts-plaintext", Fault::StrictAcceptsPlaintext),
     ("ztunnel-ignores-deny", Fault::ZtunnelIgnoresDeny),
     ("ztunnel-ignores-port", Fault::ZtunnelIgnoresPort),

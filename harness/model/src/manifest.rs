@@ -94,6 +94,9 @@ struct Metadata {
 }
 
 /// Reads a file of manifests as `kubectl apply` does, and evaluates or refuses every field.
+///
+/// # Errors
+/// A diagnostic at what is not known, or is of a kind that nobody enforces.
 pub fn manifests(source: &Source) -> Result<Vec<Manifest>, Box<Diagnostic>> {
     yaml::documents(source)?.iter().map(manifest).collect()
 }
@@ -121,7 +124,10 @@ pub(crate) fn invalid(source: &Source) -> Result<Manifest, Option<Box<Diagnostic
                 // Istio's webhook refuses what is wrong with these.
                 PolicyKind::PeerAuthentication
                 | PolicyKind::RequestAuthentication
-                | PolicyKind::AuthorizationPolicy => return Err(Some(refusal)),
+                | PolicyKind::AuthorizationPolicy
+                | PolicyKind::AdminNetworkPolicy
+                | PolicyKind::BaselineAdminNetworkPolicy
+                | PolicyKind::ClusterNetworkPolicy => return Err(Some(refusal)),
             };
             let manifest = written(document, &header, &reference, nothing)?;
             Ok(Manifest { invalid: Some(refusal.message), ..manifest })
@@ -129,6 +135,25 @@ pub(crate) fn invalid(source: &Source) -> Result<Manifest, Option<Box<Diagnostic
         Err(refusal) => Err(Some(refusal)),
         Ok(_) => Err(None),
     }
+}
+
+/// Reads a file of manifests of kinds that nobody enforces: what they say is not evaluated.
+///
+/// # Errors
+/// A diagnostic at what is wrong; nothing where somebody enforces one of them.
+pub(crate) fn unenforced(source: &Source) -> Result<Vec<Manifest>, Option<Box<Diagnostic>>> {
+    let mut manifests = Vec::new();
+    for document in yaml::documents(source)? {
+        let header: Header = document.read_manifest(&[])?;
+        let kind = kind(&document, &header)?;
+        if !kind.is_unenforced() {
+            return Err(None);
+        }
+        let reference = reference(&document, &header, kind)?;
+        let policy = Policy::Unenforced(reference.clone());
+        manifests.push(written(&document, &header, &reference, policy)?);
+    }
+    Ok(manifests)
 }
 
 fn manifest(document: &Document<'_>) -> Result<Manifest, Box<Diagnostic>> {
@@ -150,6 +175,13 @@ fn read(document: &Document<'_>) -> Result<(Header, PolicyRef, Said), Box<Diagno
         PolicyKind::PeerAuthentication => policy::mesh::peers(document, &reference),
         PolicyKind::RequestAuthentication => policy::mesh::requests(document, &reference),
         PolicyKind::AuthorizationPolicy => policy::mesh::authorization(document, &reference),
+        PolicyKind::AdminNetworkPolicy
+        | PolicyKind::BaselineAdminNetworkPolicy
+        | PolicyKind::ClusterNetworkPolicy => Err(document.diagnostic_at(
+            &header.kind,
+            format!("nobody enforces a {kind}: Cilium, as it is installed by default, ignores it"),
+            Some("a case that shows this writes `{ file: FILE, is: unenforced }`"),
+        )),
     };
     Ok((header, reference, policy))
 }
@@ -173,14 +205,13 @@ fn written(
 fn kind(document: &Document<'_>, header: &Header) -> Result<PolicyKind, Box<Diagnostic>> {
     let Header { api_version, kind, .. } = header;
     let known = PolicyKind::ALL.into_iter().find(|it| it.name() == kind.value);
+    let enforced = PolicyKind::ALL.into_iter().filter(|it| !it.is_unenforced());
+    let enforced: Vec<&str> = enforced.map(PolicyKind::name).collect();
     match known {
         None => Err(document.diagnostic_at(
             kind,
             format!("kind `{}` is not known", kind.value),
-            Some(&format!(
-                "this version knows {}",
-                PolicyKind::ALL.map(PolicyKind::name).join(", ")
-            )),
+            Some(&format!("this version knows {}", enforced.join(", "))),
         )),
         Some(known) if known.api_version() != api_version.value => Err(document.diagnostic_at(
             api_version,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ztc_model::stimulus::Send;
-use ztc_model::suite::{Case, Cell, Library, load, world};
+use ztc_model::suite::{Case, Cell, Component, Library, load, world};
 use ztc_model::world::World;
 use ztc_model::yaml::{Diagnostic, Source};
 
@@ -38,6 +38,13 @@ metadata: { name: closed, namespace: shop }
 spec: { podSelector: {}, policyTypes: [Egress] }
 ";
 
+const ADMIN: &str = "\
+apiVersion: policy.networking.k8s.io/v1alpha1
+kind: AdminNetworkPolicy
+metadata: { name: admin }
+spec: { priority: 1, subject: { namespaces: {} }, egress: [{ action: Deny, to: [{ namespaces: {} }] }] }
+";
+
 fn shop(text: &str) -> Result<World, String> {
     world(&Source::new("shop.yaml", text)).map_err(|diagnostic| diagnostic.message)
 }
@@ -60,10 +67,12 @@ fn suite(apply: &str, expects: &str) -> Result<Case, Box<Diagnostic>> {
             file("two-kinds.yaml", format!("{CLOSED}---\n{CLOSED_BY_KUBERNETES}")),
             file("two.yaml", format!("{CLOSED}---\n{CLOSED}")),
             file("handshakes.yaml", handshakes("[api.zt.test]")),
+            file("admin.yaml", ADMIN.to_owned()),
+            file("admin-and-closed.yaml", format!("{ADMIN}---\n{CLOSED}")),
         ]),
     };
     let text = format!(
-        "suite: one\nabout: A test.\nworld: shop\nneeds: [cilium]\ncases:\n- name: one\n  because: It is.\n  \
+        "suite: one\nabout: A test.\nworld: shop\nneeds: [cilium, agent-restart, admin-network-policy]\ncases:\n- name: one\n  because: It is.\n  \
          apply: [{apply}]\n  create: [shop/late]\n  {expects}\n"
     );
     Ok(load(&Source::new("suite.yaml", text), &library)?.cases.remove(0))
@@ -213,6 +222,56 @@ fn only_what_is_taken_and_invalid_counts_as_invalid() {
     let refusal = case("empty.yaml", PASSES).unwrap_err();
     assert!(refusal.starts_with("nothing in `ingress`"), "{refusal}");
     assert_eq!(case("{ fiel: a }", PASSES).unwrap_err(), "unknown field `fiel`");
+}
+
+#[test]
+fn a_policy_that_nobody_enforces_is_applied_as_it_is_and_denies_nothing() {
+    let admin = "{ file: admin.yaml, is: unenforced }";
+    let case_of = |apply: &str| case(apply, PASSES);
+    let manifest = &case_of(admin).unwrap().apply[0];
+    assert!(manifest.policy.specs().is_empty() && manifest.policy.is_clusterwide());
+    assert_eq!(manifest.object["spec"]["priority"], 1);
+    assert_eq!(manifest.reference.to_string(), "AdminNetworkPolicy/admin");
+    for (apply, refusal) in [
+        (
+            "admin.yaml",
+            "nobody enforces a AdminNetworkPolicy: Cilium, as it is installed by default",
+        ),
+        (
+            "{ file: closed.yaml, is: unenforced }",
+            "`closed.yaml` has policies of kinds that are enforced",
+        ),
+        (
+            "{ file: admin-and-closed.yaml, is: unenforced }",
+            "`admin-and-closed.yaml` has policies of",
+        ),
+        ("{ file: admin.yaml, is: invalid }", "nobody enforces a AdminNetworkPolicy"),
+    ] {
+        let said = case_of(apply).unwrap_err();
+        assert!(said.starts_with(refusal), "{apply}: {said}");
+    }
+    let denied = "from: shop/web, send: \"tcp outside/api:9000\", is: denied, by: cilium";
+    let refusal = "nobody enforces AdminNetworkPolicy/admin, so it denies nothing";
+    assert_eq!(case(admin, denied).unwrap_err(), refusal);
+    let named = format!("{denied}, policy: admin");
+    assert_eq!(case(&format!("{admin}, closed.yaml"), &named).unwrap_err(), refusal);
+}
+
+#[test]
+fn a_component_is_restarted_once_where_the_suite_needs_it_and_watches_no_stream() {
+    let restart = |restart: &str, expectation: &str| {
+        let expects = format!("restart: {restart}\n  expect: [{{ {expectation} }}]");
+        suite("closed.yaml", &expects).map_err(|diagnostic| diagnostic.message)
+    };
+    let case = restart("[cilium]", PASSES).unwrap();
+    assert_eq!(case.restart, [Component::Cilium]);
+    assert!(case.reaches_beyond(&shop(WORLD).unwrap()), "agents enforce for everybody");
+    assert_eq!(restart("[cilium, cilium]", PASSES).unwrap_err(), "cilium is restarted twice");
+    let refusal = restart("[kubelet]", PASSES).unwrap_err();
+    assert!(refusal.contains("kubelet"), "{refusal}");
+    let throughout = format!("{PASSES}, throughout: true");
+    let refusal = restart("[cilium]", &throughout).unwrap_err();
+    assert_eq!(refusal, "nobody records what is dropped while cilium is away");
 }
 
 #[test]

@@ -311,6 +311,20 @@ fn a_rule_that_is_got_wrong_fails_the_cases_about_it() {
             ],
         ),
         (
+            "restart-opens",
+            "agent-restart",
+            &[
+                ("names-that-were-learnt-are-kept", "fail-open"),
+                ("the-baseline-holds-without-its-agents", "fail-open"),
+                ("denials-by-name-and-by-namespace-hold-without-agents", "fail-open"),
+            ],
+        ),
+        (
+            "restart-forgets-names",
+            "agent-restart",
+            &[("names-that-were-learnt-are-kept", "fail-closed")],
+        ),
+        (
             "strict-accepts-plaintext",
             "l3-mtls",
             &[

@@ -174,6 +174,9 @@ fn every_cell_of_the_suites_is_a_script_or_has_a_reason() {
                 Err(Refusal::Relabelled { pod }) => {
                     assert!(case.relabel.iter().any(|it| it.pod == pod), "{}", case.id);
                 }
+                Err(Refusal::Restart { component }) => {
+                    assert!(case.restart.contains(&component), "{}", case.id);
+                }
                 Err(Refusal::Flow { send }) => assert!(send.contains("/flow "), "{send}"),
                 Err(Refusal::Stream { .. }) => {
                     assert!(case.cells[number - 1].expected.is_stream(), "{}", case.id);

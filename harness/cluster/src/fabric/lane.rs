@@ -24,8 +24,8 @@ use ztc_engine::fabric::{
 use ztc_engine::wait::{Look, until};
 use ztc_model::identity::Reserved;
 use ztc_model::manifest::{Manifest, ObjectRef};
-use ztc_model::policy::PolicyKind;
-use ztc_model::suite::{CaseId, Relabelled};
+use ztc_model::policy::{Policy, PolicyKind};
+use ztc_model::suite::{CaseId, Component, Relabelled};
 use ztc_model::world::{Born, PodRef, World};
 use ztc_wire::FirstRun;
 
@@ -159,10 +159,27 @@ impl RealLane {
         {
             return Ok(Settling::NotYet { status });
         }
+        if let Some(status) = self.restart_lag(&of_cilium).await? {
+            return Ok(Settling::NotYet { status });
+        }
         if let Some(status) = self.label_lag(&of_cilium).await? {
             return Ok(Settling::NotYet { status });
         }
         Ok(self.agents.settled(&of_cilium).await?)
+    }
+
+    /// What of restarts is still to come: those who enforce have to be there, and to be heard.
+    async fn restart_lag(&self, changes: &[&Change]) -> Result<Option<String>, ClusterError> {
+        for change in changes {
+            let Change::Restarted { component: Component::Cilium, before } = change else {
+                continue;
+            };
+            let unheard = || self.observers.unheard_flows();
+            if let Some(status) = self.agents.restart_lag(before).await?.or_else(unheard) {
+                return Ok(Some(status));
+            }
+        }
+        Ok(None)
     }
 
     /// Listens to everybody who enforces something in this world.
@@ -430,9 +447,11 @@ impl Cluster for RealLane {
             self.ready.ledger.made(manifest.reference.to_string());
             let uid = applied.metadata.uid.unwrap_or_default();
             let object = manifest.reference.clone();
-            Ok(match manifest.invalid {
-                Some(_) => Change::Invalid { object },
-                None => Change::Added { object, uid },
+            Ok(match (&manifest.policy, &manifest.invalid) {
+                // Nobody has anything to realise.
+                (Policy::Unenforced(_), _) => Change::Nothing,
+                (_, Some(_)) => Change::Invalid { object },
+                (_, None) => Change::Added { object, uid },
             })
         })
         .await
@@ -459,6 +478,16 @@ impl Cluster for RealLane {
         self.change(self.give_labels(change))
             .await
             .map_err(|error| FabricError::Relabel { pod: pod.clone(), source: error.into() })
+    }
+
+    async fn restart(&self, component: Component) -> Result<Receipt, FabricError> {
+        self.change(async {
+            match component {
+                Component::Cilium => Ok(self.agents.restart().await?),
+            }
+        })
+        .await
+        .map_err(|error| FabricError::Restart { component, source: error.into() })
     }
 
     async fn settled(&self, receipts: &[Receipt]) -> Result<Settling, FabricError> {

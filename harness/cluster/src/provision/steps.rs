@@ -27,6 +27,8 @@ const CHART: Duration = Duration::from_mins(6);
 const HELM: Duration = Duration::from_mins(1);
 /// How long nodes may take to get ready once there is a network.
 const NODES_READY: Duration = Duration::from_mins(4);
+/// How long a resource definition may take until it is served.
+const DEFINED: Duration = Duration::from_secs(30);
 /// Between two looks at a node.
 const POLL: Duration = Duration::from_millis(250);
 
@@ -35,6 +37,7 @@ pub(super) const NODES: &str = "nodes";
 pub(super) const IMAGES: &str = "images";
 pub(super) const CILIUM: &str = "cilium";
 pub(super) const NETWORK: &str = "network";
+pub(super) const DEFINITIONS: &str = "definitions";
 pub(super) const GATEWAY_API: &str = "gateway-api";
 pub(super) const PROBE: &str = "probe";
 
@@ -161,15 +164,29 @@ impl Steps<'_> {
         Ok(())
     }
 
+    /// The resource definitions that the profile has besides; waits until objects of their kinds are taken.
+    pub(super) async fn definitions(&self, client: &Client) -> Result<(), ProvisionError> {
+        for path in self.of.definitions() {
+            for name in install_all(client, &path).await? {
+                until("resource definitions to be established", DEFINED, POLL, || async {
+                    let definition = api::definition(client, &name).await;
+                    let definition = definition.map_err(|error| ztc_engine::chain(&error))?;
+                    Ok(if is_established(&definition) {
+                        Look::Met(())
+                    } else {
+                        Look::NotYet { status: format!("{name} is not") }
+                    })
+                })
+                .await?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) async fn gateway_api(&self, client: &Client) -> Result<(), ProvisionError> {
         let Some(bundle) = &self.of.bundle else { return Err(ProvisionError::NoDefinitions) };
         for path in bundle.crds() {
-            let text = String::from_utf8_lossy(&read(&path)?).into_owned();
-            let objects = yaml::values(&Source::new(path.display().to_string(), text))
-                .map_err(ProvisionError::Wrong)?;
-            for object in objects {
-                api::install(client, &object).await?;
-            }
+            install_all(client, &path).await?;
         }
         let namespace =
             json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": ISTIO } });
@@ -247,6 +264,24 @@ async fn release(helm: &Program, chart: &Chart) -> Result<(), ProvisionError> {
 fn is_ready(node: &Node) -> bool {
     let conditions = node.status.iter().flat_map(|it| it.conditions.iter().flatten());
     conditions.filter(|it| it.type_ == "Ready").any(|it| it.status == "True")
+}
+
+/// Installs every object of a file; their names.
+async fn install_all(client: &Client, path: &Path) -> Result<Vec<String>, ProvisionError> {
+    let text = String::from_utf8_lossy(&read(path)?).into_owned();
+    let objects = yaml::values(&Source::new(path.display().to_string(), text))
+        .map_err(ProvisionError::Wrong)?;
+    let mut names = Vec::new();
+    for object in objects {
+        names.extend(api::install(client, &object).await?.metadata.name);
+    }
+    Ok(names)
+}
+
+fn is_established(definition: &Value) -> bool {
+    let conditions = definition["status"]["conditions"].as_array();
+    let established = |it: &Value| it["type"] == "Established" && it["status"] == "True";
+    conditions.is_some_and(|it| it.iter().any(established))
 }
 
 /// A file with one YAML document.

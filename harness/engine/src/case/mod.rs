@@ -4,6 +4,7 @@
 mod labels;
 mod newborns;
 mod policies;
+mod restarts;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::agent::Agent;
 use crate::board::Interest;
 use crate::case::labels::Changed;
 use crate::case::policies::Policies;
+use crate::case::restarts::Unheard;
 use crate::cell::{Pulse, Watched, watch_denial, watch_passage, watch_stream};
 use crate::chain;
 use crate::event::Phase;
@@ -62,6 +64,7 @@ pub(crate) struct Life<'a> {
     pub(crate) inspections: Vec<Inspection>,
     policies: Policies,
     relabelled: Changed,
+    unheard: Unheard,
     created: Vec<PodRef>,
 }
 
@@ -94,6 +97,7 @@ impl<'a> Life<'a> {
             inspections: Vec::new(),
             policies: Policies::default(),
             relabelled: Changed::default(),
+            unheard: Unheard::default(),
             created: Vec::new(),
         }
     }
@@ -310,7 +314,7 @@ impl<'a> Life<'a> {
             self.watch(cell, sender, hopeless, (moments.clone(), pulse), interruption)
         }));
         let (enforced, watched) =
-            tokio::join!(self.enforce(stage, &pulses, interruption), watching);
+            tokio::join!(self.enforce(stage, senders, &pulses, interruption), watching);
         for (outcome, watched) in self.outcomes.iter_mut().zip(watched) {
             outcome.take(watched);
         }
@@ -332,13 +336,13 @@ impl<'a> Life<'a> {
             Sender::Unborn => Watched::default(),
             Sender::Kubelet(probe) => probe.watch(denied, &self.pace, stage, interruption).await,
             Sender::Agent(aim) if cell.expected.is_stream() => {
-                watch_stream(cell, Aim::clone(aim), &self.pace, stage, pulse, interruption).await
+                watch_stream(cell, self.left_of(aim), &self.pace, stage, pulse, interruption).await
             }
             Sender::Agent(aim) if denied => {
-                watch_denial(cell, Aim::clone(aim), &self.pace, stage, interruption).await
+                watch_denial(cell, self.left_of(aim), &self.pace, stage, interruption).await
             }
             Sender::Agent(aim) => {
-                watch_passage(cell, Aim::clone(aim), &self.pace, stage, interruption).await
+                watch_passage(cell, self.left_of(aim), &self.pace, stage, interruption).await
             }
         }
     }
@@ -348,15 +352,17 @@ impl<'a> Life<'a> {
     async fn enforce(
         &self,
         stage: watch::Sender<Stage>,
+        senders: &[Sender],
         pulses: &[Pulse],
         interruption: &Interruption,
     ) -> Result<Duration, Doubt> {
-        interruption.or(self.try_enforce(&stage, pulses)).await
+        interruption.or(self.try_enforce(&stage, senders, pulses)).await
     }
 
     async fn try_enforce(
         &self,
         stage: &watch::Sender<Stage>,
+        senders: &[Sender],
         pulses: &[Pulse],
     ) -> Result<Duration, Doubt> {
         (self.enter)(Phase::Apply);
@@ -378,6 +384,9 @@ impl<'a> Life<'a> {
             receipts.extend(self.relabel().await?);
             // Until then nothing had to be denied.
             since = Instant::now();
+        }
+        if !self.case.restart.is_empty() {
+            receipts.extend(self.restart(senders, &receipts).await?);
         }
         let last = receipts.last();
         let accepted = last.map_or_else(Instant::now, |it| it.accepted.into());

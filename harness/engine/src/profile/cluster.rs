@@ -29,6 +29,10 @@ pub struct ClusterSpec {
     /// Values for Cilium's chart, a file beside the profile's.
     #[serde(default)]
     pub cilium_values: Option<PathBuf>,
+    /// Files of resource definitions that it gets besides, beside the profile's: kinds that the API server then takes, and
+    /// that nobody need know.
+    #[serde(default)]
+    pub definitions: Vec<PathBuf>,
     /// Istio ambient; none where the cluster has no mesh.
     #[serde(default)]
     pub mesh: Option<MeshSpec>,

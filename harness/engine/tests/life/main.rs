@@ -13,6 +13,7 @@ mod leaks;
 mod newborns;
 mod preconditions;
 mod readiness;
+mod restarts;
 mod streams;
 mod worlds;
 

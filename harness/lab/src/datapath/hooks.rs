@@ -154,6 +154,7 @@ impl Datapath {
         if let Some(reason) = denied {
             visit.flows.push(recorder.dropped(node, hook, &visit.packet, reason));
             let passes = self.sabotage.passes_denied(hook, &entry.decision, flow, now)
+                || self.is_left_open(now)
                 || self.gets_precedence_wrong(port, hook, peer, belongs, &visit.packet);
             return if passes { self.pass(node, hook, belongs, visit) } else { Fate::Stopped };
         }

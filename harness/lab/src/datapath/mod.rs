@@ -31,6 +31,7 @@ mod policy_map;
 mod proxy;
 mod record;
 mod repository;
+mod restart;
 mod service;
 mod spoil;
 mod switch;

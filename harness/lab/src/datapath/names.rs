@@ -93,6 +93,11 @@ impl Names {
         self.known.values().map(BTreeMap::len).sum::<usize>() < before
     }
 
+    /// Forgets everything; says whether there was anything.
+    pub(super) fn forget_all(&mut self) -> bool {
+        !std::mem::take(self).known.is_empty()
+    }
+
     /// Every address by the node that learnt it, with its names.
     pub(super) fn iter(
         &self,

@@ -178,7 +178,7 @@ impl Datapath {
         let record = self.recorder(now).dns_query(redirect.node, flow, name, qtypes, verdict);
         QueryVerdict {
             allowed: permitted || self.sabotage.faults.has(Fault::AllowEverything),
-            flow: self.unless_lost(record),
+            flow: self.unless_lost(record, now),
         }
     }
 
@@ -190,12 +190,13 @@ impl Datapath {
         answer: &Message,
         now: Now,
     ) -> Option<Line> {
-        if let Some(lesson) = Lesson::of(answer) {
+        let is_there = !self.agents_are_away(now.monotonic);
+        if let Some(lesson) = Lesson::of(answer).filter(|_| is_there) {
             self.learn(redirect.node, &lesson, now.monotonic);
         }
         let flow = query_flow(redirect.protocol, redirect.client, redirect.server);
         let record = self.recorder(now).dns_answer(redirect.node, reversed(flow), answer);
-        self.unless_lost(record)
+        self.unless_lost(record, now)
     }
 
     /// Learns, on purpose, from a datagram that no proxy has seen, if it is an answer.
@@ -225,7 +226,8 @@ impl Datapath {
         }
     }
 
-    fn unless_lost(&self, record: Line) -> Option<Line> {
-        (!self.sabotage.faults.has(Fault::LoseFlowRecords)).then_some(record)
+    fn unless_lost(&self, record: Line, now: Now) -> Option<Line> {
+        let is_lost = self.nobody_records(now.monotonic);
+        (!is_lost).then_some(record)
     }
 }

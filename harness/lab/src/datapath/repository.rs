@@ -164,6 +164,15 @@ impl Repository {
         were_some
     }
 
+    /// Forgets all names; says whether there were any.
+    pub(super) fn forget_all_names(&mut self) -> bool {
+        let were_some = self.learnt.forget_all();
+        if were_some {
+            self.map_names();
+        }
+        were_some
+    }
+
     /// The number of a set of named ports.
     pub(super) fn names(&mut self, named: &NamedPorts) -> Names {
         let known = self.named_ports.iter().position(|it| it == named);

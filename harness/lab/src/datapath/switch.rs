@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 use ztc_model::evidence::Direction;
 use ztc_model::hubble::Line;
@@ -31,6 +32,8 @@ pub(crate) struct Datapath {
     pub(super) proxies: Proxies,
     pub(super) captures: Captures,
     pub(super) sabotage: Sabotage,
+    /// When agents that were restarted are back, or were.
+    pub(super) agents_back: Option<Instant>,
     services: Services,
     /// The connections of each node.
     conntracks: Vec<Conntrack>,
@@ -82,6 +85,7 @@ impl Datapath {
             proxies: Proxies::new(),
             captures: Captures::new(),
             sabotage: Sabotage::new(faults),
+            agents_back: None,
             services: Services::new(services),
             conntracks: nodes.iter().map(|_| Conntrack::new()).collect(),
             ports: HashMap::new(),
@@ -193,7 +197,7 @@ impl Datapath {
         let packet = match Packet::parse(packet) {
             Ok(packet) => packet,
             Err(reason) => {
-                return self.finish(None, self.unreadable(from, plugged, reason, now));
+                return self.finish(None, self.unreadable(from, plugged, reason, now), now);
             }
         };
         let mut visit = Visit { packet, now, asked: None, flows: Vec::new() };
@@ -203,7 +207,7 @@ impl Datapath {
             Plugged::Outside => self.outside_sends(from, &mut visit),
         };
         let Visit { packet, flows, .. } = visit;
-        self.finish(to.map(|port| (port, packet.into_bytes())), flows)
+        self.finish(to.map(|port| (port, packet.into_bytes())), flows, now)
     }
 
     /// Whoever writes records now.
@@ -245,8 +249,8 @@ impl Datapath {
         self.repository.revision()
     }
 
-    fn finish(&self, to: Option<(PortId, Vec<u8>)>, mut flows: Vec<Line>) -> Forwarded {
-        if self.sabotage.faults.has(Fault::LoseFlowRecords) {
+    fn finish(&self, to: Option<(PortId, Vec<u8>)>, mut flows: Vec<Line>, now: Now) -> Forwarded {
+        if self.nobody_records(now.monotonic) {
             flows.clear();
         }
         Forwarded { to, flows }
@@ -344,6 +348,9 @@ impl Datapath {
 
     /// Sends a packet to the DNS proxy of its client's node.
     fn divert_to_proxy(&mut self, port: PortId, node: NodeId, visit: &mut Visit) -> Option<PortId> {
+        if self.agents_are_away(visit.now.monotonic) {
+            return None;
+        }
         let flow = visit.packet.flow();
         let proxy_port = self.nodes[node.0].proxy_port;
         let proxy = self.nodes[node.0].address_like(flow.destination.ip())?;

@@ -17,7 +17,7 @@ use crate::dns::DnsRule;
 use crate::manifest::{Manifest, ObjectRef, manifests};
 use crate::outcome::Expected;
 use crate::stimulus::{Echo, Peer, Send, Target};
-use crate::suite::{Case, Cell, Origin, Relabelled};
+use crate::suite::{Case, Cell, Component, Origin, Relabelled};
 use crate::world::{PodRef, World};
 use crate::yaml::Source;
 
@@ -67,6 +67,12 @@ pub enum Unsound {
     NodeNetwork {
         /// Which.
         pod: PodRef,
+    },
+    /// What is restarted enforces the policies of all lanes.
+    #[error("{component} is restarted, which enforces the policies of all lanes")]
+    Restart {
+        /// What.
+        component: Component,
     },
     /// A word is the name of a namespace and of something else, so names with it are ambiguous.
     #[error("`{word}` is a namespace, and a service or a part of a name outside as well")]
@@ -153,6 +159,9 @@ impl Renaming {
     /// # Errors
     /// Why it would not be the same, or would reach beyond the lane.
     pub fn case(&self, case: &Case) -> Result<Case, Unsound> {
+        if let Some(component) = case.restart.first() {
+            return Err(Unsound::Restart { component: *component });
+        }
         let apply = case.apply.iter().map(|it| self.manifest(it)).collect::<Result<_, _>>()?;
         Ok(Case {
             world: format!("{}{}", case.world, self.suffix),

@@ -23,17 +23,27 @@ pub enum PolicyKind {
     RequestAuthentication,
     /// `security.istio.io/v1`: who may do what.
     AuthorizationPolicy,
+    /// `policy.networking.k8s.io/v1alpha1`, which Cilium does not know (cilium#23380).
+    AdminNetworkPolicy,
+    /// The same, below all others.
+    BaselineAdminNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha2`, which Cilium enforces since 1.20 where it is told to
+    /// (`k8sClusterNetworkPolicy.enabled`).
+    ClusterNetworkPolicy,
 }
 
 impl PolicyKind {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::NetworkPolicy,
         Self::CiliumNetworkPolicy,
         Self::CiliumClusterwideNetworkPolicy,
         Self::PeerAuthentication,
         Self::RequestAuthentication,
         Self::AuthorizationPolicy,
+        Self::AdminNetworkPolicy,
+        Self::BaselineAdminNetworkPolicy,
+        Self::ClusterNetworkPolicy,
     ];
 
     /// Its name in a manifest.
@@ -45,6 +55,9 @@ impl PolicyKind {
             Self::PeerAuthentication => "PeerAuthentication",
             Self::RequestAuthentication => "RequestAuthentication",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::AdminNetworkPolicy => "AdminNetworkPolicy",
+            Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
         }
     }
 
@@ -56,6 +69,10 @@ impl PolicyKind {
             Self::PeerAuthentication | Self::RequestAuthentication | Self::AuthorizationPolicy => {
                 "security.istio.io/v1"
             }
+            Self::AdminNetworkPolicy | Self::BaselineAdminNetworkPolicy => {
+                "policy.networking.k8s.io/v1alpha1"
+            }
+            Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
         }
     }
 
@@ -67,9 +84,19 @@ impl PolicyKind {
         )
     }
 
+    /// Whether nobody enforces it: to Cilium, as it is installed by default, and to the mesh it does not exist.
+    pub fn is_unenforced(self) -> bool {
+        matches!(
+            self,
+            Self::AdminNetworkPolicy
+                | Self::BaselineAdminNetworkPolicy
+                | Self::ClusterNetworkPolicy
+        )
+    }
+
     /// Whether its objects live in a namespace.
     pub fn is_namespaced(self) -> bool {
-        self != Self::CiliumClusterwideNetworkPolicy
+        self != Self::CiliumClusterwideNetworkPolicy && !self.is_unenforced()
     }
 }
 
@@ -175,7 +202,8 @@ mod tests {
             "NetworkPolicy//default-deny",
             "NetworkPolicy/a/b/c",
             "CiliumClusterwideNetworkPolicy/zt-pay/block-metadata",
-            "AdminNetworkPolicy/a",
+            "AdminNetworkPolicy/a/b",
+            "GlobalNetworkPolicy/a",
         ] {
             assert!(text.parse::<PolicyRef>().is_err(), "{text}");
         }

@@ -17,6 +17,8 @@ pub enum Policy {
     Clusterwide(Specs),
     /// A policy of the mesh, which Cilium does not know.
     Mesh(MeshPolicy),
+    /// A policy of a kind that nobody enforces, whatever it says.
+    Unenforced(PolicyRef),
 }
 
 /// What a policy says: one spec or more, which add up.
@@ -46,6 +48,7 @@ impl Policy {
         match self {
             Self::Network(it) | Self::Cilium(it) | Self::Clusterwide(it) => it.reference.clone(),
             Self::Mesh(policy) => policy.reference().clone(),
+            Self::Unenforced(reference) => reference.clone(),
         }
     }
 
@@ -53,14 +56,14 @@ impl Policy {
     pub const fn reads_handshakes(&self) -> bool {
         match self {
             Self::Network(it) | Self::Cilium(it) | Self::Clusterwide(it) => it.reads_handshakes,
-            Self::Mesh(_) => false,
+            Self::Mesh(_) | Self::Unenforced(_) => false,
         }
     }
 
     /// Whether it is about the whole cluster.
     pub fn is_clusterwide(&self) -> bool {
         match self {
-            Self::Clusterwide(_) => true,
+            Self::Clusterwide(_) | Self::Unenforced(_) => true,
             Self::Mesh(policy) => policy.is_meshwide(),
             Self::Network(_) | Self::Cilium(_) => false,
         }
@@ -70,7 +73,7 @@ impl Policy {
     pub fn specs(&self) -> &[Spec] {
         match self {
             Self::Network(it) | Self::Cilium(it) | Self::Clusterwide(it) => &it.specs,
-            Self::Mesh(_) => &[],
+            Self::Mesh(_) | Self::Unenforced(_) => &[],
         }
     }
 

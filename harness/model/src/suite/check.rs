@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::manifest::{Manifest, ObjectRef};
 use crate::outcome::EnforcementPoint;
+use crate::policy::Policy;
 use crate::stimulus::{Peer, Send, Target};
 use crate::suite::file::{ExpectationFile, OneOrMany};
 use crate::suite::{Cell, Feature, Origin};
@@ -86,6 +87,12 @@ pub(super) fn manifest(
         let feature = Feature::TlsServerNames;
         let message = format!("the suite does not say that it needs {feature}");
         return Err(in_text(source, manifest.line, "serverNames", message));
+    }
+    let is_unenforced = matches!(manifest.policy, Policy::Unenforced(_));
+    if is_unenforced && !needs.contains(&Feature::AdminNetworkPolicy) {
+        let feature = Feature::AdminNetworkPolicy;
+        let message = format!("the suite does not say that it needs {feature}");
+        return Err(in_text(source, manifest.line, &manifest.reference.kind, message));
     }
     match &manifest.reference.namespace {
         Some(namespace) if world.namespace(namespace).is_none() => {
@@ -481,7 +488,7 @@ pub(super) fn denying_policy(
         let help = format!("the case applies: {}", applied());
         Err(source.diagnostic_at(at, message, Some(&help)))
     };
-    match (&file.policy, apply) {
+    let denying = match (&file.policy, apply) {
         (None, [only]) => Ok(only.reference.clone()),
         (None, []) => Err(source.diagnostic_at(
             &file.send,
@@ -497,6 +504,14 @@ pub(super) fn denying_policy(
             let reference = applied_policy(&name.value, apply);
             reference.cloned().or_else(|message| wrong(name, message))
         }
+    }?;
+    let is_it = |it: &&Manifest| it.reference == denying;
+    match apply.iter().find(is_it).map(|it| &it.policy) {
+        Some(Policy::Unenforced(_)) => {
+            let message = format!("nobody enforces {denying}, so it denies nothing");
+            Err(source.diagnostic_at(&file.send, message, None))
+        }
+        _ => Ok(denying),
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) fn cells(source: &Source, file: &SuiteFile, cases: &[Case]) -> Checke
         let taken_away = case.remove.iter().map(|it| format!("without {it}"));
         let relabelled =
             case.relabel.iter().map(|it| format!("with {} as {:?}", it.pod, it.labels));
+        let restarted = case.restart.iter().map(|it| format!("past a restart of {it}"));
         // Where flows are watched all the time the order of the policies is the question.
         let ordered = case.watches_a_stream().then(|| format!("in the order of {}", case.id));
         let policies: BTreeSet<String> = case
@@ -42,6 +43,7 @@ pub(super) fn cells(source: &Source, file: &SuiteFile, cases: &[Case]) -> Checke
             .map(|it| format!("{}:{}", it.file, it.reference))
             .chain(taken_away)
             .chain(relabelled)
+            .chain(restarted)
             .chain(ordered)
             .collect();
         for cell in &case.cells {

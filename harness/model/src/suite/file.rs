@@ -9,8 +9,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::outcome::{EnforcementPoint, Form};
-use crate::suite::Feature;
 use crate::suite::matrix::MatrixFile;
+use crate::suite::{Component, Feature};
 use crate::yaml::Spanned;
 
 /// A suite: one YAML file in a folder under `suites/`, next to the manifests that it applies.
@@ -45,7 +45,7 @@ pub struct CaseFile {
     pub because: Spanned<String>,
     /// The manifests to apply, in this order: `FILE` beside the suite, or `../SUITE/FILE` beside
     /// another one; `{ file: FILE, is: invalid }` for a policy that exists and enforces nothing, as
-    /// Cilium does not take it.
+    /// Cilium does not take it, `{ file: FILE, is: unenforced }` for one of a kind that nobody enforces.
     #[schemars(with = "Vec<Applied>")]
     pub apply: Vec<Spanned<Applied>>,
     /// The documented hole that the case shows on purpose, in one sentence: what gets through, and past
@@ -66,6 +66,11 @@ pub struct CaseFile {
     #[serde(default)]
     #[schemars(with = "Vec<RelabelFile>")]
     pub relabel: Vec<Spanned<RelabelFile>>,
+    /// What is restarted once the policies are enforced: what they deny has to stay denied meanwhile, and everything
+    /// as it was afterwards.
+    #[serde(default)]
+    #[schemars(with = "Vec<Component>")]
+    pub restart: Vec<Spanned<Component>>,
     /// Pods of the world to make after the policies are enforced.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
@@ -159,6 +164,8 @@ pub enum Taken {
     Valid,
     /// Cilium says that it is not valid, and enforces nothing of it.
     Invalid,
+    /// It is of a kind that nobody enforces.
+    Unenforced,
 }
 
 /// An applied file as it is written out.
@@ -179,7 +186,9 @@ impl<'de> Deserialize<'de> for Applied {
             type Value = Applied;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a file, or `{ file: FILE, is: invalid }`")
+                f.write_str(
+                    "a file, `{ file: FILE, is: invalid }`, or `{ file: FILE, is: unenforced }`",
+                )
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Applied, E> {

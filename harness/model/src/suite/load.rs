@@ -8,7 +8,7 @@ use crate::stimulus::{Send, SendError};
 use crate::suite::file::{Applied, CaseFile, ExpectationFile, Is, SuiteFile, Taken};
 use crate::suite::{
     Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check, distinct, gaps, matrix, relabels,
-    removals, streams, worlds,
+    removals, restarts, streams, worlds,
 };
 use crate::world::{PodRef, World};
 use crate::yaml::{self, Diagnostic, Source, Spanned};
@@ -96,6 +96,7 @@ impl Reader<'_> {
             self.expand(expectation, &apply, &create, &mut cells)?;
             removals::still_there(self.source, &expectation.value, &remove, &cells)?;
         }
+        let restart = restarts::restarted(self.source, self.needs, &file.restart, &cells)?;
         distinct::pairs(self.source, self.world, &file.expect, &cells)?;
         distinct::requests(self.source, &file.expect, &cells)?;
         if cells.is_empty() {
@@ -113,6 +114,7 @@ impl Reader<'_> {
             apply,
             remove,
             relabel,
+            restart,
             create,
             cells,
             file: self.source.file.clone(),
@@ -157,6 +159,12 @@ impl Reader<'_> {
                     self.source.diagnostic_at(at, message, None)
                 })
             })?],
+            Taken::Unenforced => manifest::unenforced(source).map_err(|refusal| {
+                refusal.unwrap_or_else(|| {
+                    let message = format!("`{file}` has policies of kinds that are enforced");
+                    self.source.diagnostic_at(at, message, None)
+                })
+            })?,
         };
         Ok(manifests.into_iter().map(|manifest| (source, manifest)).collect())
     }

@@ -11,6 +11,7 @@ mod load;
 pub mod matrix;
 mod relabels;
 mod removals;
+mod restarts;
 mod streams;
 mod worlds;
 
@@ -71,6 +72,11 @@ pub enum Feature {
     /// Ranges of addresses select neither pods nor nodes: `policy-cidr-match-mode` is empty, as it is
     /// by default.
     OutsideCidrs,
+    /// Cilium's agents may be restarted, on all nodes.
+    AgentRestart,
+    /// The API server takes `AdminNetworkPolicy`, `BaselineAdminNetworkPolicy` and `ClusterNetworkPolicy`, which nobody
+    /// enforces.
+    AdminNetworkPolicy,
 }
 
 impl Feature {
@@ -91,6 +97,8 @@ impl fmt::Display for Feature {
             Self::FqdnExpiry => "fqdn-expiry",
             Self::TlsServerNames => "tls-server-names",
             Self::OutsideCidrs => "outside-cidrs",
+            Self::AgentRestart => "agent-restart",
+            Self::AdminNetworkPolicy => "admin-network-policy",
         })
     }
 }
@@ -167,6 +175,8 @@ pub struct Case {
     pub remove: Vec<ObjectRef>,
     /// Pods that get other labels then.
     pub relabel: Vec<Relabelled>,
+    /// What is restarted then.
+    pub restart: Vec<Component>,
     /// Pods to make after the policies are enforced.
     pub create: Vec<PodRef>,
     /// What to send and what to expect of it.
@@ -184,8 +194,11 @@ impl Case {
         self.cells.iter().any(|cell| cell.expected.is_stream())
     }
 
-    /// Whether a policy of it is about more than the namespaces that its world makes.
+    /// Whether it is about more than the namespaces that its world makes: by a policy, or as it restarts something.
     pub fn reaches_beyond(&self, world: &World) -> bool {
+        if !self.restart.is_empty() {
+            return true;
+        }
         let own: BTreeSet<&str> = world.own_namespaces().collect();
         let mut namespaces = self.apply.iter().map(|it| it.reference.namespace.as_deref());
         namespaces.any(|namespace| namespace.is_none_or(|it| !own.contains(it)))
@@ -211,6 +224,34 @@ impl Case {
             })
             .map(|host| host.name.as_str())
             .collect()
+    }
+}
+
+/// What enforces policies, and can be restarted.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Component {
+    /// The agents of Cilium, on all nodes at once. What they have put into the datapath goes on without them; the DNS
+    /// proxy and the records do not.
+    Cilium,
+}
+
+impl Component {
+    /// What a fabric needs to restart it.
+    pub fn feature(self) -> Feature {
+        match self {
+            Self::Cilium => Feature::AgentRestart,
+        }
+    }
+}
+
+impl fmt::Display for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cilium => "cilium",
+        })
     }
 }
 

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 use ztc_engine::event::CellReport;
-use ztc_model::suite::{Case, Cell};
+use ztc_model::suite::{Case, Cell, Component};
 use ztc_model::world::{PodRef, World};
 
 use self::scene::Scene;
@@ -94,6 +94,15 @@ pub enum Refusal {
     Relabelled {
         /// The pod.
         pod: PodRef,
+    },
+    /// A script cannot say what was there before a restart and is no more.
+    #[error(
+        "{component} is restarted in this case; by hand: apply the policies, send in a loop, `kubectl rollout restart` its \
+         daemon set meanwhile, and go on until it is ready again"
+    )]
+    Restart {
+        /// What.
+        component: Component,
     },
     /// No standard tool sends one line after the other from one port and tells the answers apart.
     #[error(

@@ -57,6 +57,9 @@ impl<'a> Scene<'a> {
         if let Some(pod) = case.create.iter().find(|pod| pods.contains(pod)) {
             return Err(Refusal::Newborn { pod: pod.clone() });
         }
+        if let Some(component) = case.restart.first() {
+            return Err(Refusal::Restart { component: *component });
+        }
         if let Some(change) = case.relabel.iter().find(|it| pods.contains(&it.pod)) {
             return Err(Refusal::Relabelled { pod: change.pod.clone() });
         }

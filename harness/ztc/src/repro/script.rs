@@ -1,7 +1,8 @@
 //! `repro.sh`: what is particular to a cell, as functions, and then the order of things, which all cells share.
 
-use ztc_model::manifest::ObjectRef;
+use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::outcome::{EnforcementPoint, Expected, Form};
+use ztc_model::policy::Policy;
 use ztc_model::stimulus::{Peer, Send, Target};
 use ztc_model::suite::{Cell, Origin};
 use ztc_model::world::{Called, PodRef};
@@ -75,7 +76,11 @@ fn enforced(question: &Question<'_>) -> String {
     let apply = &question.case.apply;
     let is_istios = |object: &ObjectRef| object.api_version.contains("istio.io");
     let mesh = apply.iter().any(|it| is_istios(&it.reference));
-    let ciliums = apply.iter().filter(|it| !is_istios(&it.reference) && it.invalid.is_none());
+    let is_ciliums = |it: &&Manifest| {
+        let unenforced = it.invalid.is_some() || matches!(it.policy, Policy::Unenforced(_));
+        !is_istios(&it.reference) && !unenforced
+    };
+    let ciliums = apply.iter().filter(is_ciliums);
     let mut lines = Vec::new();
     for manifest in ciliums {
         let ObjectRef { kind, namespace, name, .. } = &manifest.reference;

@@ -111,7 +111,7 @@ pub(crate) fn cases(text: &str) -> Vec<Case> {
         .collect();
     let library = Library { worlds: BTreeMap::from([("two".to_owned(), two())]), manifests };
     let text = format!(
-        "suite: fake\nabout: What a test asks.\nworld: two\nneeds: [cilium, dns-proxy, ztunnel]\ncases:{text}"
+        "suite: fake\nabout: What a test asks.\nworld: two\nneeds: [cilium, dns-proxy, ztunnel, agent-restart]\ncases:{text}"
     );
     let suite = load(&Source::new("suite.yaml", text), &library);
     suite.unwrap_or_else(|error| panic!("{error}")).cases

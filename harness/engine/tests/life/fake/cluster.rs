@@ -13,7 +13,7 @@ use ztc_engine::fabric::{
 };
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::policy::Protocol;
-use ztc_model::suite::Relabelled;
+use ztc_model::suite::{Component, Relabelled};
 use ztc_model::world::{Born, Pod, PodRef, World};
 use ztc_wire::FirstRun;
 
@@ -135,6 +135,11 @@ impl Cluster for FakeCluster {
     }
 
     async fn relabel(&self, _change: &Relabelled) -> Result<Receipt, FabricError> {
+        Ok(Self::receipt())
+    }
+
+    async fn restart(&self, _component: Component) -> Result<Receipt, FabricError> {
+        self.network.restart();
         Ok(Self::receipt())
     }
 

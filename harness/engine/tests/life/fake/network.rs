@@ -39,6 +39,7 @@ struct State {
     /// How often somebody looked whether policies are realised.
     looks: usize,
     born: BTreeMap<PodRef, Instant>,
+    restarted: Option<Instant>,
     stopped: usize,
 }
 
@@ -71,6 +72,14 @@ impl Network {
     /// How often somebody looked whether policies are realised.
     pub(crate) fn looks(&self) -> usize {
         self.state().looks
+    }
+
+    /// Restarts whoever enforces: nobody records for a moment.
+    pub(crate) fn restart(&self) {
+        let mut state = self.state();
+        state.log.push("restart".to_owned());
+        state.restarted = Some(Instant::now());
+        self.witnesses.send(Witness::Gap { reason: "restarted".to_owned() }).ok();
     }
 
     pub(crate) fn bear(&self, pod: &PodRef) {
@@ -110,6 +119,9 @@ impl Network {
         let mut state = self.state();
         let born = from.and_then(|pod| state.born.get(pod));
         if born.is_some_and(|born| born.elapsed() < self.script.open_after_birth) {
+            return None;
+        }
+        if state.restarted.is_some_and(|at| at.elapsed() < self.script.open_after_restart) {
             return None;
         }
         let enforced_after = self.script.enforced_after?;

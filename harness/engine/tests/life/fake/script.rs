@@ -25,6 +25,8 @@ pub(crate) struct Script {
     pub(crate) standing: Option<&'static str>,
     /// For so long after its birth nothing stops a pod.
     pub(crate) open_after_birth: Duration,
+    /// For so long after a restart nothing is stopped.
+    pub(crate) open_after_restart: Duration,
     /// Verdicts are only logged.
     pub(crate) audit: bool,
     /// A pod that is not Ready, and kubelet's words for it.
@@ -113,6 +115,7 @@ impl Default for Script {
             lasting_from: None,
             standing: None,
             open_after_birth: Duration::ZERO,
+            open_after_restart: Duration::ZERO,
             audit: false,
             not_ready: None,
             unsent: None,

@@ -8,4 +8,5 @@ mod packets;
 mod policies;
 mod properties;
 mod records;
+mod restart;
 mod walk;

@@ -178,7 +178,7 @@ fn answers_are_on_record_as_hubble_has_them() {
 }
 
 /// A cluster where the web may ask, and may open connections to what it asked for by name.
-fn with_names(faults: &str) -> (Cluster, Redirect) {
+pub(super) fn with_names(faults: &str) -> (Cluster, Redirect) {
     let mut cluster = Cluster::broken(faults);
     cluster.apply(WEB_DNS);
     cluster.apply(WEB_FQDNS);
@@ -187,12 +187,12 @@ fn with_names(faults: &str) -> (Cluster, Redirect) {
 }
 
 /// The proxy passes an answer on.
-fn answered(cluster: &mut Cluster, redirect: &Redirect, name: &str, address: &str) {
+pub(super) fn answered(cluster: &mut Cluster, redirect: &Redirect, name: &str, address: &str) {
     let answer = answer(name, ResponseCode::NoError, &[address]);
     cluster.datapath.answer_seen(redirect, &answer, cluster.now);
 }
 
-fn web_reaches(cluster: &mut Cluster, server: SocketAddr) -> bool {
+pub(super) fn web_reaches(cluster: &mut Cluster, server: SocketAddr) -> bool {
     cluster.reaches("web", syn(at(WEB, 4001), server)).is_some()
 }
 

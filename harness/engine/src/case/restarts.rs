@@ -1,0 +1,65 @@
+//! What a case restarts once its policies are enforced. Denials hold throughout: what gets through while a component is
+//! away is a leak, which the client alone is witness of. All else is judged after it is back, by records again.
+
+use std::ops::RangeInclusive;
+use std::sync::{Mutex, PoisonError};
+
+use futures_util::future::try_join_all;
+use tokio::time::Instant;
+use ztc_model::verdict::Doubt;
+
+use super::{Life, Sender};
+use crate::chain;
+use crate::fabric::Receipt;
+use crate::volley::Aim;
+
+/// The time for which no record is asked, as nobody could have written one.
+#[derive(Debug, Default)]
+pub(super) struct Unheard(Mutex<Option<RangeInclusive<Instant>>>);
+
+impl Life<'_> {
+    /// Sends what has to come before, restarts what the case says, and waits until it is back and enforces all that was
+    /// accepted.
+    pub(super) async fn restart(
+        &self,
+        senders: &[Sender],
+        accepted: &[Receipt],
+    ) -> Result<Vec<Receipt>, Doubt> {
+        self.precede(senders).await.map_err(Doubt::Fabric)?;
+        let from = Instant::now();
+        let mut receipts = Vec::new();
+        for component in &self.case.restart {
+            let receipt = self.lane.cluster.restart(*component).await;
+            receipts.push(receipt.map_err(|error| Doubt::Fabric(chain(&error)))?);
+        }
+        self.settle(&[accepted, &receipts].concat()).await.map_err(Doubt::Fabric)?;
+        let mut unheard = self.unheard.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *unheard = Some(from..=Instant::now());
+        Ok(receipts)
+    }
+
+    async fn precede(&self, senders: &[Sender]) -> Result<(), String> {
+        let (every, ceiling) = (self.pace.stream_every(), self.pace.pass_ceiling());
+        let cells = self.case.cells.iter().zip(senders);
+        let preceding = cells.filter_map(|(cell, sender)| match sender {
+            Sender::Agent(aim) => Some(async move {
+                let preceded = aim.precede(every, ceiling).await;
+                // What is allowed has to tell by itself whether it was needed.
+                if cell.expected.is_denied() { preceded } else { Ok(()) }
+            }),
+            Sender::Kubelet(_) | Sender::Unborn => None,
+        });
+        try_join_all(preceding).await.map(drop)
+    }
+
+    /// What of an aim is still to do once the policies are enforced: what comes first came before the restart.
+    pub(super) fn left_of(&self, aim: &Aim) -> Aim {
+        let after = aim.after.clone().filter(|_| self.case.restart.is_empty());
+        Aim { after, ..aim.clone() }
+    }
+
+    /// The time for which no record is asked: while something was away that the case has restarted.
+    pub(crate) fn unheard(&self) -> Option<RangeInclusive<Instant>> {
+        self.unheard.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
