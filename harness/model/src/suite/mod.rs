@@ -12,6 +12,7 @@ pub mod matrix;
 mod relabels;
 mod removals;
 mod streams;
+mod wires;
 mod worlds;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,6 +72,8 @@ pub enum Feature {
     /// Ranges of addresses select neither pods nor nodes: `policy-cidr-match-mode` is empty, as it is
     /// by default.
     OutsideCidrs,
+    /// What pods send and receive can be captured at their edges.
+    Capture,
 }
 
 impl Feature {
@@ -91,6 +94,7 @@ impl fmt::Display for Feature {
             Self::FqdnExpiry => "fqdn-expiry",
             Self::TlsServerNames => "tls-server-names",
             Self::OutsideCidrs => "outside-cidrs",
+            Self::Capture => "capture",
         })
     }
 }
