@@ -74,6 +74,15 @@ pub(crate) enum Pull {
     IfNotPresent,
 }
 
+impl Pull {
+    const fn policy(self) -> &'static str {
+        match self {
+            Self::Never => "Never",
+            Self::IfNotPresent => "IfNotPresent",
+        }
+    }
+}
+
 /// Everything of a world that has to exist before its pods, in the order in which it is applied.
 pub(crate) fn before_pods(world: &World) -> Vec<Value> {
     let own: BTreeSet<&str> = world.own_namespaces().collect();
@@ -208,10 +217,7 @@ pub(crate) fn pod(
     let mut container = json!({
         "name": CONTAINER,
         "image": setting.image,
-        "imagePullPolicy": match setting.pull {
-            Pull::Never => "Never",
-            Pull::IfNotPresent => "IfNotPresent",
-        },
+        "imagePullPolicy": setting.pull.policy(),
         "env": [{ "name": AGENT_ENV, "value": config }],
         "ports": ports(pod),
         "securityContext": {
@@ -261,6 +267,64 @@ pub(crate) fn pod(
         object["spec"]["hostNetwork"] = true.into();
     }
     Ok(object)
+}
+
+/// The namespace of the pods that capture for a world. They are in their nodes' networks, which no profile of pod
+/// security but this one allows, and no namespace of the world is opened for them.
+pub(crate) fn capture_namespace(world: &World) -> Value {
+    let mut metadata = Setting::metadata(world, None, &capture_namespace_name(world));
+    metadata["labels"]["pod-security.kubernetes.io/enforce"] = "privileged".into();
+    json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata })
+}
+
+fn capture_namespace_name(world: &World) -> String {
+    format!("ztc-capture-{}", world.world)
+}
+
+/// A pod that captures in the network of a node. It needs that network and one capability, `NET_RAW`, for a packet
+/// socket; a capability reaches a process that is not root by no field of a pod, so it is root without any other.
+///
+/// # Panics
+/// Never: the configuration of an agent has nothing that JSON cannot say.
+pub(crate) fn capturing_pod(world: &World, setting: &Setting, slot: NodeSlot) -> Value {
+    let namespace = capture_namespace_name(world);
+    let name = format!("node-{slot}");
+    let config = AgentConfig {
+        name: format!("{namespace}/{name}"),
+        socket: SOCKET.into(),
+        resolv_conf: "/etc/resolv.conf".into(),
+        serve: Vec::new(),
+        tls: None,
+        first: Vec::new(),
+    };
+    let config = config.to_json().expect("an agent's configuration has text keys");
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": Setting::metadata(world, Some(&namespace), &name),
+        "spec": {
+            "nodeSelector": { "kubernetes.io/hostname": setting.nodes.get(&slot) },
+            "tolerations": [{ "operator": "Exists" }],
+            "hostNetwork": true,
+            "automountServiceAccountToken": false,
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 1,
+            "securityContext": { "runAsUser": 0, "seccompProfile": { "type": "RuntimeDefault" } },
+            "containers": [{
+                "name": CONTAINER,
+                "image": setting.image,
+                "imagePullPolicy": setting.pull.policy(),
+                "env": [{ "name": AGENT_ENV, "value": config }],
+                "securityContext": {
+                    "allowPrivilegeEscalation": false,
+                    "capabilities": { "drop": ["ALL"], "add": ["NET_RAW"] },
+                    "readOnlyRootFilesystem": true,
+                },
+                "volumeMounts": [{ "name": "run", "mountPath": SOCKET_DIR }],
+            }],
+            "volumes": [{ "name": "run", "emptyDir": { "medium": "Memory" } }],
+        },
+    })
 }
 
 fn ports(pod: &Pod) -> Vec<Value> {
@@ -318,6 +382,14 @@ services:
     fn a_world_is_made_of_these_objects() {
         let mut objects = before_pods(&world());
         objects.extend(pods(&world(), &setting(), &Zone::default()).unwrap());
+        let text = serde_json::to_string_pretty(&objects).unwrap();
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_pod_that_captures_has_its_nodes_network_and_one_capability() {
+        let objects =
+            [capture_namespace(&world()), capturing_pod(&world(), &setting(), NodeSlot::B)];
         let text = serde_json::to_string_pretty(&objects).unwrap();
         insta::assert_snapshot!(text);
     }

@@ -15,8 +15,8 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 use ztc_model::world::PodRef;
 use ztc_wire::{
-    Event, FrameError, FromAgent, Leg, LineSplitter, Observed, PROTOCOL, RunId, Stimulus, ToAgent,
-    decode, encode,
+    Canary, Captured, Event, FrameError, FromAgent, Leg, LineSplitter, Observed, PROTOCOL, RunId,
+    Stimulus, ToAgent, Watch, decode, encode,
 };
 
 use crate::fabric::{Cluster, FabricError, Session};
@@ -80,6 +80,12 @@ pub(crate) enum News {
     Started { leg: Leg, local: SocketAddr, remote: SocketAddr },
     /// The run is over.
     Observed { observed: Observed, at: Instant },
+    /// A capture has begun.
+    Capturing,
+    /// A capture is over.
+    Captured(Captured),
+    /// A capture could not begin, or broke off.
+    CaptureFailed(String),
     /// Nothing more will be heard.
     Lost { reason: String },
 }
@@ -158,8 +164,24 @@ impl Agent {
         Self { pod, shared, outbox, session }
     }
 
-    /// Sends a stimulus.
-    pub(crate) fn run(&self, stimulus: Stimulus, deadline: Duration) -> Flight {
+    /// Sends a stimulus, with a nonce that begins with a canary where there is one.
+    pub(crate) fn run(
+        &self,
+        stimulus: Stimulus,
+        canary: Option<Canary>,
+        deadline: Duration,
+    ) -> Flight {
+        let deadline_ms = millis(deadline);
+        self.order(|id| ToAgent::Run { id, deadline_ms, stimulus, canary })
+    }
+
+    /// Has it capture packets until that is taken back.
+    pub(crate) fn capture(&self, watch: Watch, deadline: Duration) -> Flight {
+        let deadline_ms = millis(deadline);
+        self.order(|id| ToAgent::Capture { id, deadline_ms, watch })
+    }
+
+    fn order(&self, order: impl FnOnce(RunId) -> ToAgent) -> Flight {
         let (sender, news) = mpsc::unbounded_channel();
         let mut shared = lock(&self.shared);
         let id = RunId(shared.next);
@@ -170,9 +192,8 @@ impl Agent {
             return flight;
         }
         shared.runs.insert(id, sender);
-        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
         // The session task ends only by losing all runs, which answers this one as well.
-        self.outbox.send(ToAgent::Run { id, deadline_ms, stimulus }).ok();
+        self.outbox.send(order(id)).ok();
         flight
     }
 
@@ -446,8 +467,11 @@ impl Shared {
                 let at = self.clock.map_or_else(Instant::now, |clock| clock.engine_time(at_us));
                 (id, News::Observed { observed, at })
             }
+            Event::Capturing { id } => (id, News::Capturing),
+            Event::Captured { id, captured } => (id, News::Captured(captured)),
+            Event::CaptureFailed { id, error } => (id, News::CaptureFailed(error)),
         };
-        let over = matches!(news, News::Observed { .. });
+        let over = !matches!(news, News::Started { .. } | News::Capturing);
         let Some(sender) = self.runs.get(&id) else {
             let is_past = id.0 < self.first || !self.answered;
             let what = || format!("it spoke of run {}, which it was not sent or had ended", id.0);
@@ -487,6 +511,10 @@ impl Clock {
         // A moment that no clock of the engine can show is an agent's nonsense.
         moment.unwrap_or(self.engine)
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn violation(what: impl Into<String>) -> AgentError {

@@ -66,7 +66,7 @@ impl Burst {
         let agent = Agent::attach(cluster, pod, first_run(), HELLO_CEILING);
         agent.hello(HELLO_CEILING, POLL).await?;
         let (agent, after, pair) = (Arc::new(agent), None, None);
-        Ok(Self { aim: Aim { agent, board, stimulus, after, deadline, pair } })
+        Ok(Self { aim: Aim { agent, board, stimulus, canary: None, after, deadline, pair } })
     }
 
     /// Sends `count` stimuli, at most `window` of them in flight.

@@ -8,6 +8,7 @@ use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use ztc_model::capture::AtNode;
 use ztc_model::evidence::{Did, FlowKey};
 use ztc_model::outcome::EnforcementPoint;
 use ztc_model::suite::{CaseId, Gap};
@@ -208,6 +209,9 @@ pub struct CellReport {
     pub loss: Option<LossReport>,
     /// The records about the flows of this cell: of every failure, and the first of each kind.
     pub evidence: Vec<EvidenceReport>,
+    /// What captures saw of it at the edges of its pods, by node, where the case asks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wire: Vec<AtNode>,
 }
 
 /// What was lost of a stream, from before the first policy to the end of the hold.

@@ -21,7 +21,7 @@ use tokio::sync::broadcast;
 use ztc_model::evidence::Evidence;
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::suite::{CaseId, Component, Relabelled};
-use ztc_model::world::{PodRef, World};
+use ztc_model::world::{NodeSlot, PodRef, World};
 use ztc_wire::FirstRun;
 
 /// Makes clusters, one a lane.
@@ -86,6 +86,12 @@ pub trait Cluster: fmt::Debug + Send + Sync {
 
     /// Deletes such a pod; one that does not exist is no error.
     async fn delete_pod(&self, pod: &PodRef) -> Result<(), FabricError>;
+
+    /// Where what the pods of the world send and receive can be captured at their edges: an agent a node, made if
+    /// there is none yet. Sessions with them are opened as with those of pods.
+    async fn capture_points(&self) -> Result<BTreeMap<NodeSlot, PodRef>, FabricError> {
+        Err(FabricError::Capture { source: "this fabric does not capture".into() })
+    }
 
     /// Asks the enforcement points with their own tools, as a person would who looks why these pods'
     /// flows went wrong. A tool that fails says so in its output.
@@ -332,6 +338,12 @@ pub enum FabricError {
     Session {
         /// Whose.
         pod: PodRef,
+        /// Why.
+        source: Cause,
+    },
+    /// What pods send cannot be captured.
+    #[error("cannot capture what pods send and receive")]
+    Capture {
         /// Why.
         source: Cause,
     },

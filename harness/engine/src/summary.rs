@@ -88,6 +88,7 @@ pub(crate) fn cell(
             for_ms: millis(outcome.lost_for.unwrap_or_default()),
         }),
         evidence: records(facts),
+        wire: facts.wire.clone(),
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use ztc_model::evidence::{Did, Evidence};
 use ztc_model::outcome::{Reading, Seen};
 use ztc_model::policy::Protocol;
-use ztc_wire::{DnsTransport, Leg, Observed, Stimulus};
+use ztc_wire::{Canary, DnsTransport, Leg, Observed, Stimulus};
 
 use crate::agent::{Agent, Flight, News};
 use crate::board::{Board, Interest, Pair, Watch};
@@ -28,6 +28,8 @@ pub(crate) struct Aim {
     pub(crate) agent: Arc<Agent>,
     pub(crate) board: Arc<Board>,
     pub(crate) stimulus: Stimulus,
+    /// What its nonces begin with, where somebody looks for them on the wire.
+    pub(crate) canary: Option<Canary>,
     /// What has to get through first, under the policies, and who may answer it.
     pub(crate) after: Option<(Stimulus, BTreeSet<String>)>,
     pub(crate) deadline: Duration,
@@ -38,15 +40,19 @@ pub(crate) struct Aim {
 impl Aim {
     /// Sends once and waits for what the client sees in the end.
     pub(crate) async fn once(&self) -> Seen {
-        let mut flight = self.agent.run(self.stimulus.clone(), self.deadline);
+        let mut flight = self.order();
         let deadline = Instant::now() + self.deadline;
         loop {
             match flight.next(deadline).await {
-                News::Started { .. } => {}
                 News::Observed { observed, .. } => return Seen::Client(observed),
                 News::Lost { reason } => return unsent(reason),
+                _ => {}
             }
         }
+    }
+
+    fn order(&self) -> Flight {
+        self.agent.run(self.stimulus.clone(), self.canary.clone(), self.deadline)
     }
 
     /// Sends a fresh stimulus every so often until one gets through, at most until the ceiling; the one that did,
@@ -106,7 +112,7 @@ impl Aim {
     /// What was seen instead, until the ceiling.
     pub(crate) async fn precede(&self, every: Duration, ceiling: Duration) -> Result<(), String> {
         let Some((stimulus, peers)) = &self.after else { return Ok(()) };
-        let first = Self { stimulus: stimulus.clone(), after: None, ..self.clone() };
+        let first = Self { stimulus: stimulus.clone(), canary: None, after: None, ..self.clone() };
         let seen = first.until_through(peers, every, ceiling).await;
         match Reading::of(&seen, peers) {
             Reading::Through { .. } => Ok(()),
@@ -229,7 +235,7 @@ impl Volley {
             return;
         }
         let fired = Instant::now();
-        let flight = self.aim.agent.run(self.aim.stimulus.clone(), self.aim.deadline);
+        let flight = self.aim.order();
         self.follow(flight, fired);
     }
 
@@ -310,6 +316,8 @@ impl Tracer {
                         self.see(unsent(reason), None);
                         return;
                     }
+                    // A stimulus captures nothing.
+                    News::Capturing | News::Captured(_) | News::CaptureFailed(_) => {}
                 },
                 // A shot that is over waits on for its record until the volley ends.
                 _ = finish.wait_for(|it| *it), if !finishing => {

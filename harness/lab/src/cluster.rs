@@ -1,6 +1,6 @@
 //! The lab as a fabric: what the engine asks for, told to the switch, the nodes and the agents.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fmt;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use ztc_model::identity::Reserved;
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::policy::{Policy, PolicyKind, PolicyRef};
 use ztc_model::suite::{Component, Relabelled};
-use ztc_model::world::{PodRef, World};
+use ztc_model::world::{NodeSlot, PodRef, World};
 use ztc_wire::FirstRun;
 
 use crate::datapath::{Datapath, EndpointState, NodeId, Now};
 use crate::fault::{self, Faults, NotAFault};
-use crate::host::{AgentCommand, AgentError, PumpError, Switch, is_inside};
+use crate::host::{AgentCommand, AgentError, PumpError, Switch, WorkloadError, is_inside};
 use crate::lane::{LaneError, RunningLane};
 use crate::mesh::Mesh;
 use crate::plan::{NODES, Plan};
@@ -63,7 +63,12 @@ enum ClusterError {
     Agent(#[from] AgentError),
     #[error(transparent)]
     Lane(#[from] LaneError),
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
 }
+
+/// Where those who capture are found by their nodes, as if it were a namespace.
+const CAPTURE: &str = "ztc-capture";
 
 /// Makes lanes out of network namespaces.
 pub struct Lab {
@@ -250,10 +255,29 @@ impl LabCluster {
 
     async fn open_session(&self, pod: &PodRef) -> Result<Session, ClusterError> {
         let running = self.running().await?;
-        let found = running.pods().get(pod).cloned();
-        let found = found.ok_or_else(|| ClusterError::Absent { pod: pod.clone() })?;
-        let (reader, writer) = found.agent().connect(AGENT).await?.into_split();
+        let connected = if pod.namespace == CAPTURE {
+            let listeners = running.listeners().await?;
+            let found = listeners.iter().find(|(node, _)| running.node_name(**node) == pod.name);
+            let (_, found) = found.ok_or_else(|| ClusterError::Absent { pod: pod.clone() })?;
+            found.agent.connect(AGENT).await?
+        } else {
+            let found = running.pods().get(pod).cloned();
+            let found = found.ok_or_else(|| ClusterError::Absent { pod: pod.clone() })?;
+            found.agent().connect(AGENT).await?
+        };
+        let (reader, writer) = connected.into_split();
         Ok(Session { reader: Box::new(reader), writer: Box::new(writer) })
+    }
+
+    async fn listeners(&self) -> Result<BTreeMap<NodeSlot, PodRef>, ClusterError> {
+        let running = self.running().await?;
+        let listeners = running.listeners().await?;
+        let slots = [NodeSlot::A, NodeSlot::B].into_iter();
+        let named = listeners.keys().map(|node| PodRef {
+            namespace: CAPTURE.to_owned(),
+            name: running.node_name(*node).to_owned(),
+        });
+        Ok(slots.zip(named).collect())
     }
 
     async fn make_pod(&self, pod: &PodRef, first: Vec<FirstRun>) -> Result<(), ClusterError> {
@@ -382,6 +406,10 @@ impl Cluster for LabCluster {
         self.unmake_pod(pod)
             .await
             .map_err(|error| FabricError::DeletePod { pod: pod.clone(), source: error.into() })
+    }
+
+    async fn capture_points(&self) -> Result<BTreeMap<NodeSlot, PodRef>, FabricError> {
+        self.listeners().await.map_err(|error| FabricError::Capture { source: error.into() })
     }
 
     fn evidence(&self) -> broadcast::Receiver<Witness> {

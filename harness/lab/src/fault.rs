@@ -87,10 +87,14 @@ pub enum Fault {
     OpenConnectionsKept,
     /// `ztunnel-captures-probes`: kubelet's probes go to ztunnels as everything else does.
     ZtunnelCapturesProbes,
+    /// `hbone-in-clear`: ztunnels speak HTTP/2 to each other as it is, without TLS, and believe each other who they are.
+    HboneInClear,
+    /// `capture-blind`: captures of what pods send and receive see nothing.
+    CaptureBlind,
 }
 
 /// The faults without a number, by their names.
-const NAMED: [(&str, Fault); 25] = [
+const NAMED: [(&str, Fault); 27] = [
     ("ignore-egress-deny", Fault::IgnoreEgressDeny),
     ("allow-everything", Fault::AllowEverything),
     ("drop-everything", Fault::DropEverything),
@@ -116,6 +120,8 @@ const NAMED: [(&str, Fault); 25] = [
     ("ztunnel-ignores-port", Fault::ZtunnelIgnoresPort),
     ("open-connections-kept", Fault::OpenConnectionsKept),
     ("ztunnel-captures-probes", Fault::ZtunnelCapturesProbes),
+    ("hbone-in-clear", Fault::HboneInClear),
+    ("capture-blind", Fault::CaptureBlind),
 ];
 
 /// The ways in which a lab is broken; normally none.

@@ -60,6 +60,8 @@ pub(crate) struct RunningLane {
     outside: BTreeMap<String, Workload>,
     addresses: Mutex<Vec<AddressPool>>,
     nodes: Vec<Node>,
+    /// Those who listen at the edges of pods, by node, once somebody asks for them.
+    listeners: tokio::sync::Mutex<BTreeMap<NodeId, Arc<Workload>>>,
     mesh: Arc<Mesh>,
     pump: Arc<Pump>,
     command: AgentCommand,
@@ -107,6 +109,7 @@ impl RunningLane {
             addresses: Mutex::new((0..NODES.len()).map(AddressPool::of_pods).collect()),
             pods: Mutex::default(),
             outside: BTreeMap::new(),
+            listeners: tokio::sync::Mutex::default(),
             mesh,
             pump,
             command,
@@ -241,6 +244,34 @@ impl RunningLane {
         Ok(())
     }
 
+    /// Those who listen at the edges of the pods of each node, made if they are not there yet.
+    pub(crate) async fn listeners(&self) -> Result<BTreeMap<NodeId, Arc<Workload>>, WorkloadError> {
+        let mut listeners = self.listeners.lock().await;
+        for (index, node) in self.nodes.iter().enumerate() {
+            if listeners.contains_key(&NodeId(index)) {
+                continue;
+            }
+            let (socket, resolv) = self.file_names();
+            let plan = WorkloadPlan {
+                addresses: Vec::new(),
+                network: Network::Listening(NodeId(index)),
+                ztunnel: None,
+                launch: AgentConfig {
+                    name: format!("capture/{}", node.config.name),
+                    socket,
+                    resolv_conf: resolv,
+                    serve: Vec::new(),
+                    tls: None,
+                    first: Vec::new(),
+                },
+                // It sends nothing.
+                resolv_conf: String::new(),
+            };
+            listeners.insert(NodeId(index), Arc::new(self.start_workload(plan).await?));
+        }
+        Ok(listeners.clone())
+    }
+
     async fn start_workload(&self, plan: WorkloadPlan) -> Result<Workload, WorkloadError> {
         let (pump, command) = (Arc::clone(&self.pump), self.command.clone());
         let runtime = Handle::current();
@@ -266,9 +297,11 @@ impl RunningLane {
         let pods: Vec<_> = std::mem::take(&mut *self.pods()).into_values().collect();
         let agents = pods.iter().map(|pod| &pod.workload.agent);
         let outside = self.outside.values().map(|workload| &workload.agent);
-        join_all(agents.chain(outside).map(Agent::stop)).await;
+        let listeners: Vec<_> = self.listeners.lock().await.values().cloned().collect();
+        let listening = listeners.iter().map(|workload| &workload.agent);
+        join_all(agents.chain(outside).chain(listening).map(Agent::stop)).await;
         // Threads are waited for, and the caller's runtime must not be.
-        blocking(move || drop((pods, self))).await;
+        blocking(move || drop((pods, listeners, self))).await;
     }
 
     /// The switch.

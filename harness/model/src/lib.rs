@@ -5,6 +5,7 @@
 //! function of recorded facts that can be computed again.
 #![forbid(unsafe_code)]
 
+pub mod capture;
 pub mod dns;
 pub mod evidence;
 pub mod hubble;

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ztc_wire::{DnsRcode, Observed};
 
+use crate::capture::Wire;
 use crate::manifest::ObjectRef;
 
 /// Who can stop a flow.
@@ -87,6 +88,8 @@ pub enum Expected {
     Allowed {
         /// The enforcement point that must say that it let the flow pass, where the case asks.
         via: Option<EnforcementPoint>,
+        /// How it is on the wire, where the case asks.
+        wire: Option<Wire>,
     },
     /// It gets through from before the first policy to the end of the hold: not one stimulus is lost.
     Throughout,
@@ -117,7 +120,7 @@ impl Expected {
     /// The enforcement point that has to say something, where there is one.
     pub const fn point(&self) -> Option<EnforcementPoint> {
         match self {
-            Self::Allowed { via: point }
+            Self::Allowed { via: point, .. }
             | Self::Denied { by: point, .. }
             | Self::Interrupted { by: point, .. } => *point,
             Self::Throughout => None,
@@ -138,8 +141,17 @@ impl Expected {
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Allowed { via: None } => f.write_str("allowed"),
-            Self::Allowed { via: Some(via) } => write!(f, "allowed via {via}"),
+            Self::Allowed { via, wire } => {
+                f.write_str("allowed")?;
+                if let Some(via) = via {
+                    write!(f, " via {via}")?;
+                }
+                match wire {
+                    None => Ok(()),
+                    Some(Wire::Clear) => f.write_str(", in clear"),
+                    Some(Wire::Encrypted) => f.write_str(", encrypted"),
+                }
+            }
             Self::Throughout => f.write_str("allowed throughout"),
             Self::Denied { by, form, policy, .. } | Self::Interrupted { by, form, policy } => {
                 f.write_str(if self.is_denied() { "denied" } else { "interrupted" })?;

@@ -4,6 +4,7 @@
 //! question could be asked at all, then whether the answer has proof.
 
 mod stream;
+mod wire;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::capture::{AtNode, Wire};
 use crate::evidence::{Did, Evidence};
 use crate::manifest::ObjectRef;
 use crate::outcome::{EnforcementPoint, Expected, Form, Reading, Seen};
@@ -40,6 +42,13 @@ pub enum Failure {
         seen: String,
         /// When the leaked flow was sent, milliseconds after the API accepted the policies.
         after_ms: u64,
+    },
+    /// A flow that must be encrypted was on the wire in clear: a leak of what is in it.
+    InClear {
+        /// On which node.
+        node: String,
+        /// From whom to whom, and how often.
+        seen: String,
     },
     /// A flow that must pass did not.
     FailClosed {
@@ -92,7 +101,7 @@ impl Verdict {
         match self {
             Self::Pass => 0,
             Self::Inconclusive(_) => 1,
-            Self::Fail(Failure::FailOpen { .. }) => 3,
+            Self::Fail(failure) if failure.is_leak() => 3,
             Self::Fail(_) => 2,
         }
     }
@@ -101,7 +110,7 @@ impl Verdict {
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Pass => "pass",
-            Self::Fail(Failure::FailOpen { .. }) => "fail-open",
+            Self::Fail(Failure::FailOpen { .. } | Failure::InClear { .. }) => "fail-open",
             Self::Fail(Failure::FailClosed { .. }) => "fail-closed",
             Self::Fail(Failure::WrongLayer { .. }) => "wrong-layer",
             Self::Fail(Failure::WrongPolicy { .. }) => "wrong-policy",
@@ -115,6 +124,13 @@ impl Verdict {
         verdicts.into_iter().fold(Self::Pass, |worst, verdict| {
             if verdict.severity() > worst.severity() { verdict } else { worst }
         })
+    }
+}
+
+impl Failure {
+    /// Whether something came out that must not: who gets through, or what is in a flow.
+    pub const fn is_leak(&self) -> bool {
+        matches!(self, Self::FailOpen { .. } | Self::InClear { .. })
     }
 }
 
@@ -133,6 +149,9 @@ impl fmt::Display for Failure {
         match self {
             Self::FailOpen { seen, after_ms } => {
                 write!(f, "fail-open: {seen}, sent {after_ms} ms after the policies were accepted")
+            }
+            Self::InClear { node, seen } => {
+                write!(f, "fail-open: its nonce was on the wire in clear on node {node}: {seen}")
             }
             Self::FailClosed { seen, stopped_by: Some(by) } => {
                 write!(f, "fail-closed: {seen}; {by}")
@@ -184,6 +203,8 @@ pub struct Facts {
     /// What was said meanwhile of tunnels between the two. A tunnel carries any number of connections, so it
     /// is not known which of the samples a record is about.
     pub beyond: Vec<Arc<Evidence>>,
+    /// What captures saw of it, by node, where the case asks.
+    pub wire: Vec<AtNode>,
     /// The stimulus after the removal of the denying policy alone.
     pub proof: Option<Seen>,
     /// The stimulus after the removal of everything.
@@ -204,7 +225,16 @@ pub struct Sample {
 /// Judges one cell. `peers` are the names that may answer.
 pub fn judge(expected: &Expected, peers: &BTreeSet<String>, facts: &Facts) -> Verdict {
     match expected {
-        Expected::Allowed { via } => judge_allowed(*via, peers, facts),
+        Expected::Allowed { via, wire } => {
+            let exposed = (*wire == Some(Wire::Encrypted)).then(|| wire::leak(facts)).flatten();
+            if let Some(exposed) = exposed {
+                return Verdict::Fail(exposed);
+            }
+            match (judge_allowed(*via, peers, facts), wire) {
+                (Verdict::Pass, Some(wire)) => verdict_of(wire::judge(*wire, facts)),
+                (verdict, _) => verdict,
+            }
+        }
         Expected::Throughout => verdict_of(stream::unbroken(peers, facts)),
         Expected::Interrupted { by, form, policy } => {
             let denial = Denial { by: *by, form: *form, policy, behind: &[] };

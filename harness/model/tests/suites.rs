@@ -440,3 +440,83 @@ fn what_is_wrong_in_a_table_is_shown_where_it_is() {
     let twice = "    - { from: shop/web, is: \". . -\" }\n    - { from: shop/web, is: \". . +\" }";
     insta::assert_snapshot!(wrong(twice));
 }
+
+/// A suite about the wire: its first expectation is encrypted, the second one says these words of its wire.
+fn wires(needs: &str, encrypted: &str, clear: &str) -> Result<Case, Box<Diagnostic>> {
+    let bank = WORLD
+        .replace(
+            "name: web, node: a }",
+            "name: web, node: a, serves: [{ speaks: tcp, port: 9000 }] }",
+        )
+        .replace(
+            "name: peer, node: b }",
+            "name: peer, node: b, serves: [{ speaks: tcp, port: 9000 }] }",
+        )
+        .replace(
+            "outside:",
+            "  - { namespace: shop, name: node, node: a, hostNetwork: true }\noutside:",
+        );
+    let library = Library {
+        worlds: BTreeMap::from([("shop".to_owned(), world(&Source::new("shop.yaml", bank))?)]),
+        manifests: BTreeMap::new(),
+    };
+    let text = format!(
+        "suite: one\nabout: A test.\nworld: shop\nneeds: [{needs}]\ncases:\n- name: one\n  because: It is.\n  \
+         apply: []\n  create: [shop/late]\n  expect:\n  - {{ {encrypted} }}\n  - {{ {clear} }}\n"
+    );
+    Ok(load(&Source::new("suite.yaml", text), &library)?.cases.remove(0))
+}
+
+const ENCRYPTED: &str =
+    "from: shop/web, send: \"tcp shop/peer:9000\", is: allowed, wire: encrypted";
+const CLEAR: &str = "from: shop/peer, send: \"tcp shop/web:9000\", is: allowed, wire: clear";
+
+#[test]
+fn what_is_encrypted_has_something_in_clear_on_every_node_of_it() {
+    let case = wires("capture", ENCRYPTED, CLEAR).expect("a case");
+    let told: Vec<String> = case.cells.iter().map(|it| it.expected.to_string()).collect();
+    assert_eq!(told, ["allowed, encrypted", "allowed, in clear"]);
+    let on_one_node = "from: shop/web, send: \"tcp outside/api:9000\", is: allowed, wire: clear";
+    let error = wires("capture", ENCRYPTED, on_one_node).expect_err("it must be refused");
+    insta::assert_snapshot!(error.to_string(), @r#"
+    error: nothing in the case has to be in clear on node b: a capture that sees nothing would pass
+      --> suite.yaml:11:70
+       |
+    11 |   - { from: shop/web, send: "tcp shop/peer:9000", is: allowed, wire: encrypted }
+       |                                                                      ^^^^^^^^^
+       |
+       = help: add the control: something with `wire: clear` from or to a pod on that node, of a pair outside the mesh
+    "#);
+}
+
+#[test]
+fn a_wire_is_said_of_what_can_be_captured() {
+    let wrong = |needs: &str, encrypted: &str| {
+        wires(needs, encrypted, CLEAR).expect_err("it must be refused").message
+    };
+    assert_eq!(wrong("cilium", ENCRYPTED), "the suite does not say that it needs capture");
+    for (said, message) in [
+        (
+            "from: shop/web, send: tls outside/api:9443, is: allowed, wire: encrypted",
+            "`tls outside/api:9443` has no nonce that could be seen in clear",
+        ),
+        (
+            "from: shop/web, send: \"udp outside/api:9001\", is: allowed, throughout: true, wire: clear",
+            "the wire of a flow that is allowed throughout is not looked at",
+        ),
+        (
+            "from: shop/late, send: \"tcp outside/api:9000\", is: allowed, wire: clear",
+            "nothing is captured of what shop/late sends",
+        ),
+        (
+            "from: shop/node, send: \"tcp outside/api:9000\", is: allowed, wire: clear",
+            "shop/node is in its node's network, and has no edge of its own",
+        ),
+    ] {
+        assert_eq!(wrong("capture", said), message);
+    }
+    let denied =
+        "expect: [{ from: shop/web, send: \"tcp outside/api:9000\", is: denied, wire: clear }]";
+    let error = suite("closed.yaml", denied).expect_err("it must be refused").message;
+    assert_eq!(error, "only of what is allowed it is known to be on the wire");
+}

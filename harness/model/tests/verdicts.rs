@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use ztc_model::capture::{AtNode, Wire};
 use ztc_model::evidence::{Did, Direction, Evidence, FlowKey, Record};
 use ztc_model::hubble;
 use ztc_model::manifest::ObjectRef;
 use ztc_model::outcome::{EnforcementPoint, Expected, Form, Seen};
 use ztc_model::policy::{PolicyKind, PolicyRef, Protocol};
 use ztc_model::verdict::{Doubt, Facts, Failure, Sample, Verdict, judge, lost};
-use ztc_wire::{DnsRcode, Observed, Phase};
+use ztc_model::world::NodeSlot;
+use ztc_wire::{Canary, DnsRcode, Observed, Phase, Sighting, Speaks, Tunnel};
 
 const EGRESS: Direction = Direction::Egress;
 
@@ -82,6 +84,7 @@ fn proven() -> Facts {
         meanwhile: Vec::new(),
         samples: vec![sample(silence(), vec![by_rule]), sample(silence(), vec![])],
         beyond: Vec::new(),
+        wire: vec![],
         proof: Some(through()),
         recovery: Some(through()),
     }
@@ -150,7 +153,7 @@ fn a_denial_without_a_control_is_inconclusive() {
 fn a_client_that_could_not_send_decides_nothing() {
     let unsent =
         Seen::Client(Observed::Unsent { operation: "bind".to_owned(), error: "no".to_owned() });
-    for expected in [by_cilium(), Expected::Allowed { via: None }] {
+    for expected in [by_cilium(), Expected::Allowed { via: None, wire: None }] {
         let verdict = judged(&expected, |facts| {
             facts.samples = vec![sample(unsent.clone(), vec![])];
         });
@@ -160,7 +163,7 @@ fn a_client_that_could_not_send_decides_nothing() {
 
 #[test]
 fn nothing_sent_is_inconclusive() {
-    for expected in [by_cilium(), Expected::Allowed { via: None }] {
+    for expected in [by_cilium(), Expected::Allowed { via: None, wire: None }] {
         let verdict = judged(&expected, |facts| facts.samples.clear());
         assert!(matches!(doubt(&verdict), Doubt::NoEvidence(_)), "{verdict}");
     }
@@ -242,7 +245,7 @@ fn a_denial_that_never_became_true_is_inconclusive() {
 
 #[test]
 fn one_dropped_sample_of_an_allowed_flow_is_fail_closed_and_names_who_stopped_it() {
-    let verdict = judged(&Expected::Allowed { via: None }, |facts| {
+    let verdict = judged(&Expected::Allowed { via: None, wire: None }, |facts| {
         facts.samples.insert(0, sample(through(), vec![]));
     });
     let Failure::FailClosed { stopped_by: Some(by), .. } = failure(&verdict) else {
@@ -256,7 +259,7 @@ fn one_dropped_sample_of_an_allowed_flow_is_fail_closed_and_names_who_stopped_it
 
 #[test]
 fn an_allowed_flow_that_must_pass_a_point_needs_its_record() {
-    let via = Expected::Allowed { via: Some(EnforcementPoint::DnsProxy) };
+    let via = Expected::Allowed { via: Some(EnforcementPoint::DnsProxy), wire: None };
     let pass = |evidence| judged(&via, |facts| facts.samples = vec![sample(through(), evidence)]);
     assert!(matches!(doubt(&pass(vec![])), Doubt::NoEvidence(_)));
     let allow = Did::Allow { direction: EGRESS };
@@ -281,7 +284,7 @@ fn any_dns_answer_but_a_refusal_proves_that_the_query_got_through() {
 
 /// What became of a denied and of an allowed flow that was seen so.
 fn over_tls(observed: &Observed) -> [Verdict; 2] {
-    [by_cilium(), Expected::Allowed { via: None }].map(|expected| {
+    [by_cilium(), Expected::Allowed { via: None, wire: None }].map(|expected| {
         judged(&expected, |facts| facts.samples[0].seen = Seen::Client(observed.clone()))
     })
 }
@@ -358,7 +361,7 @@ prop_compose! {
     ) -> Facts {
         let all = |it: Vec<_>| it.into_iter().map(|(seen, evidence)| sample(seen, evidence)).collect();
         let (meanwhile, samples) = (all(meanwhile), all(samples));
-        Facts { broken, control, unsettled, meanwhile, samples, beyond: Vec::new(), proof, recovery }
+        Facts { broken, control, unsettled, meanwhile, samples, beyond: Vec::new(), wire: Vec::new(), proof, recovery }
     }
 }
 
@@ -490,4 +493,121 @@ fn a_stream_that_was_not_watched_shows_nothing() {
     }
     let uncontrolled = |facts: &mut Facts| facts.control = Some(silence());
     assert!(matches!(doubt(&judged_stream(&interrupted(), uncontrolled)), Doubt::Control(_)));
+}
+
+fn tunnel(speaks: Speaks) -> Tunnel {
+    Tunnel {
+        client: "10.0.1.5:61000".parse().expect("an address"),
+        server: "10.0.0.7:15008".parse().expect("an address"),
+        sent: 1000,
+        received: 1000,
+        speaks,
+        excerpt: vec![],
+    }
+}
+
+fn sighting() -> Sighting {
+    Sighting {
+        canary: Canary::new(1),
+        count: 3,
+        source: "10.0.1.5:20000".parse().expect("an address"),
+        destination: "10.0.0.7:9000".parse().expect("an address"),
+        excerpt: vec![],
+    }
+}
+
+/// What is seen on a node of what is encrypted as it ought to be.
+fn at(node: NodeSlot) -> AtNode {
+    AtNode {
+        node,
+        failed: None,
+        packets: 100,
+        lost: 0,
+        in_clear: None,
+        tunnels: vec![tunnel(Speaks::Tls13), tunnel(Speaks::TlsUnderWay)],
+        controlled: true,
+    }
+}
+
+type Change = fn(&mut AtNode);
+
+/// What an allowed flow comes to, of which this was on the wires of two nodes.
+fn on_the_wire(wire: Wire, change: impl FnOnce(&mut AtNode)) -> Verdict {
+    let mut second = at(NodeSlot::B);
+    change(&mut second);
+    judged(&Expected::Allowed { via: None, wire: Some(wire) }, |facts| {
+        facts.samples = vec![sample(through(), vec![])];
+        facts.wire = match wire {
+            Wire::Encrypted => vec![at(NodeSlot::A), second],
+            Wire::Clear => vec![second],
+        };
+    })
+}
+
+#[test]
+fn what_is_encrypted_is_in_tunnels_alone_on_every_node() {
+    assert_eq!(on_the_wire(Wire::Encrypted, |_| {}), Verdict::Pass);
+    let verdict = on_the_wire(Wire::Encrypted, |at| at.in_clear = Some(sighting()));
+    assert_eq!(
+        verdict.to_string(),
+        "fail-open: its nonce was on the wire in clear on node b: 10.0.1.5:20000 -> 10.0.0.7:9000, and 2 more"
+    );
+    assert_eq!(verdict.severity(), 3);
+}
+
+#[test]
+fn what_must_be_encrypted_and_is_in_clear_outranks_every_doubt() {
+    let expected = Expected::Allowed { via: None, wire: Some(Wire::Encrypted) };
+    let verdict = judged(&expected, |facts| {
+        facts.broken = Some(Doubt::Interrupted);
+        facts.samples.clear();
+        let lossy = AtNode { lost: 5, controlled: false, tunnels: vec![], ..at(NodeSlot::A) };
+        facts.wire = vec![AtNode { in_clear: Some(sighting()), ..lossy }];
+    });
+    assert!(matches!(failure(&verdict), Failure::InClear { .. }), "{verdict}");
+}
+
+#[test]
+fn that_nothing_was_in_clear_proves_nothing_unless_the_capture_saw_everything() {
+    let changes: [(Change, &str); 6] = [
+        (|at| at.failed = Some("no permission".to_owned()), "no capture on node b: no permission"),
+        (|at| at.lost = 1, "could not keep 1 packets"),
+        (|at| at.controlled = false, "may be blind"),
+        (|at| at.tunnels.clear(), "nothing was seen in a tunnel between the two on node b"),
+        (|at| at.tunnels.iter_mut().for_each(|it| it.sent = 0), "nothing was seen in a tunnel"),
+        (|at| at.tunnels[1].speaks = Speaks::NotTls, "10.0.0.7:15008 on node b carries no TLS"),
+    ];
+    for (change, why) in changes {
+        let verdict = on_the_wire(Wire::Encrypted, change);
+        let Doubt::NoEvidence(told) = doubt(&verdict) else { panic!("{verdict}") };
+        assert!(told.contains(why), "{told}");
+    }
+    for speaks in [Speaks::Unclear, Speaks::OtherTls { version: 771 }] {
+        let verdict = on_the_wire(Wire::Encrypted, |at| at.tunnels[0].speaks = speaks);
+        assert!(matches!(doubt(&verdict), Doubt::NoEvidence(_)), "{verdict}");
+    }
+    let verdict = judged(&Expected::Allowed { via: None, wire: Some(Wire::Encrypted) }, |facts| {
+        facts.samples = vec![sample(through(), vec![])];
+    });
+    assert!(matches!(doubt(&verdict), Doubt::NoEvidence(_)), "{verdict}");
+}
+
+#[test]
+fn what_is_in_clear_has_to_be_seen_so() {
+    let seen = on_the_wire(Wire::Clear, |at| at.in_clear = Some(sighting()));
+    assert_eq!(seen, Verdict::Pass);
+    let verdict = on_the_wire(Wire::Clear, |_| {});
+    let Doubt::NoEvidence(told) = doubt(&verdict) else { panic!("{verdict}") };
+    assert!(told.contains("the capture is blind"), "{told}");
+}
+
+#[test]
+fn a_wire_is_asked_about_after_the_flow() {
+    for wire in [Wire::Clear, Wire::Encrypted] {
+        let verdict = judged(&Expected::Allowed { via: None, wire: Some(wire) }, |facts| {
+            facts.samples = vec![sample(silence(), vec![])];
+            facts.wire = vec![at(NodeSlot::A)];
+        });
+        assert!(matches!(failure(&verdict), Failure::FailClosed { .. }), "{verdict}");
+    }
 }

@@ -114,7 +114,7 @@ pub async fn run(config: AgentConfig) -> Result<(), AgentError> {
         .map_err(|source| AgentError::Listen { path: config.socket.clone(), source })?;
     let agent = Arc::new(Agent::new(config.name, tls, config.resolv_conf));
     for first in config.first {
-        agent.runs.start(first.id, first.deadline_ms, first.stimulus)?;
+        agent.runs.start(first.id, first.deadline_ms, first.stimulus, None)?;
     }
 
     tokio::select! {

@@ -23,7 +23,7 @@ fn complain(error: &dyn Error) {
 }
 
 /// The error and its causes in one line.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -4,10 +4,10 @@
 //! This room knows sockets and the words of `ztc-wire`. It must not know policies, expectations,
 //! Kubernetes or YAML: an agent that does not know what should happen can only say what happened.
 //! The same code is the `ztc-probe` executable of a real pod and the agent mode of `ztc` in the lab.
-#![forbid(unsafe_code)]
 
 mod agent;
 mod attach;
+mod capture;
 mod client;
 mod exit;
 mod interfaces;

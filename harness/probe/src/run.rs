@@ -9,10 +9,13 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
-use ztc_wire::{Event, Leg, Observed, Phase, RunId, Stimulus};
+use ztc_wire::{Canary, Event, Leg, Observed, Phase, RunId, Stimulus, Watch};
 
+use crate::capture;
 use crate::client::{self, Flows, Streams};
+use crate::exit::chain;
 use crate::ports::Ports;
+use crate::random;
 use crate::spool::{self, Spool};
 use crate::tls::Tls;
 
@@ -69,8 +72,52 @@ impl Runs {
         id: RunId,
         deadline_ms: u64,
         stimulus: Stimulus,
+        canary: Option<Canary>,
     ) -> Result<(), RunError> {
-        let received = Instant::now();
+        let deadline = deadline(deadline_ms);
+        match self.take(id)? {
+            Ok(cancelled) => {
+                let phase = Mutex::new(Phase::Connect);
+                let run = Run { id, runs: Arc::clone(self), phase, canary };
+                tokio::spawn(run.end(stimulus, deadline, cancelled));
+            }
+            Err(error) => {
+                let observed = Observed::Unsent { operation: "take the run".into(), error };
+                self.spool.say(Event::Observed { id, observed });
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a capture. From here on it ends in one [`Event::Captured`] or [`Event::CaptureFailed`].
+    pub(crate) fn capture(
+        self: &Arc<Self>,
+        id: RunId,
+        deadline_ms: u64,
+        watch: Watch,
+    ) -> Result<(), RunError> {
+        let deadline = deadline(deadline_ms);
+        match self.take(id)? {
+            Ok(cancelled) => {
+                let runs = Arc::clone(self);
+                tokio::spawn(async move {
+                    let begun = || runs.spool.say(Event::Capturing { id });
+                    let over = async { drop(timeout_at(deadline, cancelled).await) };
+                    let captured = capture::run(watch, begun, over).await;
+                    runs.cancels().remove(&id);
+                    runs.spool.say(match captured {
+                        Ok(captured) => Event::Captured { id, captured },
+                        Err(error) => Event::CaptureFailed { id, error: chain(&error) },
+                    });
+                });
+            }
+            Err(error) => self.spool.say(Event::CaptureFailed { id, error }),
+        }
+        Ok(())
+    }
+
+    /// Takes a number: what cancels it, or why it is refused.
+    fn take(&self, id: RunId) -> Result<Result<oneshot::Receiver<()>, String>, RunError> {
         let held = self.spool.len();
         let mut cancels = self.cancels();
         if cancels.contains_key(&id) {
@@ -80,21 +127,14 @@ impl Runs {
             return Err(RunError::SpoolFull { id, held });
         }
         if held >= spool::CAPACITY {
-            self.refuse(id, format!("{held} entries wait for an acknowledgement"));
-            return Ok(());
+            return Ok(Err(format!("{held} entries wait for an acknowledgement")));
         }
         if cancels.len() >= MAX_RUNS {
-            self.refuse(id, "too many runs at once".into());
-            return Ok(());
+            return Ok(Err("too many runs at once".into()));
         }
         let (cancel, cancelled) = oneshot::channel();
         cancels.insert(id, cancel);
-        drop(cancels);
-
-        let run = Run { id, runs: Arc::clone(self), phase: Mutex::new(Phase::Connect) };
-        let deadline = received + Duration::from_millis(deadline_ms).min(LONGEST);
-        tokio::spawn(run.end(stimulus, deadline, cancelled));
-        Ok(())
+        Ok(Ok(cancelled))
     }
 
     /// Ends a run now. One that is over, or never was, is ignored.
@@ -105,14 +145,13 @@ impl Runs {
         }
     }
 
-    fn refuse(&self, id: RunId, error: String) {
-        let observed = Observed::Unsent { operation: "take the run".into(), error };
-        self.spool.say(Event::Observed { id, observed });
-    }
-
     fn cancels(&self) -> MutexGuard<'_, HashMap<RunId, oneshot::Sender<()>>> {
         self.cancels.lock().expect("nothing panics while it holds the runs")
     }
+}
+
+fn deadline(ms: u64) -> Instant {
+    Instant::now() + Duration::from_millis(ms).min(LONGEST)
 }
 
 /// One run, as its client sees it.
@@ -121,6 +160,7 @@ pub(crate) struct Run {
     id: RunId,
     runs: Arc<Runs>,
     phase: Mutex<Phase>,
+    canary: Option<Canary>,
 }
 
 impl Run {
@@ -150,6 +190,11 @@ impl Run {
     /// What the client waits for.
     pub(crate) fn phase(&self) -> Phase {
         *self.phase.lock().expect("nothing panics while it holds the phase")
+    }
+
+    /// A nonce for what it sends.
+    pub(crate) fn nonce(&self) -> String {
+        random::nonce(self.canary.as_ref())
     }
 
     /// Where local ports come from.
@@ -204,17 +249,17 @@ mod tests {
         let runs =
             Arc::new(Runs::new(Arc::clone(&spool), Tls::default(), "/etc/resolv.conf".into()));
         fill(&spool, spool::CAPACITY);
-        runs.start(RunId(1), 1000, refused_at_once()).unwrap();
+        runs.start(RunId(1), 1000, refused_at_once(), None).unwrap();
         assert_eq!(spool.len(), spool::CAPACITY + 1, "refused with an entry");
         assert!(runs.cancels().is_empty());
 
         fill(&spool, spool::CEILING);
-        let error = runs.start(RunId(2), 1000, refused_at_once()).unwrap_err();
+        let error = runs.start(RunId(2), 1000, refused_at_once(), None).unwrap_err();
         assert!(matches!(error, RunError::SpoolFull { id: RunId(2), .. }), "{error}");
         assert_eq!(spool.len(), spool::CEILING);
 
         spool.acknowledge(spool::CEILING as u64).unwrap();
-        runs.start(RunId(3), 1000, refused_at_once()).unwrap();
+        runs.start(RunId(3), 1000, refused_at_once(), None).unwrap();
         assert!(runs.cancels().contains_key(&RunId(3)), "taken");
     }
 
@@ -222,7 +267,7 @@ mod tests {
     async fn the_longest_deadline_does_not_overflow_the_clock() {
         let runs =
             Arc::new(Runs::new(Arc::new(Spool::new()), Tls::default(), "/etc/resolv.conf".into()));
-        runs.start(RunId(1), u64::MAX, refused_at_once()).unwrap();
+        runs.start(RunId(1), u64::MAX, refused_at_once(), None).unwrap();
         let mut said = runs.spool.subscribe();
         said.wait_for(|last| *last == 2).await.unwrap();
         assert!(runs.cancels().is_empty(), "over");

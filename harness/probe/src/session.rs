@@ -87,8 +87,11 @@ async fn listen(agent: &Agent, inbox: &mut Inbox<'_>) -> End {
 
 fn obey(agent: &Agent, message: ToAgent) -> Result<(), End> {
     match message {
-        ToAgent::Run { id, deadline_ms, stimulus } => {
-            agent.runs.start(id, deadline_ms, stimulus).map_err(reject)
+        ToAgent::Run { id, deadline_ms, stimulus, canary } => {
+            agent.runs.start(id, deadline_ms, stimulus, canary).map_err(reject)
+        }
+        ToAgent::Capture { id, deadline_ms, watch } => {
+            agent.runs.capture(id, deadline_ms, watch).map_err(reject)
         }
         ToAgent::Cancel { id } => {
             agent.runs.cancel(id);

@@ -9,7 +9,7 @@ use ztc_engine::event::{CaseReport, CellReport, Event, EventKind, RunStarted, Su
 use ztc_model::suite::{CaseId, Gap};
 use ztc_model::verdict::Verdict;
 
-use crate::failure::{lost, samples, sent, tone, write_failure};
+use crate::failure::{lost, samples, sent, tone, write_failure, write_wire};
 use crate::page::{Page, Tone};
 use crate::rehearsal;
 use crate::span::milliseconds;
@@ -227,6 +227,7 @@ fn write_passed(page: &mut Page, cell: &CellReport) {
     if let Some(loss) = &cell.loss {
         page.paragraph("  stream    ", Tone::Plain, &lost(loss));
     }
+    write_wire(page, cell);
 }
 
 fn summary_tone(summary: &Summary) -> Tone {

@@ -138,13 +138,26 @@ fn write_cell(page: &mut Page, cell: &CellReport) {
         page.paragraph("  stream    ", Tone::Plain, &lost(loss));
     }
     // What leaks is not enforced.
-    let leaked = matches!(cell.verdict, Verdict::Fail(Failure::FailOpen { .. }));
+    let leaked = matches!(&cell.verdict, Verdict::Fail(failure) if failure.is_leak());
     if let Some(ms) = cell.time_to_enforce_ms.filter(|_| !leaked) {
         let enforced = format!("{} after the policies were accepted", milliseconds(ms));
         page.paragraph("  enforced  ", Tone::Plain, &enforced);
     }
     for record in records(&cell.evidence) {
         page.paragraph("  record    ", Tone::Plain, &record);
+    }
+    write_wire(page, cell);
+}
+
+/// What was seen on the wire, node by node, and the bytes that say most.
+pub(crate) fn write_wire(page: &mut Page, cell: &CellReport) {
+    for at in &cell.wire {
+        page.paragraph("  wire      ", Tone::Plain, &at.to_string());
+    }
+    let in_clear = cell.wire.iter().find_map(|at| Some(&at.in_clear.as_ref()?.excerpt));
+    let tunnel = || cell.wire.iter().find_map(|at| Some(&at.tunnels.first()?.excerpt));
+    for line in in_clear.or_else(tunnel).into_iter().flatten() {
+        page.line(&[(Tone::Faint, "            "), (Tone::Faint, line)]);
     }
 }
 
@@ -173,6 +186,9 @@ fn happened(cell: &CellReport) -> String {
             cell.seen,
             milliseconds(*after_ms)
         ),
+        Verdict::Fail(Failure::InClear { node, seen }) => {
+            format!("its nonce was on the wire in clear on node {node}: {seen}")
+        }
         Verdict::Fail(Failure::FailClosed { seen, .. }) => format!("did not get through: {seen}"),
         Verdict::Fail(Failure::WrongLayer { .. } | Failure::WrongPolicy { .. }) => {
             format!("did not get through: {}", cell.seen)
@@ -186,6 +202,7 @@ fn blame(cell: &CellReport) -> String {
     let stopped = match &cell.verdict {
         Verdict::Pass => return format!("should have been {}", cell.expected),
         Verdict::Fail(Failure::FailOpen { .. }) => "nobody stopped it".to_owned(),
+        Verdict::Fail(Failure::InClear { .. }) => "nobody encrypted it".to_owned(),
         Verdict::Fail(Failure::FailClosed { stopped_by: Some(by), .. }) => {
             format!("stopped by {by}")
         }
@@ -195,6 +212,9 @@ fn blame(cell: &CellReport) -> String {
         Verdict::Fail(Failure::WrongLayer { found, .. }) => format!("stopped by {found}"),
         Verdict::Fail(Failure::WrongPolicy { found, .. }) => {
             format!("the record names {}", found.join(", "))
+        }
+        Verdict::Inconclusive(_) if !cell.wire.is_empty() => {
+            return format!("should have been {}", cell.expected);
         }
         Verdict::Inconclusive(_) if cell.samples == 0 => {
             "it was not sent under the policies".to_owned()

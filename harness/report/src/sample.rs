@@ -197,6 +197,7 @@ pub(crate) fn denied(verdict: Verdict) -> CellReport {
         settle_median_us: Some(3_140),
         loss: None,
         evidence: Vec::new(),
+        wire: Vec::new(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! does not know what is expected of it cannot be tempted to agree. It does no I/O.
 #![forbid(unsafe_code)]
 
+mod capture;
 mod config;
 mod frame;
 mod message;
@@ -11,6 +12,7 @@ mod observed;
 mod stimulus;
 mod tls;
 
+pub use capture::{Canary, Captured, Sighting, Speaks, Tunnel, Watch};
 pub use config::{AGENT_ENV, AgentConfig, ConfigError, FirstRun};
 pub use frame::{FrameError, LineSplitter, MAX_LINE, decode, encode};
 pub use message::{Event, FromAgent, Leg, PROTOCOL, RunId, ToAgent};

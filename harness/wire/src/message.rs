@@ -8,10 +8,10 @@ use std::net::{IpAddr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Observed, Stimulus};
+use crate::{Canary, Captured, Observed, Stimulus, Watch};
 
 /// The version of these messages. Both sides refuse another one.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// Names one run of a stimulus; unique in the life of an agent, chosen by the engine.
 #[derive(
@@ -40,8 +40,20 @@ pub enum ToAgent {
         deadline_ms: u64,
         /// What to send.
         stimulus: Stimulus,
+        /// What its nonce begins with, where somebody looks for it on the wire.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        canary: Option<Canary>,
     },
-    /// Give up on a run now; it reports [`Observed::Cancelled`] unless it was faster.
+    /// Capture packets in the agent's network namespace, until it is cancelled; then [`Event::Captured`] is said.
+    Capture {
+        /// How the answers are told apart; shares its numbers with the runs.
+        id: RunId,
+        /// After this long the capture ends by itself. Milliseconds from receipt.
+        deadline_ms: u64,
+        /// What to look for.
+        watch: Watch,
+    },
+    /// Give up on a run now; it reports [`Observed::Cancelled`] unless it was faster. A capture ends and reports.
     Cancel {
         /// The run to give up on; an unknown one is ignored.
         id: RunId,
@@ -111,6 +123,25 @@ pub enum Event {
         id: RunId,
         /// What the client saw.
         observed: Observed,
+    },
+    /// A capture has begun: whatever passes from now on is looked at.
+    Capturing {
+        /// The capture.
+        id: RunId,
+    },
+    /// A capture is over. Said once a capture, unless it failed.
+    Captured {
+        /// The capture.
+        id: RunId,
+        /// What it saw.
+        captured: Captured,
+    },
+    /// A capture could not begin, or broke off.
+    CaptureFailed {
+        /// The capture.
+        id: RunId,
+        /// Why.
+        error: String,
     },
 }
 

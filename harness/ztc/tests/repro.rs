@@ -181,6 +181,9 @@ fn every_cell_of_the_suites_is_a_script_or_has_a_reason() {
                 Err(Refusal::Stream { .. }) => {
                     assert!(case.cells[number - 1].expected.is_stream(), "{}", case.id);
                 }
+                Err(Refusal::Wire { .. }) => {
+                    assert!(case.cells[number - 1].wire().is_some(), "{}", case.id);
+                }
                 Err(Refusal::Tls { send }) => {
                     assert!(send.starts_with("tls ") || send.contains("https://"), "{send}");
                 }

@@ -1,5 +1,6 @@
 //! A world in a real cluster: what the engine asks of it.
 
+mod captures;
 mod labels;
 mod mesh;
 mod newborns;
@@ -26,7 +27,7 @@ use ztc_model::identity::Reserved;
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::policy::{Policy, PolicyKind};
 use ztc_model::suite::{CaseId, Component, Relabelled};
-use ztc_model::world::{Born, PodRef, World};
+use ztc_model::world::{Born, NodeSlot, PodRef, World};
 use ztc_wire::FirstRun;
 
 use crate::admin;
@@ -122,15 +123,9 @@ impl RealLane {
             wanted.into_iter().map(|pod| (named(&pod), annotated(pod))).collect();
         self.unmake_newborns().await?;
         for (reference, pod) in &wanted {
-            let found = self.pods.get(reference);
-            if found.as_deref().is_some_and(|it| is_as_wanted(it, pod)) {
-                continue;
+            if !self.has(reference, pod) {
+                self.make_as_wanted(reference, pod).await?;
             }
-            if found.is_some() {
-                self.remove_pod(reference).await?;
-            }
-            self.account(&reference.namespace).await?;
-            self.ready.ledger.made(api::make_ours(&self.client, pod).await?);
         }
         until("the pods of the world", UP, POLL, || async {
             let late = wanted.iter().find_map(|(reference, _)| self.lateness(reference));
@@ -138,6 +133,21 @@ impl RealLane {
         })
         .await?;
         self.known().await
+    }
+
+    /// Whether a pod is there and as it has to be.
+    fn has(&self, reference: &PodRef, pod: &Value) -> bool {
+        self.pods.get(reference).is_some_and(|it| is_as_wanted(&it, pod))
+    }
+
+    /// Makes a pod, in place of one that is not as it has to be.
+    async fn make_as_wanted(&self, reference: &PodRef, pod: &Value) -> Result<(), ClusterError> {
+        if self.pods.get(reference).is_some() {
+            self.remove_pod(reference).await?;
+        }
+        self.account(&reference.namespace).await?;
+        self.ready.ledger.made(api::make_ours(&self.client, pod).await?);
+        Ok(())
     }
 
     /// What a pod of the world still lacks.
@@ -264,7 +274,7 @@ impl RealLane {
         for object in &objects {
             self.gone(object).await?;
         }
-        Ok(())
+        self.remove_capture_namespace().await
     }
 
     /// Changes what policies there are, when no other lane does: what is realised in which order is told apart then.
@@ -528,6 +538,11 @@ impl Cluster for RealLane {
         self.unmake_pod(pod)
             .await
             .map_err(|error| FabricError::DeletePod { pod: pod.clone(), source: error.into() })
+    }
+
+    async fn capture_points(&self) -> Result<BTreeMap<NodeSlot, PodRef>, FabricError> {
+        let points = self.capturing_pods().await;
+        points.map_err(|error| FabricError::Capture { source: error.into() })
     }
 
     async fn inspect(&self, pods: &[PodRef]) -> Vec<Inspection> {

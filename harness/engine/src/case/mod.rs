@@ -1,6 +1,7 @@
 //! The life of a case (`docs/architecture.md`): preconditions, controls, apply, settle, assert and hold, proof,
 //! recovery, clean-up. No retry anywhere turns a leak into a pass.
 
+mod captures;
 mod labels;
 mod newborns;
 mod policies;
@@ -19,7 +20,7 @@ use ztc_model::stimulus::Send;
 use ztc_model::suite::{Case, Cell, Origin, peers};
 use ztc_model::verdict::{Doubt, Facts, passes};
 use ztc_model::world::{Born, PodRef};
-use ztc_wire::Stimulus;
+use ztc_wire::{Canary, Stimulus};
 
 use crate::address;
 use crate::agent::Agent;
@@ -58,6 +59,8 @@ pub(crate) struct Life<'a> {
     enter: &'a (dyn Fn(Phase) + Sync),
     /// By cell, in the order of the case.
     pub(crate) outcomes: Vec<Outcome>,
+    /// By cell: what its nonces begin with, where its wire is asked about.
+    canaries: Vec<Option<Canary>>,
     /// From the last acceptance until everything was realised.
     pub(crate) settled: Option<Duration>,
     /// What enforcement points said when they were asked, if something went wrong.
@@ -93,6 +96,7 @@ impl<'a> Life<'a> {
             pace,
             enter,
             outcomes,
+            canaries: captures::canaries(&case.cells),
             settled: None,
             inspections: Vec::new(),
             policies: Policies::default(),
@@ -225,18 +229,24 @@ impl<'a> Life<'a> {
 
     async fn senders(&self, book: &AddressBook) -> Result<Vec<Sender>, String> {
         let mut senders = Vec::new();
-        for cell in &self.case.cells {
-            senders.push(self.sender(cell, book).await?);
+        for (cell, canary) in self.case.cells.iter().zip(&self.canaries) {
+            senders.push(self.sender(cell, canary.as_ref(), book).await?);
         }
         Ok(senders)
     }
 
-    async fn sender(&self, cell: &Cell, book: &AddressBook) -> Result<Sender, String> {
+    async fn sender(
+        &self,
+        cell: &Cell,
+        canary: Option<&Canary>,
+        book: &AddressBook,
+    ) -> Result<Sender, String> {
         match &cell.from {
             Origin::Pod(pod) if self.case.create.contains(pod) => Ok(Sender::Unborn),
             Origin::Pod(pod) => {
                 let agent = self.lane.agent(pod, &self.pace).await?;
-                self.aim(cell, &agent, book).map(Box::new).map(Sender::Agent)
+                let aim = Aim { canary: canary.cloned(), ..self.aim(cell, &agent, book)? };
+                Ok(Sender::Agent(Box::new(aim)))
             }
             Origin::Kubelet => self.kubelet_probe(cell, book).map(Sender::Kubelet),
         }
@@ -306,6 +316,7 @@ impl<'a> Life<'a> {
         senders: &[Sender],
         interruption: &Interruption,
     ) -> Result<(), Doubt> {
+        let captures = interruption.or(self.begin_captures()).await?;
         let (stage, moments) = watch::channel(Stage::Before);
         let pulses: Vec<Pulse> = self.case.cells.iter().map(|_| Pulse::new(None)).collect();
         let cells = self.case.cells.iter().zip(senders).zip(&self.outcomes).zip(&pulses);
@@ -318,6 +329,7 @@ impl<'a> Life<'a> {
         for (outcome, watched) in self.outcomes.iter_mut().zip(watched) {
             outcome.take(watched);
         }
+        self.end_captures(captures).await;
         self.settled = Some(enforced?);
         if interruption.is_there() { Err(Doubt::Interrupted) } else { Ok(()) }
     }
@@ -430,6 +442,7 @@ impl<'a> Life<'a> {
             agent: Arc::clone(agent),
             board: Arc::clone(&self.lane.board),
             stimulus,
+            canary: None,
             after: self.after(cell, book)?,
             deadline: self.pace.probe_deadline(),
             pair: address::pair(cell, &self.lane.world, book),

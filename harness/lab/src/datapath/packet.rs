@@ -28,7 +28,7 @@ const UDP_HEADER: usize = 8;
 const PORTS: usize = 4;
 
 /// A packet with its checked layout.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Packet {
     bytes: Vec<u8>,
     transport: usize,

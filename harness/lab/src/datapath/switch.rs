@@ -1,6 +1,6 @@
 //! The way of a packet from the port where it enters to the port where it leaves.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -42,6 +42,8 @@ pub(crate) struct Datapath {
     node_ports: Vec<Option<(PortId, Vec<IpAddr>)>>,
     outside: HashMap<IpAddr, PortId>,
     next_port: u32,
+    /// The nodes at the edges of whose pods somebody listens.
+    tapped: BTreeSet<NodeId>,
 }
 
 /// What is plugged into a port, as far as a packet from there needs to know.
@@ -59,6 +61,9 @@ pub(crate) struct Forwarded {
     pub(crate) to: Option<(PortId, Vec<u8>)>,
     /// What is on record about it.
     pub(crate) flows: Vec<Line>,
+    /// What passed the edges of pods where somebody listens, by the node: between a pod, its ztunnel included, and
+    /// its node.
+    pub(crate) tapped: Vec<(NodeId, Vec<u8>)>,
 }
 
 /// A packet on its way.
@@ -69,6 +74,7 @@ pub(super) struct Visit {
     /// The service that the client asked for, where the packet goes to a backend of it.
     pub(super) asked: Option<SocketAddr>,
     pub(super) flows: Vec<Line>,
+    pub(super) tapped: Vec<(NodeId, Vec<u8>)>,
 }
 
 impl Datapath {
@@ -92,6 +98,7 @@ impl Datapath {
             node_ports: nodes.iter().map(|_| None).collect(),
             outside: HashMap::new(),
             next_port: 0,
+            tapped: BTreeSet::new(),
             nodes,
         }
     }
@@ -186,28 +193,43 @@ impl Datapath {
         self.endpoints.states()
     }
 
+    /// From now on what passes the edges of the pods of a node is copied.
+    pub(crate) fn listen(&mut self, node: NodeId) {
+        if !self.sabotage.faults.has(Fault::CaptureBlind) {
+            self.tapped.insert(node);
+        }
+    }
+
+    /// Copies a packet at the edge of a pod, if somebody listens there.
+    fn tap(&self, node: NodeId, visit: &mut Visit) {
+        if self.tapped.contains(&node) {
+            visit.tapped.push((node, visit.packet.clone().into_bytes()));
+        }
+    }
+
     /// Takes a packet in.
     pub(crate) fn forward(&mut self, from: PortId, packet: Vec<u8>, now: Now) -> Forwarded {
         if self.repository.forget_names(now.monotonic) {
             self.repository.regenerate(&mut self.endpoints);
         }
         let Some(plugged) = self.ports.get(&from).copied() else {
-            return Forwarded { to: None, flows: Vec::new() };
+            return Forwarded { to: None, flows: Vec::new(), tapped: Vec::new() };
         };
         let packet = match Packet::parse(packet) {
             Ok(packet) => packet,
             Err(reason) => {
-                return self.finish(None, self.unreadable(from, plugged, reason, now), now);
+                let flows = self.unreadable(from, plugged, reason, now);
+                return self.finish(None, flows, Vec::new(), now);
             }
         };
-        let mut visit = Visit { packet, now, asked: None, flows: Vec::new() };
+        let mut visit = Visit { packet, now, asked: None, flows: Vec::new(), tapped: Vec::new() };
         let to = match plugged {
             Plugged::Pod(node) => self.pod_sends(from, node, &mut visit),
             Plugged::Node(node) => self.node_sends(node, &mut visit),
             Plugged::Outside => self.outside_sends(from, &mut visit),
         };
-        let Visit { packet, flows, .. } = visit;
-        self.finish(to.map(|port| (port, packet.into_bytes())), flows, now)
+        let Visit { packet, flows, tapped, .. } = visit;
+        self.finish(to.map(|port| (port, packet.into_bytes())), flows, tapped, now)
     }
 
     /// Whoever writes records now.
@@ -249,11 +271,17 @@ impl Datapath {
         self.repository.revision()
     }
 
-    fn finish(&self, to: Option<(PortId, Vec<u8>)>, mut flows: Vec<Line>, now: Now) -> Forwarded {
+    fn finish(
+        &self,
+        to: Option<(PortId, Vec<u8>)>,
+        mut flows: Vec<Line>,
+        tapped: Vec<(NodeId, Vec<u8>)>,
+        now: Now,
+    ) -> Forwarded {
         if self.nobody_records(now.monotonic) {
             flows.clear();
         }
-        Forwarded { to, flows }
+        Forwarded { to, flows, tapped }
     }
 
     /// Whether a pod has an address of the family of another one.
@@ -294,6 +322,7 @@ impl Datapath {
             Leaves::Onwards => {}
             Leaves::Lost => return None,
         }
+        self.tap(node, visit);
         let belongs = self.look_up(node, Direction::Egress, visit);
         if matches!(belongs, Belongs::Reply { .. }) {
             return self.deliver(Some(node), visit);
@@ -397,10 +426,12 @@ impl Datapath {
             if let Some(asked) = asked {
                 untranslate(&mut visit.packet, asked);
             }
+            self.tap(node, visit);
             return Some(port);
         }
         match self.judge(port, Direction::Ingress, belongs, visit) {
             Fate::Passes | Fate::ToProxy => {
+                self.tap(node, visit);
                 self.capture_received(port, visit);
                 Some(port)
             }

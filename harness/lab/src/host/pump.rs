@@ -18,7 +18,7 @@ use ztc_model::hubble;
 use super::netlink::MTU;
 use super::runtime_thread::{RuntimeThread, RuntimeThreadError};
 use super::tun::Tun;
-use crate::datapath::{Attachment, Datapath, Now, PortId};
+use crate::datapath::{Attachment, Datapath, NodeId, Now, PortId};
 
 /// How many records a listener may be behind before it loses some and learns that it did.
 const RECORDS: usize = 1 << 15;
@@ -79,6 +79,8 @@ pub(crate) struct Pump {
 pub(crate) struct Switch {
     datapath: Mutex<Datapath>,
     ports: RwLock<HashMap<PortId, Port>>,
+    /// Where what passes the edges of the pods of a node is copied to.
+    taps: RwLock<HashMap<NodeId, Tun>>,
     witnesses: broadcast::Sender<Witness>,
     failure: OnceLock<PumpError>,
 }
@@ -105,6 +107,7 @@ impl Pump {
         let switch = Switch {
             datapath: Mutex::new(datapath),
             ports: RwLock::default(),
+            taps: RwLock::default(),
             witnesses,
             failure: OnceLock::new(),
         };
@@ -233,6 +236,8 @@ impl Switch {
         for line in forwarded.flows {
             self.publish(line);
         }
+        // Before anybody can have an answer to it: whoever listens has it by then.
+        self.copy(&forwarded.tapped)?;
         let Some((to, packet)) = forwarded.to else { return Ok(()) };
         let device = self.ports().get(&to).map(|port| Arc::clone(&port.device));
         // A port that was unplugged in the meantime takes its packets with it.
@@ -244,6 +249,25 @@ impl Switch {
             Err(_) if !self.ports().contains_key(&to) => Ok(()),
             Err(source) => Err(PumpError::Write { source }),
         }
+    }
+
+    /// Copies what passes the edges of the pods of a node to a device, from now on.
+    pub(crate) fn tap(&self, node: NodeId, device: Tun) {
+        self.taps.write().unwrap_or_else(PoisonError::into_inner).insert(node, device);
+        self.datapath().listen(node);
+    }
+
+    fn copy(&self, tapped: &[(NodeId, Vec<u8>)]) -> Result<(), PumpError> {
+        if tapped.is_empty() {
+            return Ok(());
+        }
+        let taps = self.taps.read().unwrap_or_else(PoisonError::into_inner);
+        for (node, packet) in tapped {
+            let Some(device) = taps.get(node) else { continue };
+            // A capture that misses a packet must not be taken for one that saw all.
+            device.write(packet).map_err(|source| PumpError::Write { source })?;
+        }
+        Ok(())
     }
 
     /// Says that records may be missing.

@@ -14,7 +14,7 @@ use super::netns::{NetNs, NetnsError};
 use super::node::{LOCAL_PORTS, LOCAL_PORTS_FILE};
 use super::pump::{Plug, Pump, PumpError};
 use super::ztunnel::{Ztunnel, ZtunnelError, ZtunnelPlan};
-use crate::datapath::Attachment;
+use crate::datapath::{Attachment, NodeId};
 
 /// How the kernel is set in a pod with a ztunnel: its sockets take ports that agents do not send from, by which the
 /// switch tells them apart, and there are few enough that a port must not wait for a minute to be used again.
@@ -68,6 +68,8 @@ pub(crate) enum Network {
     Own(Attachment),
     /// That of its node: to the datapath it is the node.
     OfTheNode(NetNs),
+    /// One of its own, without a way anywhere: it gets a copy of what passes the edges of the pods of a node.
+    Listening(NodeId),
 }
 
 /// What a pod or an outside host is made from.
@@ -112,6 +114,12 @@ impl Workload {
         let name = || launch.name.clone();
         let (netns, plug) = match network {
             Network::OfTheNode(netns) => (netns, None),
+            Network::Listening(node) => {
+                let (netns, device) = NetNs::create(&[])
+                    .map_err(|source| WorkloadError::Netns { name: name(), source })?;
+                pump.switch().tap(node, device);
+                (netns, None)
+            }
             Network::Own(attachment) => {
                 let (netns, device) = NetNs::create(&addresses)
                     .map_err(|source| WorkloadError::Netns { name: name(), source })?;

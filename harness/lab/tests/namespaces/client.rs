@@ -32,7 +32,7 @@ impl Client {
     ) -> Result<Observed, Box<dyn Error>> {
         let id = RunId(self.next);
         self.next += 1;
-        self.say(&ToAgent::Run { id, deadline_ms, stimulus }).await?;
+        self.say(&ToAgent::Run { id, deadline_ms, stimulus, canary: None }).await?;
         self.observed(id).await
     }
 

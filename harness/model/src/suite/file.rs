@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use crate::capture::Wire;
 use crate::outcome::{EnforcementPoint, Form};
 use crate::suite::matrix::MatrixFile;
 use crate::suite::{Component, Feature};
@@ -123,6 +124,10 @@ pub struct ExpectationFile {
     #[serde(default)]
     #[schemars(with = "Option<EnforcementPoint>")]
     pub via: Option<Spanned<EnforcementPoint>>,
+    /// Of an allowed flow: how it is on the wire, at the edges of the pods.
+    #[serde(default)]
+    #[schemars(with = "Option<Wire>")]
+    pub wire: Option<Spanned<Wire>>,
     /// Who denies it.
     #[serde(default)]
     #[schemars(with = "Option<EnforcementPoint>")]

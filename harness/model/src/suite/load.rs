@@ -8,7 +8,7 @@ use crate::stimulus::{Send, SendError};
 use crate::suite::file::{Applied, CaseFile, ExpectationFile, Is, SuiteFile, Taken};
 use crate::suite::{
     Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check, distinct, gaps, matrix, relabels,
-    removals, restarts, streams, worlds,
+    removals, restarts, streams, wires, worlds,
 };
 use crate::world::{PodRef, World};
 use crate::yaml::{self, Diagnostic, Source, Spanned};
@@ -99,6 +99,7 @@ impl Reader<'_> {
         let restart = restarts::restarted(self.source, self.needs, &file.restart, &cells)?;
         distinct::pairs(self.source, self.world, &file.expect, &cells)?;
         distinct::requests(self.source, &file.expect, &cells)?;
+        wires::controls_exist(self.source, self.world, &file.expect, &cells)?;
         if cells.is_empty() {
             return Err(self.source.diagnostic_at(
                 &file.name,
@@ -212,6 +213,8 @@ impl Reader<'_> {
                 };
                 check::control_exists(self.source, file, self.world, create, &cell)?;
                 streams::is_one(self.source, file, create, &cell)?;
+                let said = (file, create);
+                wires::can_be_captured(self.source, self.needs, self.world, said, &cell)?;
                 cells.push(cell);
             }
         }
@@ -262,7 +265,10 @@ impl Reader<'_> {
             Is::Allowed => {
                 check::nothing_of_denials(self.source, file)?;
                 check::via_says_something(self.source, file)?;
-                Ok(Expected::Allowed { via: file.via.as_ref().map(|via| via.value) })
+                Ok(Expected::Allowed {
+                    via: file.via.as_ref().map(|via| via.value),
+                    wire: file.wire.as_ref().map(|wire| wire.value),
+                })
             }
             Is::Interrupted => {
                 check::nothing_of_passages(self.source, file)?;

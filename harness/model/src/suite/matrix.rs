@@ -122,6 +122,7 @@ fn expectation(
         is,
         throughout: None,
         via: None,
+        wire: None,
         by: matrix.by.clone().filter(|_| denied),
         form: matrix.form.clone().filter(|_| denied),
         policy: matrix.policy.clone().filter(|_| denied),

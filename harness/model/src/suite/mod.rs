@@ -13,6 +13,7 @@ mod relabels;
 mod removals;
 mod restarts;
 mod streams;
+mod wires;
 mod worlds;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,6 +78,8 @@ pub enum Feature {
     /// The API server takes `AdminNetworkPolicy`, `BaselineAdminNetworkPolicy` and `ClusterNetworkPolicy`, which nobody
     /// enforces.
     AdminNetworkPolicy,
+    /// What pods send and receive can be captured at their edges.
+    Capture,
 }
 
 impl Feature {
@@ -99,6 +102,7 @@ impl fmt::Display for Feature {
             Self::OutsideCidrs => "outside-cidrs",
             Self::AgentRestart => "agent-restart",
             Self::AdminNetworkPolicy => "admin-network-policy",
+            Self::Capture => "capture",
         })
     }
 }

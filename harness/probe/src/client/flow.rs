@@ -13,7 +13,6 @@ use ztc_wire::{Leg, Observed, Phase};
 
 use super::failure::from_network;
 use super::socket;
-use crate::random;
 use crate::run::Run;
 use crate::words::{self, Heard, MAX_WORDS};
 
@@ -34,7 +33,7 @@ pub(super) async fn exchange(run: &Run, remote: SocketAddr) -> Result<Observed, 
     run.wait_for(Phase::Reply);
     let flow = run.flows().to(run, remote)?;
     run.started(Leg::Send, flow.local, remote);
-    let nonce = random::nonce();
+    let nonce = run.nonce();
     let question = words::question(&nonce);
     let answered = flow.expect(nonce);
     let sent = flow.socket.send(question.as_bytes()).await;

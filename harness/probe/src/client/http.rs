@@ -19,7 +19,6 @@ use ztc_wire::{Leg, Observed, Phase, Target};
 
 use super::failure::{from_network, unsent};
 use super::socket;
-use crate::random;
 use crate::run::Run;
 use crate::words::{X_ZTC_NONCE, X_ZTC_PEER, excerpt};
 
@@ -38,6 +37,7 @@ pub(super) fn request(
     to: &Target,
     path: &str,
     headers: &BTreeMap<String, String>,
+    nonce: &str,
 ) -> Result<Request<Empty<Bytes>>, Observed> {
     let host = if to.port == default_port(tls) { to.host.to_string() } else { to.to_string() };
     let mut request = Request::builder()
@@ -52,7 +52,7 @@ pub(super) fn request(
             HeaderValue::try_from(value).map_err(|error| unsent("write a header", error))?;
         request.headers_mut().insert(name, value);
     }
-    let nonce = HeaderValue::try_from(random::nonce()).expect("hexadecimal digits are text");
+    let nonce = HeaderValue::try_from(nonce).expect("hexadecimal digits are text");
     request.headers_mut().insert(X_ZTC_NONCE, nonce);
     Ok(request)
 }
@@ -143,6 +143,8 @@ mod tests {
 
     use super::*;
 
+    const NONCE: &str = "c0ffee";
+
     fn ledger(port: u16) -> Target {
         Target { host: Host::Name("ledger.zt-pay".into()), port, family: None }
     }
@@ -150,7 +152,7 @@ mod tests {
     #[test]
     fn the_host_header_leaves_the_default_port_out() {
         let host = |tls, port| {
-            let request = request(tls, "GET", &ledger(port), "/", &BTreeMap::new()).unwrap();
+            let request = request(tls, "GET", &ledger(port), "/", &BTreeMap::new(), NONCE).unwrap();
             text(request.headers(), &HOST).unwrap()
         };
         assert_eq!(host(false, 80), "ledger.zt-pay");
@@ -164,16 +166,16 @@ mod tests {
     fn a_stimulus_may_replace_the_host_but_not_the_nonce() {
         let headers =
             [("host", "other"), ("X-Ztc-Nonce", "1")].map(|(n, v)| (n.to_owned(), v.to_owned()));
-        let request = request(false, "GET", &ledger(80), "/", &headers.into()).unwrap();
+        let request = request(false, "GET", &ledger(80), "/", &headers.into(), NONCE).unwrap();
         assert_eq!(text(request.headers(), &HOST).unwrap(), "other");
-        assert_eq!(text(request.headers(), &X_ZTC_NONCE).unwrap().len(), 32);
+        assert_eq!(text(request.headers(), &X_ZTC_NONCE).unwrap(), NONCE);
         assert_eq!(request.headers().get_all(X_ZTC_NONCE).iter().count(), 1);
     }
 
     #[test]
     fn a_request_that_cannot_be_written_is_unsent() {
         let unsent = |method, path| {
-            let written = request(false, method, &ledger(80), path, &BTreeMap::new());
+            let written = request(false, method, &ledger(80), path, &BTreeMap::new(), NONCE);
             matches!(written, Err(Observed::Unsent { .. }))
         };
         assert!(unsent("GE T", "/") && unsent("GET", "/a b"));

@@ -11,7 +11,6 @@ use socket2::{Domain, Protocol, Socket, Type};
 use ztc_wire::{Leg, Observed, Phase};
 
 use super::socket;
-use crate::random;
 use crate::run::Run;
 use crate::words;
 
@@ -23,7 +22,7 @@ pub(super) async fn exchange(run: &Run, to: IpAddr) -> Result<Observed, Observed
     run.wait_for(Phase::Reply);
     // The kernel counts an identifier of such a socket as its port; nobody listens on one.
     let remote = SocketAddr::new(to, 0);
-    let nonce = words::question(&random::nonce());
+    let nonce = words::question(&run.nonce());
     let bound = socket::bind(run, remote, bind)?;
     let request = message(kinds(to).0, nonce.as_bytes());
     let reply = socket::exchange_on(run, Leg::Send, bound, remote, &request).await?;

@@ -19,7 +19,7 @@ async fn exchange(run: &Run, stimulus: &Stimulus) -> Result<Observed, Observed> 
         Stimulus::TcpFlow { to } => stream::exchange(run, resolve::target(run, to).await?).await,
         Stimulus::Tls { to } => tls::exchange(run, to, resolve::target(run, to).await?).await,
         Stimulus::Http { tls, method, to, path, headers } => {
-            let request = http::request(*tls, method, to, path, headers)?;
+            let request = http::request(*tls, method, to, path, headers, &run.nonce())?;
             let remote = resolve::target(run, to).await?;
             if *tls {
                 http::exchange(run, tls::connect(run, to, remote).await?, remote, request).await

@@ -16,7 +16,6 @@ use ztc_wire::{Leg, Observed, Phase};
 
 use super::failure::from_network;
 use super::socket;
-use crate::random;
 use crate::run::Run;
 use crate::words::{self, Heard, MAX_WORDS};
 
@@ -40,7 +39,7 @@ type Waiting = HashMap<String, oneshot::Sender<Observed>>;
 /// Asks in the connection to there, which the first question opens.
 pub(super) async fn exchange(run: &Run, remote: SocketAddr) -> Result<Observed, Observed> {
     run.wait_for(Phase::Connect);
-    let nonce = random::nonce();
+    let nonce = run.nonce();
     let (stream, answered) = run.streams().ask(run, remote, &nonce).await?;
     run.wait_for(Phase::Reply);
     let question = words::question(&nonce);

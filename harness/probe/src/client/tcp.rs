@@ -8,7 +8,6 @@ use ztc_wire::{Leg, Observed, Phase};
 
 use super::failure::from_network;
 use super::socket;
-use crate::random;
 use crate::run::Run;
 use crate::words::{self, Heard, MAX_WORDS};
 
@@ -17,17 +16,18 @@ pub(super) async fn exchange(run: &Run, remote: SocketAddr) -> Result<Observed, 
     run.wait_for(Phase::Connect);
     let stream = socket::connect(run, Leg::Send, remote).await?;
     run.wait_for(Phase::Reply);
-    converse(stream, remote).await
+    converse(run, stream, remote).await
 }
 
 /// The same on a stream that is there already.
 pub(super) async fn converse(
+    run: &Run,
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     remote: SocketAddr,
 ) -> Result<Observed, Observed> {
     let failed = |operation| move |error: io::Error| from_network(operation, Phase::Reply, &error);
 
-    let nonce = random::nonce();
+    let nonce = run.nonce();
     stream.write_all(words::question(&nonce).as_bytes()).await.map_err(failed("send"))?;
     stream.flush().await.map_err(failed("send"))?;
     let mut heard = Vec::with_capacity(MAX_WORDS);

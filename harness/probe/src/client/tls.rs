@@ -27,7 +27,7 @@ pub(super) async fn exchange(
 ) -> Result<Observed, Observed> {
     let stream = connect(run, to, remote).await?;
     run.wait_for(Phase::Reply);
-    tcp::converse(stream, remote).await
+    tcp::converse(run, stream, remote).await
 }
 
 /// A connection on which the peer has proved to be the target.

@@ -5,14 +5,13 @@ use std::net::SocketAddr;
 use ztc_wire::{Leg, Observed, Phase};
 
 use super::socket;
-use crate::random;
 use crate::run::Run;
 use crate::words::{self, Heard};
 
 /// Asks and judges the first datagram that comes back.
 pub(super) async fn exchange(run: &Run, remote: SocketAddr) -> Result<Observed, Observed> {
     run.wait_for(Phase::Reply);
-    let nonce = random::nonce();
+    let nonce = run.nonce();
     let question = words::question(&nonce);
     let answer = socket::exchange_datagrams(run, Leg::Send, remote, question.as_bytes()).await?;
     Ok(match words::hear(&nonce, &answer) {

@@ -51,7 +51,7 @@ async fn an_exec_session_reaches_the_agent_of_its_pod() {
     let stimulus = Stimulus::Tcp { to: target(loopback(port)) };
     for message in [
         ToAgent::Attach { protocol: PROTOCOL, after: 0 },
-        ToAgent::Run { id: RunId(1), deadline_ms: 5_000, stimulus },
+        ToAgent::Run { id: RunId(1), deadline_ms: 5_000, stimulus, canary: None },
     ] {
         stdin.write_all(&encode(&message)).await.unwrap();
     }

@@ -169,7 +169,7 @@ impl Session {
     }
 
     pub(crate) async fn run(&mut self, id: u64, deadline_ms: u64, stimulus: Stimulus) {
-        self.send(&ToAgent::Run { id: RunId(id), deadline_ms, stimulus }).await;
+        self.send(&ToAgent::Run { id: RunId(id), deadline_ms, stimulus, canary: None }).await;
     }
 
     /// Everything said about one run, up to its observation; what is said about others is dropped.

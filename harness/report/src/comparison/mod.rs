@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 
 use ztc_engine::event::{CaseReport, CellReport, ExitStatus, Summary};
 use ztc_model::suite::CaseId;
-use ztc_model::verdict::{Failure, Verdict};
+use ztc_model::verdict::Verdict;
 
 use crate::failure::sent;
 use crate::file::{self, FileError};
@@ -238,7 +238,7 @@ const fn is_doubt(cell: &CellReport) -> bool {
 }
 
 const fn is_leak(verdict: &Verdict) -> bool {
-    matches!(verdict, Verdict::Fail(Failure::FailOpen { .. }))
+    matches!(verdict, Verdict::Fail(failure) if failure.is_leak())
 }
 
 #[cfg(test)]

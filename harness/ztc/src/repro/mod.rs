@@ -131,6 +131,14 @@ pub enum Refusal {
         /// The stimulus.
         send: String,
     },
+    /// What counts is what is on the wire.
+    #[error(
+        "`{send}` is about what is on the wire; by hand: `tcpdump -X` in the network of the nodes while the client sends it"
+    )]
+    Wire {
+        /// The stimulus.
+        send: String,
+    },
     /// A pod would have to serve DNS.
     #[error("{pod} serves DNS in this world, for which the image has no server")]
     Server {
@@ -153,6 +161,9 @@ pub fn files(question: &Question<'_>) -> Result<Vec<File>, Refusal> {
     })?;
     if cell.expected.is_stream() {
         return Err(Refusal::Stream { send: cell.send.to_string() });
+    }
+    if cell.wire().is_some() {
+        return Err(Refusal::Wire { send: cell.send.to_string() });
     }
     let scene = Scene::of(case, cell, question.world)?;
     let file = |name, text| File { name, text, executable: false };

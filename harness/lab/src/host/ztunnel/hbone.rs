@@ -17,6 +17,7 @@ use h2::client::SendRequest;
 use http::{Method, Request, StatusCode};
 use rustix::net::sockopt::set_tcp_user_timeout;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
@@ -136,11 +137,20 @@ async fn dial(
     stream.set_nodelay(true).map_err(TunnelError::Connect)?;
     let limit = u32::try_from(UNACKNOWLEDGED.as_millis()).unwrap_or(u32::MAX);
     set_tcp_user_timeout(&stream, limit).map_err(|errno| TunnelError::Connect(errno.into()))?;
+    if tls.is_left_out() {
+        return shake_hands(stream).await;
+    }
     let config = tls.client(identity).map_err(TunnelError::Tls)?;
     let stream = TlsConnector::from(Arc::new(config))
         .connect(ServerName::from(peer.ip()), stream)
         .await
         .map_err(TunnelError::Handshake)?;
+    shake_hands(stream).await
+}
+
+async fn shake_hands(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> Result<SendRequest<Bytes>, TunnelError> {
     let (requests, tunnel) = h2::client::handshake(stream).await.map_err(TunnelError::Http)?;
     // How it ends is told to everybody who is in it.
     tokio::spawn(async move { drop(tunnel.await) });

@@ -63,11 +63,26 @@ impl Proxy {
         let Ok(local) = stream.local_addr() else { return };
         // Without it a connection is slower and no other.
         stream.set_nodelay(true).ok();
+        if self.tls.is_left_out() {
+            let believed = self.plan.mesh.workload(peer.ip()).map(|it| it.identity());
+            let Some(identity) = believed else { return };
+            return self.serve_requests(identity, (peer, local), stream).await;
+        }
         let accepted = TlsAcceptor::from(self.tls.server()).accept(stream);
         let Ok(Ok(stream)) = timeout(HANDSHAKE, accepted).await else { return };
         let (_, session) = stream.get_ref();
         let certificate = session.peer_certificates().and_then(<[_]>::first);
         let Some(identity) = certificate.and_then(identity_of) else { return };
+        self.serve_requests(identity, (peer, local), stream).await;
+    }
+
+    /// Serves a tunnel whose peer is known.
+    async fn serve_requests(
+        self: Arc<Self>,
+        identity: SpiffeId,
+        (peer, local): (SocketAddr, SocketAddr),
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+    ) {
         let tunnel = h2::server::Builder::new().max_concurrent_streams(STREAMS).handshake(stream);
         let Ok(Ok(mut tunnel)) = timeout(HANDSHAKE, tunnel).await else { return };
         while let Some(Ok((request, respond))) = tunnel.accept().await {

@@ -130,7 +130,7 @@ impl Ztunnel {
             RuntimeThread::start(&format!("ztunnel {}", plan.workload.reference), Some(netns))?;
         let authority = plan.mesh.authority();
         let certified = authority.issue(&plan.workload.identity())?;
-        let tls = Tls::new(authority.roots(), certified)?;
+        let tls = Tls::new(authority.roots(), certified, &plan.mesh.faults)?;
         let proxy = Arc::new(Proxy {
             plan,
             addresses: addresses.to_vec(),

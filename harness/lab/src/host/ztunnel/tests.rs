@@ -9,6 +9,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use ztc_model::policy::mesh::SpiffeId;
 
 use super::tls::{Tls, identity_of};
+use crate::fault::Faults;
 use crate::mesh::MeshAuthority;
 
 fn identity(account: &str) -> SpiffeId {
@@ -17,7 +18,8 @@ fn identity(account: &str) -> SpiffeId {
 
 /// What believes one authority and shows a certificate of another one, or of the same.
 fn tls(believed: &MeshAuthority, shown: &MeshAuthority, account: &str) -> Tls {
-    Tls::new(believed.roots(), shown.issue(&identity(account)).unwrap()).unwrap()
+    Tls::new(believed.roots(), shown.issue(&identity(account)).unwrap(), &Faults::default())
+        .unwrap()
 }
 
 /// Opens a tunnel to whom the client takes the server for; returns whom the server takes the client for.

@@ -21,6 +21,7 @@ use rustls::{
 
 use ztc_model::policy::mesh::SpiffeId;
 
+use crate::fault::{Fault, Faults};
 use crate::mesh::Certified;
 
 /// What a tunnel speaks.
@@ -43,6 +44,8 @@ pub(super) struct Tls {
     peers: Arc<dyn ClientCertVerifier>,
     own: Certified,
     server: Arc<ServerConfig>,
+    /// Tunnels are opened without it.
+    left_out: bool,
 }
 
 impl fmt::Debug for Tls {
@@ -52,7 +55,11 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    pub(super) fn new(roots: Arc<RootCertStore>, own: Certified) -> Result<Self, TlsError> {
+    pub(super) fn new(
+        roots: Arc<RootCertStore>,
+        own: Certified,
+        faults: &Faults,
+    ) -> Result<Self, TlsError> {
         let provider = Arc::new(default_provider());
         let peers = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
             .build()
@@ -65,7 +72,13 @@ impl Tls {
             .map_err(TlsError::Certificate)?;
         server.alpn_protocols = vec![ALPN.to_vec()];
         server.send_tls13_tickets = 0;
-        Ok(Self { provider, peers, own, server: Arc::new(server) })
+        let left_out = faults.has(Fault::HboneInClear);
+        Ok(Self { provider, peers, own, server: Arc::new(server), left_out })
+    }
+
+    /// Whether tunnels go without.
+    pub(super) const fn is_left_out(&self) -> bool {
+        self.left_out
     }
 
     /// For tunnels that come.
