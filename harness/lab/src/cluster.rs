@@ -15,6 +15,7 @@ use ztc_engine::fabric::{
 };
 use ztc_model::identity::Reserved;
 use ztc_model::manifest::{Manifest, ObjectRef};
+use ztc_model::policy::mesh::waypoint::NotEvaluated;
 use ztc_model::policy::{Policy, PolicyKind, PolicyRef};
 use ztc_model::suite::{Component, Relabelled};
 use ztc_model::world::{NodeSlot, PodRef, World};
@@ -53,6 +54,8 @@ enum ClusterError {
     Pump(#[from] PumpError),
     #[error("the lab has no proxy that reads TLS handshakes: `serverNames` would not be enforced")]
     Handshakes,
+    #[error(transparent)]
+    NotEvaluated(#[from] NotEvaluated),
     #[error("the world has no pod {pod}")]
     NoSuchPod { pod: PodRef },
     #[error("pod {pod} does not exist now")]
@@ -212,6 +215,27 @@ impl LabCluster {
         })
     }
 
+    async fn apply_policy(&self, policy: Policy) -> Result<Receipt, ClusterError> {
+        if policy.reads_handshakes() {
+            return Err(ClusterError::Handshakes);
+        }
+        let of_the_mesh = match &policy {
+            Policy::Mesh(policy) => Some(policy.clone()),
+            _ => None,
+        };
+        if let Some(policy) = &of_the_mesh {
+            self.running().await?.mesh().check(policy)?;
+        }
+        let apply = |datapath: &mut Datapath, mesh: &Mesh, now| {
+            let revision = datapath.apply(policy, now);
+            if let Some(policy) = of_the_mesh {
+                mesh.apply(policy, revision);
+            }
+            revision
+        };
+        self.change(apply).await
+    }
+
     async fn look(&self, receipts: &[Receipt]) -> Result<Settling, ClusterError> {
         let running = self.running().await?;
         let wanted_on = |node: &str| {
@@ -323,23 +347,7 @@ impl Cluster for LabCluster {
     }
 
     async fn apply(&self, manifest: &Manifest) -> Result<Receipt, FabricError> {
-        let policy = manifest.policy.clone();
-        if policy.reads_handshakes() {
-            let (object, source) = (manifest.reference.clone(), ClusterError::Handshakes.into());
-            return Err(FabricError::Apply { object, source });
-        }
-        let applied = self.change(|datapath, mesh, now| {
-            let of_the_mesh = match &policy {
-                Policy::Mesh(policy) => Some(policy.clone()),
-                _ => None,
-            };
-            let revision = datapath.apply(policy, now);
-            if let Some(policy) = of_the_mesh {
-                mesh.apply(policy, revision);
-            }
-            revision
-        });
-        applied.await.map_err(|error| FabricError::Apply {
+        self.apply_policy(manifest.policy.clone()).await.map_err(|error| FabricError::Apply {
             object: manifest.reference.clone(),
             source: error.into(),
         })

@@ -23,7 +23,7 @@ pub enum Fault {
     /// `ignore-egress-deny`: what a deny rule keeps in passes. The records say that it was dropped.
     IgnoreEgressDeny,
     /// `allow-everything`: all that policy drops passes, names that the DNS proxy refuses too. The
-    /// records say that it was dropped. What ztunnels refuse passes without a record of it.
+    /// records say that it was dropped. What ztunnels and waypoints refuse passes without a record of it.
     AllowEverything,
     /// `drop-everything`: all that policy is asked about vanishes in its original direction. The
     /// records are those of the decision: a connection that was allowed is on record as allowed,
@@ -31,7 +31,7 @@ pub enum Fault {
     /// direction is enforced; what a pod in its node's network sends, which no policy is asked about,
     /// vanishes too.
     DropEverything,
-    /// `lose-flow-records`: enforcement works, and no record of it leaves, of ztunnels neither.
+    /// `lose-flow-records`: enforcement works, and no record of it leaves, of ztunnels and waypoints neither.
     LoseFlowRecords,
     /// `wrong-policy-name`: enforcement works, and records name another policy.
     WrongPolicyName,
@@ -91,10 +91,20 @@ pub enum Fault {
     HboneInClear,
     /// `capture-blind`: captures of what pods send and receive see nothing.
     CaptureBlind,
+    /// `waypoint-ignores-method`: to waypoints a rule for a method is about all of them.
+    WaypointIgnoresMethod,
+    /// `waypoint-skips-expiry`: waypoints believe tokens whose time is over.
+    WaypointSkipsExpiry,
+    /// `waypoint-forwards-client-identity`: waypoints speak to servers with the identity of their client, and keep no
+    /// connection for the next one.
+    WaypointForwardsClientIdentity,
+    /// `pod-ip-skips-hardening`: ztunnels know no policy that lets waypoints alone pass, so that the address of a pod
+    /// is a way past its waypoint.
+    PodIpSkipsHardening,
 }
 
 /// The faults without a number, by their names.
-const NAMED: [(&str, Fault); 27] = [
+const NAMED: [(&str, Fault); 31] = [
     ("ignore-egress-deny", Fault::IgnoreEgressDeny),
     ("allow-everything", Fault::AllowEverything),
     ("drop-everything", Fault::DropEverything),
@@ -122,6 +132,10 @@ const NAMED: [(&str, Fault); 27] = [
     ("ztunnel-captures-probes", Fault::ZtunnelCapturesProbes),
     ("hbone-in-clear", Fault::HboneInClear),
     ("capture-blind", Fault::CaptureBlind),
+    ("waypoint-ignores-method", Fault::WaypointIgnoresMethod),
+    ("waypoint-skips-expiry", Fault::WaypointSkipsExpiry),
+    ("waypoint-forwards-client-identity", Fault::WaypointForwardsClientIdentity),
+    ("pod-ip-skips-hardening", Fault::PodIpSkipsHardening),
 ];
 
 /// The ways in which a lab is broken; normally none.

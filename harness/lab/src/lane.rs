@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::{join_all, try_join, try_join_all};
+use futures_util::future::{join_all, try_join_all, try_join3};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 use ztc_engine::fabric::{Lane, Readiness};
+use ztc_model::policy::NamedPorts;
 use ztc_model::world::PodRef;
 use ztc_wire::{AgentConfig, FirstRun};
 
@@ -21,12 +22,13 @@ use crate::datapath::{Attachment, Config, Datapath, NodeId};
 use crate::fault::Faults;
 use crate::host::{
     Agent, AgentCommand, AgentError, Network, Node, NodeError, Prober, Pump, PumpError, WORK_DIR,
-    Workload, WorkloadError, WorkloadPlan, Ztunnel, ZtunnelPlan,
+    Waypoint, WaypointError, WaypointPlan, Workload, WorkloadError, WorkloadPlan, Ztunnel,
+    ZtunnelPlan,
 };
-use crate::mesh::{Mesh, MeshAuthorityError};
+use crate::mesh::{Mesh, MeshAuthorityError, NamespacedName};
 use crate::plan::{
-    AddressPool, NODES, OutsidePlan, POD_IPV6, Plan, PlanError, PodPlan, both, node_configs,
-    resolv_conf,
+    AddressPool, NODES, OutsidePlan, POD_IPV6, Plan, PlanError, PodPlan, WaypointPod, both,
+    node_configs, resolv_conf,
 };
 
 /// How long a lane may take to come up.
@@ -47,6 +49,8 @@ pub(crate) enum LaneError {
     Address(#[from] PlanError),
     #[error(transparent)]
     Workload(#[from] WorkloadError),
+    #[error("cannot make waypoint {gateway}")]
+    Waypoint { gateway: NamespacedName, source: Box<WaypointError> },
     #[error(transparent)]
     Agent(#[from] AgentError),
     #[error("pod {pod} is not ready after {UP:?}: {status}")]
@@ -58,6 +62,7 @@ pub(crate) enum LaneError {
 pub(crate) struct RunningLane {
     pods: Mutex<BTreeMap<PodRef, Arc<RunningPod>>>,
     outside: BTreeMap<String, Workload>,
+    waypoints: Vec<Waypoint>,
     addresses: Mutex<Vec<AddressPool>>,
     nodes: Vec<Node>,
     /// Those who listen at the edges of pods, by node, once somebody asks for them.
@@ -110,6 +115,7 @@ impl RunningLane {
             pods: Mutex::default(),
             outside: BTreeMap::new(),
             listeners: tokio::sync::Mutex::default(),
+            waypoints: Vec::new(),
             mesh,
             pump,
             command,
@@ -121,15 +127,17 @@ impl RunningLane {
         Ok(running)
     }
 
-    /// Makes the outside hosts and the pods of the world, all at once.
+    /// Makes the outside hosts, the waypoints and the pods of the world, all at once.
     async fn populate(&mut self, plan: &Plan) -> Result<(), LaneError> {
         let outside = try_join_all(plan.outside.iter().map(async |host| {
             Ok::<_, LaneError>((host.name.clone(), self.start_outside(host).await?))
         }));
         let pods = plan.pods.values().filter(|pod| pod.with_the_world);
         let pods = try_join_all(pods.map(|pod| self.start_pod(pod, Vec::new())));
-        let (outside, _pods) = try_join(outside, pods).await?;
+        let waypoints = try_join_all(plan.waypoints.iter().map(|it| self.start_waypoint(it)));
+        let (outside, _pods, waypoints) = try_join3(outside, pods, waypoints).await?;
         self.outside = outside.into_iter().collect();
+        self.waypoints = waypoints;
         Ok(())
     }
 
@@ -171,6 +179,25 @@ impl RunningLane {
             resolv_conf: String::new(),
         };
         Ok(self.start_workload(plan).await?)
+    }
+
+    /// Makes a waypoint; returns when it listens.
+    async fn start_waypoint(&self, pod: &WaypointPod) -> Result<Waypoint, LaneError> {
+        let WaypointPod { gateway, node, labels, workload } = pod.clone();
+        let addresses = both(self.addresses()[node.0].take()?, POD_IPV6);
+        let attachment = Attachment::Pod {
+            reference: workload.reference.clone(),
+            node,
+            addresses: addresses.clone(),
+            labels,
+            named_ports: NamedPorts::default(),
+        };
+        self.mesh.add_waypoint(gateway.clone(), &addresses, &workload);
+        let plan = WaypointPlan { mesh: Arc::clone(&self.mesh), gateway, workload };
+        let pump = Arc::clone(&self.pump);
+        let failed =
+            |source| LaneError::Waypoint { gateway: pod.gateway.clone(), source: Box::new(source) };
+        blocking(move || Waypoint::start(plan, attachment, &addresses, &pump)).await.map_err(failed)
     }
 
     /// Makes a pod; returns when its agent runs, ready or not.

@@ -13,12 +13,12 @@ use ztc_model::labels::Labels;
 use ztc_model::policy::{NamedPorts, Protocol};
 use ztc_model::world::{
     Born, KubeService, NodeSlot, OutsideHost, Pod, PodRef, ServedPort, ServicePort,
-    ServiceProtocol, World,
+    ServiceProtocol, Waypoint, WaypointFor, World,
 };
 use ztc_wire::{Service, Tls, Zone, ZoneRecord};
 
 use crate::datapath::{Backend, NodeConfig, NodeId, ServiceVip};
-use crate::mesh::{MeshService, Workload};
+use crate::mesh::{MeshService, NamespacedName, Workload};
 
 /// The nodes of every lane, in the order of their ids.
 pub(crate) const NODES: [NodeSlot; 2] = [NodeSlot::A, NodeSlot::B];
@@ -55,6 +55,21 @@ pub(crate) struct Plan {
     pub(crate) services: Vec<ServiceVip>,
     /// The ports of all services over TCP, as the mesh knows them.
     pub(crate) mesh: Vec<MeshService>,
+    /// The waypoints.
+    pub(crate) waypoints: Vec<WaypointPod>,
+}
+
+/// The pod of a waypoint.
+#[derive(Debug, Clone)]
+pub(crate) struct WaypointPod {
+    /// Its gateway.
+    pub(crate) gateway: NamespacedName,
+    /// Its node.
+    pub(crate) node: NodeId,
+    /// The labels of its identity.
+    pub(crate) labels: Labels,
+    /// What the mesh knows of it.
+    pub(crate) workload: Arc<Workload>,
 }
 
 /// A pod.
@@ -116,6 +131,12 @@ pub(crate) enum PlanError {
         /// The other.
         second: String,
     },
+    /// A waypoint is for what is sent to the addresses of pods.
+    #[error("waypoint {waypoint} is for workloads: those of the lab are for services")]
+    ForWorkloads {
+        /// Which.
+        waypoint: NamespacedName,
+    },
     /// A certificate cannot be made.
     #[error(transparent)]
     Certificate(#[from] AuthorityError),
@@ -137,7 +158,8 @@ impl Plan {
             for vip in both(vip, SERVICE_IPV6) {
                 cluster_zone.records.push(service_record(service, vip));
                 let ports = service_ports(world, service, vip);
-                mesh.extend(ports.iter().filter_map(|port| mesh_service(service, port)));
+                let all = service.ports.iter().zip(&ports);
+                mesh.extend(all.filter_map(|(port, vip)| mesh_service(world, service, port, vip)));
                 services.extend(ports);
             }
         }
@@ -167,7 +189,9 @@ impl Plan {
                 })
             })
             .collect::<Result<_, AuthorityError>>()?;
-        Ok(Self { pods, outside, services, mesh })
+        let waypoints =
+            world.waypoints.iter().map(|it| waypoint_pod(world, it)).collect::<Result<_, _>>()?;
+        Ok(Self { pods, outside, services, mesh, waypoints })
     }
 }
 
@@ -335,13 +359,61 @@ impl PodPlan {
     }
 }
 
-fn mesh_service(service: &KubeService, port: &ServiceVip) -> Option<MeshService> {
-    let backends = port.backends.iter().map(|it| (it.pod.clone(), it.port)).collect();
-    (port.protocol == Protocol::Tcp).then(|| MeshService {
+fn mesh_service(
+    world: &World,
+    service: &KubeService,
+    port: &ServicePort,
+    vip: &ServiceVip,
+) -> Option<MeshService> {
+    let backends = vip.backends.iter().map(|it| (it.pod.clone(), it.port)).collect();
+    let named =
+        |name: &str| NamespacedName { namespace: service.namespace.clone(), name: name.to_owned() };
+    // A service that is put behind one that is not there, or not for services, is reached without.
+    let waypoint = world.waypoint_of(service).map(named);
+    let is_it = |it: &Waypoint| {
+        let Waypoint { namespace, name, serves } = it;
+        let gateway = NamespacedName { namespace: namespace.clone(), name: name.clone() };
+        *serves == WaypointFor::Service && Some(gateway) == waypoint
+    };
+    let waypoint = waypoint.clone().filter(|_| world.waypoints.iter().any(is_it));
+    (vip.protocol == Protocol::Tcp).then(|| MeshService {
+        name: named(&service.name),
         hostname: hostname(service),
-        at: SocketAddr::new(port.vip, port.port),
+        at: SocketAddr::new(vip.vip, vip.port),
+        is_http: world.speaks_http(service, port),
+        waypoint,
         backends,
     })
+}
+
+/// The pod that istiod makes for a waypoint (`files/waypoint.yaml` of its chart), on the first node. It is not in the mesh
+/// as other pods are: nobody captures what it sends.
+fn waypoint_pod(world: &World, waypoint: &Waypoint) -> Result<WaypointPod, PlanError> {
+    let Waypoint { namespace, name, serves } = waypoint;
+    let gateway = NamespacedName { namespace: namespace.clone(), name: name.clone() };
+    if matches!(serves, WaypointFor::Workload | WaypointFor::All) {
+        return Err(PlanError::ForWorkloads { waypoint: gateway });
+    }
+    let own = [
+        ("gateway.istio.io/managed", "istio.io-mesh-controller"),
+        ("gateway.networking.k8s.io/gateway-class-name", "istio-waypoint"),
+        ("gateway.networking.k8s.io/gateway-name", name),
+        ("istio.io/dataplane-mode", "none"),
+        ("istio.io/waypoint-for", serves.label()),
+        ("sidecar.istio.io/inject", "false"),
+    ];
+    let own = own.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let own = BTreeMap::from(own);
+    let namespace_labels = world.namespace(namespace).map(|it| it.labels.clone());
+    let labels = endpoint_labels(namespace, &namespace_labels.unwrap_or_default(), name, &own);
+    let workload = Workload {
+        reference: PodRef { namespace: namespace.clone(), name: format!("{name}-0") },
+        service_account: name.clone(),
+        labels: own,
+        enrolled: false,
+    };
+    let node = node_id(NodeSlot::A);
+    Ok(WaypointPod { gateway, node, labels, workload: Arc::new(workload) })
 }
 
 fn pod_plan(world: &World, pod: &Pod, outside: &Zone, tls: Option<Tls>) -> PodPlan {

@@ -5,6 +5,7 @@
 mod agent;
 mod dns_proxy;
 mod dns_upstream;
+mod hbone;
 mod journal;
 mod kubelet;
 mod netlink;
@@ -14,6 +15,7 @@ mod pump;
 mod runtime_thread;
 mod sandbox;
 mod tun;
+mod waypoint;
 mod workload;
 mod ztunnel;
 
@@ -25,5 +27,6 @@ pub(crate) use kubelet::Prober;
 pub(crate) use node::{Node, NodeError};
 pub(crate) use pump::{Pump, PumpError, Switch};
 pub(crate) use sandbox::{WORK_DIR, is_inside};
+pub(crate) use waypoint::{Waypoint, WaypointError, WaypointPlan};
 pub(crate) use workload::{Network, Workload, WorkloadError, WorkloadPlan};
 pub(crate) use ztunnel::{Ztunnel, ZtunnelPlan};

@@ -1,11 +1,13 @@
-//! What all ztunnels of a lane know: workloads, services and policies, as istiod tells them.
+//! What all ztunnels and waypoints of a lane know: workloads, services and policies, as istiod tells them.
 //!
 //! It does no I/O, and must not know sockets or packets. It says where a connection leads and whether policy
-//! allows it; what the mesh's policies mean is the model's.
+//! allows it, and in which words a proxy tells of it; what the mesh's policies mean is the model's.
 
 mod access_log;
 mod authority;
+mod request_log;
 mod spoil;
+mod waypoints;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -13,14 +15,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use ztc_model::policy::PolicyRef;
+use ztc_model::policy::mesh::waypoint::WaypointPolicies;
 use ztc_model::policy::mesh::ztunnel::{self, Connection, Decision, Distributed, PolicyKey};
 use ztc_model::policy::mesh::{CONVERTED_PEERS, MeshPolicy, STATIC_STRICT, SpiffeId};
 use ztc_model::world::PodRef;
+use ztc_model::ztunnel::HBONE_PORT;
 
 use crate::fault::{Fault, Faults, WRONG_NAME};
 
 pub(crate) use access_log::{AccessLog, End};
 pub(crate) use authority::{Certified, MeshAuthority, MeshAuthorityError};
+pub(crate) use request_log::{Outcome, RequestLog};
+pub(crate) use waypoints::NamespacedName;
 
 /// The trust domain of a mesh that is given no other.
 const TRUST_DOMAIN: &str = "cluster.local";
@@ -52,10 +58,16 @@ impl Workload {
 /// One port of a service, as the mesh knows it.
 #[derive(Debug, Clone)]
 pub(crate) struct MeshService {
+    /// The service.
+    pub(crate) name: NamespacedName,
     /// Its full name.
     pub(crate) hostname: String,
     /// Its address and port.
     pub(crate) at: SocketAddr,
+    /// Whether it is known to be HTTP.
+    pub(crate) is_http: bool,
+    /// The waypoint that it is put behind.
+    pub(crate) waypoint: Option<NamespacedName>,
     /// The pods behind it, and the port that each serves on.
     pub(crate) backends: Vec<(PodRef, u16)>,
 }
@@ -63,12 +75,24 @@ pub(crate) struct MeshService {
 /// Where what a pod asks for leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Route {
-    /// The workload's own address and port, or what was asked for where it is none of the mesh's.
+    /// The workload's own address and port, or what was asked for where that is none of the mesh's or leads through a
+    /// waypoint.
     pub(crate) to: SocketAddr,
-    /// The workload, if it is one.
+    /// Where the tunnel to it ends, if it is in one.
+    pub(crate) tunnel: Option<SocketAddr>,
+    /// The workload at that end, if it is one.
     pub(crate) workload: Option<Arc<Workload>>,
     /// The name of the service that was asked for.
     pub(crate) service: Option<String>,
+}
+
+impl Route {
+    /// To an address, which may be a workload's.
+    fn to(to: SocketAddr, workload: Option<Arc<Workload>>, service: Option<String>) -> Self {
+        let enrolled = workload.as_ref().is_some_and(|it| it.enrolled);
+        let tunnel = enrolled.then(|| SocketAddr::new(to.ip(), HBONE_PORT));
+        Self { to, tunnel, workload, service }
+    }
 }
 
 /// A service has nobody behind it.
@@ -92,12 +116,15 @@ pub(crate) struct Mesh {
 struct Directory {
     workloads: HashMap<IpAddr, Arc<Workload>>,
     services: HashMap<SocketAddr, MeshService>,
+    waypoints: HashMap<NamespacedName, waypoints::Waypoint>,
     /// The oldest first: of policies that say the same, it counts.
     policies: Vec<MeshPolicy>,
     /// What ztunnels are told of them.
     distributed: Distributed,
     /// What open connections are held against since the last change.
     held_against: Distributed,
+    /// What waypoints enforce, by service.
+    of_services: HashMap<NamespacedName, Arc<WaypointPolicies>>,
 }
 
 impl Mesh {
@@ -150,33 +177,20 @@ impl Mesh {
         names.first().map(|it| (*it).to_owned())
     }
 
-    /// Where what a client asks for leads. Of the pods behind a service it is one by the client's port, so that
-    /// clients spread.
+    /// Where what a client asks for leads.
     pub(crate) fn route(&self, client: SocketAddr, asked: SocketAddr) -> Result<Route, NoUpstream> {
         let directory = self.directory();
         let Some(service) = directory.services.get(&asked) else {
             let workload = directory.workloads.get(&asked.ip()).cloned();
-            return Ok(Route { to: asked, workload, service: None });
+            return Ok(Route::to(asked, workload, None));
         };
-        let mut there: Vec<(SocketAddr, &Arc<Workload>)> = directory
-            .workloads
-            .iter()
-            .filter(|(address, _)| address.is_ipv4() == asked.is_ipv4())
-            .filter_map(|(address, workload)| {
-                let serves = |(pod, _): &&(PodRef, u16)| *pod == workload.reference;
-                let (_, port) = service.backends.iter().find(serves)?;
-                Some((SocketAddr::new(*address, *port), workload))
-            })
-            .collect();
-        there.sort_unstable_by_key(|(to, _)| *to);
-        let turn = usize::from(client.port()).checked_rem(there.len());
-        let chosen = turn.and_then(|turn| there.get(turn));
-        let hostname = service.hostname.clone();
-        let (to, workload) = chosen.ok_or_else(|| NoUpstream { service: hostname.clone() })?;
-        Ok(Route { to: *to, workload: Some(Arc::clone(workload)), service: Some(hostname) })
+        match directory.through_waypoint(asked, service) {
+            Some(route) => Ok(route),
+            None => directory.backend(client, service),
+        }
     }
 
-    /// Adds a policy, or replaces the one of its name, at a revision of the policies.
+    /// Adds a policy that was [checked](Self::check), or replaces the one of its name, at a revision of the policies.
     pub(crate) fn apply(&self, policy: MeshPolicy, revision: u64) {
         let reference = policy.reference().clone();
         self.directory().change(&self.faults, |policies| {
@@ -252,6 +266,26 @@ impl Mesh {
 }
 
 impl Directory {
+    /// Of the pods behind a service the one for a client: by the client's port, so that clients spread.
+    fn backend(&self, client: SocketAddr, service: &MeshService) -> Result<Route, NoUpstream> {
+        let mut there: Vec<(SocketAddr, &Arc<Workload>)> = self
+            .workloads
+            .iter()
+            .filter(|(address, _)| address.is_ipv4() == service.at.is_ipv4())
+            .filter_map(|(address, workload)| {
+                let serves = |(pod, _): &&(PodRef, u16)| *pod == workload.reference;
+                let (_, port) = service.backends.iter().find(serves)?;
+                Some((SocketAddr::new(*address, *port), workload))
+            })
+            .collect();
+        there.sort_unstable_by_key(|(to, _)| *to);
+        let turn = usize::from(client.port()).checked_rem(there.len());
+        let chosen = turn.and_then(|turn| there.get(turn));
+        let hostname = service.hostname.clone();
+        let (to, workload) = chosen.ok_or_else(|| NoUpstream { service: hostname.clone() })?;
+        Ok(Route::to(*to, Some(Arc::clone(workload)), Some(hostname)))
+    }
+
     /// Changes the policies; `change` returns the one that workloads do not refer to yet.
     fn change(
         &mut self,
@@ -259,11 +293,15 @@ impl Directory {
         change: impl FnOnce(&mut Vec<MeshPolicy>) -> Option<PolicyRef>,
     ) {
         let late = change(&mut self.policies);
-        let known = self.policies.iter().cloned().filter_map(|it| spoil::spoiled(it, faults));
-        let known: Vec<MeshPolicy> = known.collect();
+        let is_of_a_waypoint = |principal: &str| self.is_of_a_waypoint(principal);
+        let spoiled = |it: &MeshPolicy| spoil::spoiled(it.clone(), faults, is_of_a_waypoint);
+        let known: Vec<MeshPolicy> = self.policies.iter().filter_map(spoiled).collect();
         let in_time = known.iter().filter(|it| Some(it.reference()) != late.as_ref());
-        self.held_against = Distributed::of(in_time);
+        let held_against = Distributed::of(in_time);
+        let of_services = self.enforced_by_waypoints(&known.iter().collect::<Vec<_>>());
+        self.held_against = held_against;
         self.distributed = Distributed::of(&known);
+        self.of_services = of_services.expect("a policy is checked before it is applied");
     }
 }
 

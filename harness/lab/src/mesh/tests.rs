@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use ztc_model::manifest::manifests;
 use ztc_model::policy::Policy;
+use ztc_model::policy::mesh::waypoint::{self, Asked};
 use ztc_model::yaml::Source;
 use ztc_model::ztunnel::Side;
 
@@ -12,6 +13,9 @@ use super::*;
 
 /// Lines of real ztunnels (`docs/facts.md`).
 const RECORDED: &str = include_str!("../../../model/tests/facts/ztunnel.jsonl");
+
+/// Lines of a real waypoint.
+const REQUESTS: &str = include_str!("../../../model/tests/facts/waypoint.jsonl");
 
 fn workload(name: &str, enrolled: bool) -> Arc<Workload> {
     let reference: PodRef = name.parse().unwrap();
@@ -27,6 +31,9 @@ fn at(text: &str) -> SocketAddr {
 /// A mesh with a server behind a service, a client in it and one outside.
 fn mesh(faults: &str) -> (Mesh, Arc<Workload>) {
     let service = MeshService {
+        name: NamespacedName { namespace: "app".to_owned(), name: "srv".to_owned() },
+        is_http: true,
+        waypoint: None,
         hostname: "srv.app.svc.cluster.local".to_owned(),
         at: at("10.96.0.20:80"),
         backends: vec![("app/srv".parse().unwrap(), 8080), ("app/gone".parse().unwrap(), 8080)],
@@ -94,6 +101,181 @@ fn a_line_is_written_as_a_real_ztunnel_writes_it() {
         let line: serde_json::Value = serde_json::from_str(recorded[number]).unwrap();
         let time: Timestamp = line["time"].as_str().unwrap().parse().unwrap();
         assert_eq!(connection.line(&end, time).unwrap(), recorded[number], "line {number}");
+    }
+}
+
+/// All recorded lines, from what a waypoint knows when it writes them.
+#[test]
+fn a_request_is_written_as_a_real_waypoint_writes_it() {
+    let at = |value: &serde_json::Value| value.as_str().unwrap().parse::<SocketAddr>().unwrap();
+    let mut written = 0;
+    for recorded in REQUESTS.lines() {
+        let line: serde_json::Value = serde_json::from_str(recorded).unwrap();
+        let text = |name: &str| line[name].as_str().map(str::to_owned);
+        let milliseconds = |value: &serde_json::Value| {
+            value.to_string().trim_matches('"').parse().ok().map(Duration::from_millis)
+        };
+        let flags = [None, Some("UC"), Some("UR"), Some("UF,URX")];
+        let is_of_the_tunnel = line["upstream_cluster"] == "connect_originate";
+        let log = RequestLog {
+            start_time: text("start_time").unwrap().parse().unwrap(),
+            client: line["downstream_remote_address"]
+                .as_str()
+                .and_then(|it| it.parse().ok())
+                .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
+            asked: at(&line["downstream_local_address"]),
+            service: "srv.app.svc.cluster.local".to_owned(),
+            is_http: !line["method"].is_null(),
+            authority: text("authority"),
+            method: text("method"),
+            path: text("path"),
+            request_id: text("request_id"),
+            user_agent: text("user_agent"),
+        };
+        let after = milliseconds(&line["duration"]).unwrap();
+        let again = if is_of_the_tunnel {
+            let tunnel = at(&line["upstream_host"]);
+            log.tunnel_line(log.asked, tunnel, after, Some(401))
+        } else {
+            let server = text("upstream_host");
+            let server = server.and_then(|it| it.rsplit('/').next()?.parse().ok());
+            log.line(&Outcome {
+                received: line["bytes_received"].as_u64().unwrap(),
+                sent: line["bytes_sent"].as_u64().unwrap(),
+                after,
+                status: u16::try_from(line["response_code"].as_u64().unwrap()).unwrap(),
+                details: text("response_code_details"),
+                closed: text("connection_termination_details"),
+                flags: flags.into_iter().flatten().find(|it| line["response_flags"] == **it),
+                server,
+                answered: milliseconds(&line["upstream_service_time"]),
+            })
+        };
+        assert_eq!(again.unwrap(), recorded);
+        written += 1;
+    }
+    assert_eq!(written, 10);
+}
+
+/// A mesh with a service behind a waypoint.
+fn mesh_with_waypoint(faults: &str) -> (Mesh, MeshService) {
+    let named = |name: &str| NamespacedName { namespace: "app".to_owned(), name: name.to_owned() };
+    let service = MeshService {
+        name: named("srv"),
+        hostname: "srv.app.svc.cluster.local".to_owned(),
+        at: at("10.96.0.20:80"),
+        is_http: true,
+        waypoint: Some(named("waypoint")),
+        backends: vec![("app/srv".parse().unwrap(), 8080)],
+    };
+    let mesh = Mesh::new([service], faults.parse().unwrap()).unwrap();
+    mesh.add(&["10.244.0.40".parse().unwrap()], &workload("app/srv", true));
+    let waypoint = workload("app/waypoint", false);
+    mesh.add_waypoint(named("waypoint"), &["10.244.1.33".parse().unwrap()], &waypoint);
+    let behind = mesh.behind(&named("waypoint"), at("10.96.0.20:80")).unwrap();
+    assert!(mesh.behind(&named("other"), at("10.96.0.20:80")).is_none());
+    assert!(mesh.behind(&named("waypoint"), at("10.244.0.40:8080")).is_none());
+    (mesh, behind)
+}
+
+#[test]
+fn a_service_behind_a_waypoint_leads_there_and_the_waypoint_to_the_pod() {
+    let (mesh, service) = mesh_with_waypoint("");
+    let client = at("10.244.1.232:40000");
+    let there = mesh.route(client, at("10.96.0.20:80")).unwrap();
+    assert_eq!((there.to, there.tunnel), (at("10.96.0.20:80"), Some(at("10.244.1.33:15008"))));
+    let identity = there.workload.map(|it| it.identity().to_string());
+    assert_eq!(identity.as_deref(), Some("spiffe://cluster.local/ns/app/sa/waypoint"));
+
+    let on = mesh.route_behind(client, &service).unwrap();
+    assert_eq!((on.to, on.tunnel), (at("10.244.0.40:8080"), Some(at("10.244.0.40:15008"))));
+    let direct = mesh.route(client, at("10.244.0.40:8080")).unwrap();
+    assert_eq!(direct.tunnel, Some(at("10.244.0.40:15008")));
+}
+
+/// By whom a policy is bound, and whether a POST then passes.
+#[test]
+fn a_waypoint_enforces_what_is_bound_to_it_and_nothing_else() {
+    const GET: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: get, namespace: NAMESPACE }
+spec: { TARGET, rules: [{ to: [{ operation: { methods: [GET] } }] }] }
+";
+    const GATEWAY: &str = "gateway.networking.k8s.io";
+    let to = |group: &str, kind: &str, name: &str| {
+        format!("targetRefs: [{{ group: '{group}', kind: {kind}, name: {name} }}]")
+    };
+    for (namespace, target, passes) in [
+        ("app", to("", "Service", "srv"), false),
+        ("app", to("", "Service", "other"), true),
+        ("other", to("", "Service", "srv"), true),
+        ("app", to(GATEWAY, "Gateway", "waypoint"), false),
+        ("istio-system", to(GATEWAY, "GatewayClass", "istio-waypoint"), false),
+        ("app", "selector: { matchLabels: { app: srv } }".to_owned(), true),
+        ("app", "action: ALLOW".to_owned(), true),
+    ] {
+        let manifest = GET.replace("NAMESPACE", namespace).replace("TARGET", &target);
+        let decided = |faults: &str| {
+            let (mesh, service) = mesh_with_waypoint(faults);
+            apply(&mesh, &manifest, 2);
+            mesh.judge_at_waypoint(&service, post(), 0)
+        };
+        assert_eq!(decided("") == waypoint::Decision::Forwarded, passes, "{target}");
+        assert_eq!(decided("waypoint-ignores-method"), waypoint::Decision::Forwarded, "{target}");
+    }
+}
+
+fn post() -> Asked {
+    Asked {
+        peer: Some(workload("app/cli", true).identity()),
+        source: "10.244.1.232".parse().unwrap(),
+        destination: at("10.96.0.20:80"),
+        request: Some(waypoint::Request {
+            method: "POST".to_owned(),
+            path: "/".to_owned(),
+            host: "srv.app".to_owned(),
+            headers: BTreeMap::new(),
+            token: waypoint::Token::Absent,
+        }),
+    }
+}
+
+#[test]
+fn a_policy_that_says_what_no_waypoint_evaluates_is_found_before_it_is_applied() {
+    let (mesh, _) = mesh_with_waypoint("");
+    let manifest = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: remote, namespace: app }
+spec:
+  targetRefs: [{ group: '', kind: Service, name: srv }]
+  rules: [{ from: [{ source: { remoteIpBlocks: ['10.0.0.0/8'] } }] }]
+";
+    let read = manifests(&Source::new("check.yaml", manifest)).unwrap();
+    let Policy::Mesh(policy) = &read[0].policy else { panic!("no policy of the mesh") };
+    assert_eq!(mesh.check(policy).unwrap_err().attribute, "remoteIpBlocks");
+}
+
+#[test]
+fn a_policy_for_waypoints_alone_is_what_a_fault_forgets() {
+    let only = |principal: &str| {
+        format!(
+            "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{ name: only, namespace: app }}
+spec:
+  selector: {{ matchLabels: {{ app: srv }} }}
+  rules: [{{ from: [{{ source: {{ principals: ['cluster.local/ns/app/sa/{principal}'] }} }}] }}]
+"
+        )
+    };
+    for (principal, forgotten) in [("waypoint", true), ("cli", false)] {
+        let (mesh, _) = mesh_with_waypoint("pod-ip-skips-hardening");
+        apply(&mesh, &only(principal), 2);
+        let passes = mesh.judge(&workload("app/srv", true), &plain(8080)) == Decision::Allowed;
+        assert_eq!(passes, forgotten, "{principal}");
     }
 }
 

@@ -2,31 +2,21 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{Method, Request, Response, StatusCode};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use ztc_model::policy::mesh::SpiffeId;
 use ztc_model::policy::mesh::ztunnel::Connection;
 use ztc_model::ztunnel::Side;
 
-use super::carry::{Tunnelled, carry};
-use super::tls::identity_of;
-use super::{Ended, Hold, Proxy};
+use super::{Hold, Proxy};
 use crate::datapath::Now;
+use crate::host::hbone::{Ended, Tunnel, Tunnelled, accept, answer, carry};
 use crate::mesh::AccessLog;
-
-/// How long a peer may take to open a tunnel.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// How many connections a tunnel carries at a time (`POOL_MAX_STREAMS_PER_CONNECTION` of ztunnel).
-pub(super) const STREAMS: u32 = 100;
 
 /// Why a connection is not carried.
 enum Refusal {
@@ -59,33 +49,13 @@ impl Proxy {
 
     /// Serves a tunnel: all connections in it, until its peer leaves.
     pub(super) async fn serve_tunnel(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        // What fails here fails at the other end too, which has a connection to tell of.
         let Ok(local) = stream.local_addr() else { return };
-        // Without it a connection is slower and no other.
-        stream.set_nodelay(true).ok();
-        if self.tls.is_left_out() {
-            let believed = self.plan.mesh.workload(peer.ip()).map(|it| it.identity());
-            let Some(identity) = believed else { return };
-            return self.serve_requests(identity, (peer, local), stream).await;
-        }
-        let accepted = TlsAcceptor::from(self.tls.server()).accept(stream);
-        let Ok(Ok(stream)) = timeout(HANDSHAKE, accepted).await else { return };
-        let (_, session) = stream.get_ref();
-        let certificate = session.peer_certificates().and_then(<[_]>::first);
-        let Some(identity) = certificate.and_then(identity_of) else { return };
-        self.serve_requests(identity, (peer, local), stream).await;
-    }
-
-    /// Serves a tunnel whose peer is known.
-    async fn serve_requests(
-        self: Arc<Self>,
-        identity: SpiffeId,
-        (peer, local): (SocketAddr, SocketAddr),
-        stream: impl AsyncRead + AsyncWrite + Unpin,
-    ) {
-        let tunnel = h2::server::Builder::new().max_concurrent_streams(STREAMS).handshake(stream);
-        let Ok(Ok(mut tunnel)) = timeout(HANDSHAKE, tunnel).await else { return };
-        while let Some(Ok((request, respond))) = tunnel.accept().await {
+        let believed = || self.plan.mesh.workload(peer.ip()).map(|it| it.identity());
+        let Some(Tunnel { identity, mut connections }) = accept(&self.tls, stream, believed).await
+        else {
+            return;
+        };
+        while let Some(Ok((request, respond))) = connections.accept().await {
             let (proxy, identity) = (Arc::clone(&self), identity.clone());
             tokio::spawn(async move {
                 proxy.serve_connect(identity, (peer, local), request, respond).await;
@@ -172,13 +142,6 @@ async fn carried(hold: &Hold<'_>, client: impl AsyncRead + AsyncWrite, server: T
         ended = carry(client, server) => ended,
         () = hold.forbidden.notified() => Ended::by(&"connection closed due to policy change"),
     }
-}
-
-fn answer(respond: &mut SendResponse<Bytes>, status: StatusCode) {
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    // A peer that has gone needs no answer.
-    drop(respond.send_response(response, true));
 }
 
 impl Refusal {

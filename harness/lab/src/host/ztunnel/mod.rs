@@ -10,16 +10,10 @@
 //! - a server sees its own pod as the client, where ztunnel takes the client's address;
 //! - the pod asks for names by itself, from the same address as ztunnel would;
 //! - a tunnel that is not acknowledged within a second is closed, and one that cannot be opened is tried again
-//!   each quarter of a second, for ten seconds in all: a kernel's time-outs, made short as kubelet's are;
-//! - there are no waypoints: services behind one are reached without.
+//!   each quarter of a second, for ten seconds in all: a kernel's time-outs, made short as kubelet's are.
 
-mod carry;
-mod hbone;
 mod inbound;
 mod outbound;
-#[cfg(test)]
-mod tests;
-mod tls;
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -35,8 +29,7 @@ use ztc_model::evidence::Evidence;
 use ztc_model::policy::mesh::ztunnel::{Connection, Decision};
 use ztc_model::ztunnel::{self, HBONE_PORT};
 
-use self::hbone::Pool;
-use self::tls::{Tls, TlsError};
+use super::hbone::{Ended, Pool, Tls, TlsError, listen};
 use super::netns::{NetNs, NetnsError};
 use super::pump::Switch;
 use super::runtime_thread::{RuntimeThread, RuntimeThreadError};
@@ -141,8 +134,12 @@ impl Ztunnel {
             open: Open::default(),
         });
         for address in addresses {
-            let listen = |port| listen(&thread, netns, SocketAddr::new(*address, port));
             let runtime = thread.handle();
+            let listen = |port| {
+                let address = SocketAddr::new(*address, port);
+                let failed = |source| ZtunnelError::Listen { address, source };
+                listen(runtime, netns, address)?.map_err(failed)
+            };
             runtime.spawn(Arc::clone(&proxy).accept(listen(OUTBOUND_PORT)?, Proxy::serve_outbound));
             runtime.spawn(Arc::clone(&proxy).accept(listen(INBOUND_PORT)?, Proxy::serve_plain));
             runtime.spawn(Arc::clone(&proxy).accept(listen(HBONE_PORT)?, Proxy::serve_tunnel));
@@ -156,20 +153,6 @@ impl Ztunnel {
     pub(crate) fn realised(&self) -> u64 {
         *self.realised.borrow()
     }
-}
-
-fn listen(
-    thread: &RuntimeThread,
-    netns: &NetNs,
-    address: SocketAddr,
-) -> Result<TcpListener, ZtunnelError> {
-    let bind = || {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        let _context = thread.handle().enter();
-        TcpListener::from_std(listener)
-    };
-    netns.run(bind)?.map_err(|source| ZtunnelError::Listen { address, source })
 }
 
 impl Proxy {
@@ -227,22 +210,6 @@ impl Proxy {
     fn interrupt(&self, operation: &str, error: &dyn Error) {
         let pod = &self.plan.workload.reference;
         self.switch.interrupt(format!("the ztunnel of {pod} cannot {operation}: {error}"));
-    }
-}
-
-/// What a connection came to.
-#[derive(Debug, Default)]
-struct Ended {
-    /// Bytes from the client.
-    sent: u64,
-    /// Bytes to the client.
-    received: u64,
-    error: Option<String>,
-}
-
-impl Ended {
-    fn by(error: &impl ToString) -> Self {
-        Self { error: Some(error.to_string()), ..Self::default() }
     }
 }
 

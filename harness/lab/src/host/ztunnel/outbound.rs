@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use ztc_model::ztunnel::{HBONE_PORT, Side};
+use ztc_model::ztunnel::Side;
 
-use super::carry::carry;
-use super::hbone::TunnelError;
-use super::{Ended, Proxy};
+use super::Proxy;
 use crate::datapath::Now;
+use crate::host::hbone::{Ended, TunnelError, carry};
 use crate::mesh::{AccessLog, Route};
 
 /// How long it is tried to reach a server (`CONNECTION_TIMEOUT` in `src/proxy.rs` of ztunnel).
@@ -32,7 +31,8 @@ impl Proxy {
         let route = match self.plan.mesh.route(captured.client, captured.asked) {
             Ok(route) => route,
             Err(nobody) => {
-                let nowhere = Route { to: captured.asked, workload: None, service: None };
+                let (to, service) = (captured.asked, None);
+                let nowhere = Route { to, tunnel: None, workload: None, service };
                 self.log(&self.sent(captured.client, &nowhere), begun, Ended::by(&nobody));
                 return;
             }
@@ -55,14 +55,13 @@ impl Proxy {
 
     fn sent(&self, client: SocketAddr, route: &Route) -> AccessLog {
         let own = &self.plan.workload;
-        let tunnelled = route.workload.as_ref().filter(|it| it.enrolled);
-        let hbone = SocketAddr::new(route.to.ip(), HBONE_PORT);
+        let tunnelled = route.workload.as_ref().filter(|_| route.tunnel.is_some());
         AccessLog {
             side: Side::Outbound,
             source: client,
             client: Some(Arc::clone(own)),
             client_identity: tunnelled.map(|_| own.identity()),
-            destination: tunnelled.map_or(route.to, |_| hbone),
+            destination: route.tunnel.unwrap_or(route.to),
             target: tunnelled.map(|_| route.to.to_string()),
             service: route.service.clone(),
             server: route.workload.clone(),

@@ -9,13 +9,11 @@ use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, split};
 
-use super::Ended;
-
 /// How much is read at once, in bytes.
 const PIECE: usize = 16 * 1024;
 
 /// The stream of a tunnel.
-pub(super) struct Tunnelled {
+pub(in crate::host) struct Tunnelled {
     sends: SendStream<Bytes>,
     receives: RecvStream,
     /// What was received and not read yet.
@@ -25,7 +23,7 @@ pub(super) struct Tunnelled {
 }
 
 impl Tunnelled {
-    pub(super) fn new(
+    pub(in crate::host) fn new(
         sends: SendStream<Bytes>,
         receives: RecvStream,
         load: Option<Arc<()>>,
@@ -82,10 +80,30 @@ impl AsyncWrite for Tunnelled {
     }
 }
 
+/// What a connection came to.
+#[derive(Debug, Default)]
+pub(in crate::host) struct Ended {
+    /// Bytes from the client.
+    pub(in crate::host) sent: u64,
+    /// Bytes to the client.
+    pub(in crate::host) received: u64,
+    /// Why it came to no good end.
+    pub(in crate::host) error: Option<String>,
+}
+
+impl Ended {
+    /// By an error, before anything was carried.
+    pub(in crate::host) fn by(error: &impl ToString) -> Self {
+        Self { error: Some(error.to_string()), ..Self::default() }
+    }
+}
+
 /// What went wrong with a tunnel, as it would have gone wrong with a socket.
 fn broken(error: h2::Error) -> io::Error {
     match error.reason() {
         Some(Reason::NO_ERROR | Reason::CANCEL) => io::ErrorKind::ConnectionReset.into(),
+        // There is none where the error is one's own: what was sent came after the end.
+        None if !error.is_io() => io::ErrorKind::BrokenPipe.into(),
         _ if error.is_io() => match error.into_io() {
             Some(error) => error,
             None => io::ErrorKind::BrokenPipe.into(),
@@ -96,7 +114,7 @@ fn broken(error: h2::Error) -> io::Error {
 
 /// Carries bytes from the client to the server and back. Either side may stop sending while the other goes on; one
 /// that breaks off ends both, and is no error (`ignore_io_errors` in `src/copy.rs` of ztunnel).
-pub(super) async fn carry<C, S>(client: C, server: S) -> Ended
+pub(in crate::host) async fn carry<C, S>(client: C, server: S) -> Ended
 where
     C: AsyncRead + AsyncWrite,
     S: AsyncRead + AsyncWrite,
@@ -107,12 +125,57 @@ where
     let there = pass_on(&mut from_client, &mut to_server, &mut sent);
     let back = pass_on(&mut from_server, &mut to_client, &mut received);
     let carried = tokio::try_join!(there, back);
-    let error = match carried {
-        Ok(_) => None,
-        Err(error) if is_usual(&error) => None,
-        Err(error) => Some(format!("io error: {error}")),
+    Ended { sent, received, error: carried.err().and_then(|it| unusual(&it)) }
+}
+
+/// The same, but that what the client sends first is let pass by `admit`, or the connection is over. What the server sends is
+/// carried meanwhile.
+pub(in crate::host) async fn carry_once_admitted<C, S>(
+    client: C,
+    server: S,
+    admit: impl FnOnce() -> bool,
+) -> (Ended, Admitted)
+where
+    C: AsyncRead + AsyncWrite,
+    S: AsyncRead + AsyncWrite,
+{
+    let (mut from_client, mut to_client) = split(client);
+    let (mut from_server, mut to_server) = split(server);
+    let (mut sent, mut received) = (0, 0);
+    let mut admitted = Admitted::NotAsked;
+    let there = async {
+        let mut first = vec![0; PIECE];
+        let length = from_client.read(&mut first).await?;
+        sent = length as u64;
+        if length == 0 {
+            return to_server.shutdown().await;
+        }
+        if !admit() {
+            admitted = Admitted::No;
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        admitted = Admitted::Yes;
+        to_server.write_all(&first[..length]).await?;
+        pass_on(&mut from_client, &mut to_server, &mut sent).await
     };
-    Ended { sent, received, error }
+    let back = pass_on(&mut from_server, &mut to_client, &mut received);
+    let carried = tokio::try_join!(there, back);
+    if admitted == Admitted::No {
+        // The client sees an end, and none that is broken off.
+        to_client.shutdown().await.ok();
+    }
+    (Ended { sent, received, error: carried.err().and_then(|it| unusual(&it)) }, admitted)
+}
+
+/// Whether what a client sent first was let pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::host) enum Admitted {
+    /// It sent nothing.
+    NotAsked,
+    /// It was.
+    Yes,
+    /// It was not.
+    No,
 }
 
 async fn pass_on(
@@ -132,7 +195,10 @@ async fn pass_on(
     }
 }
 
-fn is_usual(error: &io::Error) -> bool {
+/// The words of an error, where it is none of those with which connections end.
+fn unusual(error: &io::Error) -> Option<String> {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected, UnexpectedEof};
-    matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected | UnexpectedEof)
+    let is_usual =
+        matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected | UnexpectedEof);
+    (!is_usual).then(|| format!("io error: {error}"))
 }

@@ -1,4 +1,4 @@
-//! Tunnels to other workloads: HTTP/2 over mutual TLS, kept in a pool.
+//! Tunnels to other workloads, kept in a pool.
 //!
 //! Follows `src/proxy/pool.rs` of istio/ztunnel: a pod has tunnels of its own, one for each peer until it carries as
 //! many connections as it may; while one is being opened, whoever needs it waits.
@@ -24,8 +24,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::TlsConnector;
 use ztc_model::policy::mesh::SpiffeId;
 
+use super::accept::STREAMS;
 use super::carry::Tunnelled;
-use super::inbound::STREAMS;
 use super::tls::{Tls, TlsError};
 
 /// How long a tunnel may go without an acknowledgement of what was sent.
@@ -36,7 +36,7 @@ const ATTEMPT: Duration = Duration::from_millis(250);
 
 /// Why a connection is in no tunnel.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TunnelError {
+pub(in crate::host) enum TunnelError {
     /// Nobody answers.
     #[error(
         "connection timed out, maybe a NetworkPolicy is blocking HBONE port 15008: deadline has elapsed"
@@ -58,9 +58,19 @@ pub(super) enum TunnelError {
     Status(StatusCode),
 }
 
+impl TunnelError {
+    /// The status with which the other end refused it.
+    pub(in crate::host) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Status(status) => Some(status.as_u16()),
+            _ => None,
+        }
+    }
+}
+
 /// The tunnels of a pod to others.
 #[derive(Debug, Default)]
-pub(super) struct Pool(StdMutex<HashMap<SocketAddr, Arc<Mutex<Vec<Tunnel>>>>>);
+pub(in crate::host) struct Pool(StdMutex<HashMap<SocketAddr, Arc<Mutex<Vec<Tunnel>>>>>);
 
 struct Tunnel {
     requests: SendRequest<Bytes>,
@@ -76,7 +86,7 @@ impl fmt::Debug for Tunnel {
 
 impl Pool {
     /// Opens a connection to `to` in a tunnel to a peer with an identity.
-    pub(super) async fn open(
+    pub(in crate::host) async fn open(
         &self,
         tls: &Tls,
         identity: &SpiffeId,

@@ -1,4 +1,4 @@
-//! Mutual TLS between ztunnels: version 1.3, HTTP/2 alone, identities instead of names.
+//! Mutual TLS between proxies of the mesh: version 1.3, HTTP/2 alone, identities instead of names.
 //!
 //! Follows `src/tls/` of istio/ztunnel: a chain has to lead to the mesh's own authority and to name one SPIFFE identity;
 //! whoever opens a tunnel says which identity it has to be, and who accepts one takes any.
@@ -27,7 +27,7 @@ use crate::mesh::Certified;
 /// What a tunnel speaks.
 const ALPN: &[u8] = b"h2";
 
-/// Why a pod's ztunnel cannot speak TLS.
+/// Why a pod's proxy cannot speak TLS.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
     /// The mesh's authority cannot be used.
@@ -39,7 +39,7 @@ pub(crate) enum TlsError {
 }
 
 /// Both sides of TLS of one workload.
-pub(super) struct Tls {
+pub(in crate::host) struct Tls {
     provider: Arc<CryptoProvider>,
     peers: Arc<dyn ClientCertVerifier>,
     own: Certified,
@@ -55,7 +55,7 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    pub(super) fn new(
+    pub(in crate::host) fn new(
         roots: Arc<RootCertStore>,
         own: Certified,
         faults: &Faults,
@@ -82,12 +82,12 @@ impl Tls {
     }
 
     /// For tunnels that come.
-    pub(super) fn server(&self) -> Arc<ServerConfig> {
+    pub(in crate::host) fn server(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.server)
     }
 
     /// For a tunnel to a peer with this identity.
-    pub(super) fn client(&self, identity: &SpiffeId) -> Result<ClientConfig, TlsError> {
+    pub(in crate::host) fn client(&self, identity: &SpiffeId) -> Result<ClientConfig, TlsError> {
         let verifier = IdentityVerifier {
             provider: Arc::clone(&self.provider),
             chain: Arc::clone(&self.peers),
@@ -109,7 +109,7 @@ impl Tls {
 }
 
 /// The SPIFFE identity that a certificate is for: the only one of its names that is a URI.
-pub(super) fn identity_of(certificate: &CertificateDer<'_>) -> Option<SpiffeId> {
+pub(in crate::host) fn identity_of(certificate: &CertificateDer<'_>) -> Option<SpiffeId> {
     let certificate = webpki::EndEntityCert::try_from(certificate).ok()?;
     let mut names = certificate.valid_uri_names();
     let name = names.next()?;

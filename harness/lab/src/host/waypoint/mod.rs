@@ -1,0 +1,295 @@
+//! A waypoint: a pod in which a proxy of the mesh speaks for services, to clients and to servers in tunnels.
+//!
+//! It is behind the switch like every other pod, so that Cilium's policies are about what it sends and gets; ztunnel does
+//! not capture it. It decides nothing: who is behind it, and whether policy lets a request pass, says the mesh. Its manners
+//! are those of Envoy as istiod sets it up: a tunnel to a service is accepted, HTTP is answered or sent on request by
+//! request, and of anything else the first bytes are looked at. To servers it speaks with its own identity.
+//!
+//! Known differences from a real one:
+//! - a connection carries one request, after which the client is asked to close it;
+//! - it speaks HTTP/1.1 alone: a client with HTTP/2 is answered 505, and no connection is upgraded;
+//! - a token that was believed is sent on to the server, asked for or not (`forwardOriginalToken`);
+//! - the path that a server gets is as the client wrote it, where a real one has resolved its dots;
+//! - a policy that comes is in force for the next request of any connection, where a real one lets connections go on
+//!   under the policies that they began with for a while;
+//! - its log is written at once.
+
+mod bytes;
+mod head;
+mod requests;
+#[cfg(test)]
+mod tests;
+mod upstream;
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use ::bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::uri::Authority;
+use http::{Method, Request, Response, StatusCode};
+use jiff::Timestamp;
+use tokio::net::{TcpListener, TcpStream};
+use ztc_model::evidence::Evidence;
+use ztc_model::policy::mesh::SpiffeId;
+use ztc_model::policy::mesh::waypoint::Asked;
+use ztc_model::waypoint;
+use ztc_model::ztunnel::HBONE_PORT;
+
+use self::upstream::{Upstream, UpstreamError};
+use super::hbone::{Tls, TlsError, Tunnel, Tunnelled, accept, answer, listen};
+use super::netns::{NetNs, NetnsError};
+use super::pump::{Plug, Pump, PumpError, Switch};
+use super::runtime_thread::{RuntimeThread, RuntimeThreadError};
+use crate::datapath::Attachment;
+use crate::fault::Fault;
+use crate::mesh::{
+    Mesh, MeshAuthorityError, MeshService, NamespacedName, Outcome, RequestLog, Workload,
+};
+
+/// Why there is no waypoint.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WaypointError {
+    /// Its network namespace cannot be made or entered.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// It could not be plugged into the switch.
+    #[error(transparent)]
+    Attach(#[from] PumpError),
+    /// There is no certificate for its identity.
+    #[error(transparent)]
+    Certificate(#[from] MeshAuthorityError),
+    /// It cannot speak TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Its thread could not be started.
+    #[error(transparent)]
+    Thread(#[from] RuntimeThreadError),
+    /// A socket could not be bound.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+}
+
+/// What a waypoint is made from.
+#[derive(Debug, Clone)]
+pub(crate) struct WaypointPlan {
+    /// The mesh.
+    pub(crate) mesh: Arc<Mesh>,
+    /// Its gateway, as whose log its lines are.
+    pub(crate) gateway: NamespacedName,
+    /// Its pod.
+    pub(crate) workload: Arc<Workload>,
+}
+
+/// A waypoint at work. Dropped, it is gone with all of its connections.
+#[derive(Debug)]
+pub(crate) struct Waypoint {
+    _thread: RuntimeThread,
+    _plug: Plug,
+    _netns: NetNs,
+}
+
+/// What its tasks share.
+#[derive(Debug)]
+struct Proxy {
+    plan: WaypointPlan,
+    switch: Arc<Switch>,
+    tls: Tls,
+    upstream: Arc<Upstream>,
+    /// Those with the identity of a client, where that is what is broken.
+    disguised: Mutex<HashMap<SpiffeId, Arc<Upstream>>>,
+}
+
+/// A client's connection to a service.
+#[derive(Debug, Clone)]
+struct Visit {
+    /// Who asks.
+    identity: SpiffeId,
+    /// From where, by the tunnel.
+    client: SocketAddr,
+    /// For which address and port.
+    asked: SocketAddr,
+    /// Which are those of this service.
+    service: MeshService,
+    begun: Instant,
+    start_time: Timestamp,
+}
+
+impl Waypoint {
+    /// Makes it: its network works, and policy holds for it, before it listens on all of its addresses. Blocks for some
+    /// milliseconds.
+    pub(crate) fn start(
+        plan: WaypointPlan,
+        attachment: Attachment,
+        addresses: &[IpAddr],
+        pump: &Pump,
+    ) -> Result<Self, WaypointError> {
+        let (netns, device) = NetNs::create(addresses)?;
+        let plug = pump.attach(attachment, device)?;
+        let thread = RuntimeThread::start(&format!("waypoint {}", plan.gateway), Some(&netns))?;
+        let identity = plan.workload.identity();
+        let proxy = Arc::new(Proxy {
+            switch: Arc::clone(pump.switch()),
+            tls: tls(&plan.mesh, &identity)?,
+            upstream: Arc::new(Upstream::new(tls(&plan.mesh, &identity)?)),
+            disguised: Mutex::default(),
+            plan,
+        });
+        for address in addresses {
+            let address = SocketAddr::new(*address, HBONE_PORT);
+            let failed = |source| WaypointError::Listen { address, source };
+            let listener = listen(thread.handle(), &netns, address)?.map_err(failed)?;
+            thread.handle().spawn(Arc::clone(&proxy).accept_tunnels(listener));
+        }
+        Ok(Self { _thread: thread, _plug: plug, _netns: netns })
+    }
+}
+
+fn tls(mesh: &Mesh, identity: &SpiffeId) -> Result<Tls, WaypointError> {
+    let authority = mesh.authority();
+    Ok(Tls::new(authority.roots(), authority.issue(identity)?, &mesh.faults)?)
+}
+
+impl Proxy {
+    async fn accept_tunnels(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    tokio::spawn(Arc::clone(&self).serve_tunnel(stream, peer));
+                }
+                Err(error) => self.interrupt("accept a connection", &error),
+            }
+        }
+    }
+
+    /// Serves a tunnel: all connections in it, until its peer leaves.
+    async fn serve_tunnel(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let believed = || self.plan.mesh.workload(peer.ip()).map(|it| it.identity());
+        let Some(Tunnel { identity, mut connections }) = accept(&self.tls, stream, believed).await
+        else {
+            return;
+        };
+        while let Some(Ok((request, respond))) = connections.accept().await {
+            tokio::spawn(Arc::clone(&self).serve_connect(identity.clone(), peer, request, respond));
+        }
+    }
+
+    /// Serves one connection of a tunnel: to a service behind it, or to nobody.
+    async fn serve_connect(
+        self: Arc<Self>,
+        identity: SpiffeId,
+        client: SocketAddr,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+    ) {
+        let (begun, start_time) = (Instant::now(), Timestamp::now());
+        let authority = request.uri().authority().map(Authority::as_str);
+        let asked = authority.and_then(|it| it.parse::<SocketAddr>().ok());
+        let (Some(asked), &Method::CONNECT) = (asked, request.method()) else {
+            return answer(&mut respond, StatusCode::BAD_REQUEST);
+        };
+        let Some(service) = self.plan.mesh.behind(&self.plan.gateway, asked) else {
+            return answer(&mut respond, StatusCode::NOT_FOUND);
+        };
+        // A peer that has gone needs no answer.
+        let Ok(sends) = respond.send_response(Response::new(()), false) else { return };
+        let stream = Tunnelled::new(sends, request.into_body(), None);
+        let visit = Visit { identity, client, asked, service, begun, start_time };
+        if visit.service.is_http {
+            self.serve_requests(visit, stream).await;
+        } else {
+            self.serve_bytes(visit, stream).await;
+        }
+    }
+
+    /// Who speaks to servers for a client: the waypoint.
+    fn upstream_for(&self, client: &SpiffeId) -> Result<Arc<Upstream>, UpstreamError> {
+        if !self.plan.mesh.faults.has(Fault::WaypointForwardsClientIdentity) {
+            return Ok(Arc::clone(&self.upstream));
+        }
+        // It is whole whenever the lock is free.
+        let mut disguised = self.disguised.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = disguised.get(client) {
+            return Ok(Arc::clone(known));
+        }
+        let failed = |error| UpstreamError::Certificate(Box::new(error));
+        let tls = tls(&self.plan.mesh, client).map_err(failed)?;
+        let made = Arc::new(Upstream::that_keeps_none(tls));
+        disguised.insert(client.clone(), Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// Writes the line of a request or a connection that is over.
+    fn log(&self, visit: &Visit, log: &RequestLog, outcome: Outcome) {
+        self.say(log.line(&Outcome { after: visit.begun.elapsed(), ..outcome }));
+    }
+
+    /// Writes the line of a tunnel to a server that did not come about.
+    fn log_failure(&self, log: &RequestLog, error: &UpstreamError, after: Duration) {
+        if let UpstreamError::Tunnel { server, tunnel, source } = error {
+            let status = source.status();
+            self.say(log.tunnel_line(*server, *tunnel, after, status));
+        }
+    }
+
+    fn say(&self, line: Result<String, serde_json::Error>) {
+        match line.and_then(|line| waypoint::read(&line)) {
+            Ok(Some(line)) => {
+                if !self.plan.mesh.faults.has(Fault::LoseFlowRecords) {
+                    let name = self.plan.gateway.to_string();
+                    self.switch.say(Evidence::from_waypoint(&Arc::new(line), &name));
+                }
+            }
+            Ok(None) => {}
+            Err(error) => self.interrupt("write its log", &error),
+        }
+    }
+
+    fn interrupt(&self, operation: &str, error: &dyn Error) {
+        let gateway = &self.plan.gateway;
+        self.switch.interrupt(format!("waypoint {gateway} cannot {operation}: {error}"));
+    }
+}
+
+impl Visit {
+    /// What policy is asked about it, request or not.
+    fn asked(&self, request: Option<ztc_model::policy::mesh::waypoint::Request>) -> Asked {
+        Asked {
+            peer: Some(self.identity.clone()),
+            source: self.client.ip(),
+            destination: self.asked,
+            request,
+        }
+    }
+
+    /// The beginning of its line.
+    fn log(&self) -> RequestLog {
+        RequestLog {
+            start_time: self.start_time,
+            client: self.client,
+            asked: self.asked,
+            service: self.service.hostname.clone(),
+            is_http: self.service.is_http,
+            authority: None,
+            method: None,
+            path: None,
+            request_id: None,
+            user_agent: None,
+        }
+    }
+}
+
+/// The time, in seconds since 1970.
+fn seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |it| it.as_secs())
+}
