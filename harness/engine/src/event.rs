@@ -101,6 +101,12 @@ pub struct RunStarted {
     /// The versions of what enforces, by part; none on the lab.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub versions: BTreeMap<String, String>,
+    /// What each of the cases asks, in short: a digest of its policies and expectations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub questions: BTreeMap<CaseId, String>,
+    /// Of a rehearsal, the cases that no run on a real cluster is on record for, as they are asked now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unproven: Vec<CaseId>,
     /// Faults that are injected on purpose, if any.
     pub faults: Option<String>,
 }

@@ -170,6 +170,9 @@ impl Console {
             if rehearsal::is_rehearsal(run) {
                 let words = format!("{} — {}", run.fabric, rehearsal::MEANING);
                 page.paragraph("fabric: ", Tone::Plain, &words);
+                if let Some(unproven) = rehearsal::unproven(run) {
+                    page.paragraph("unproven: ", Tone::Plain, &unproven);
+                }
             }
         }
         if let Some(folder) = &self.options.folder {

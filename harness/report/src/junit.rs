@@ -118,6 +118,9 @@ impl JUnit {
             ]);
             if rehearsal::is_rehearsal(run) {
                 suite.add_property(property("rehearsal", "true"));
+                if let Some(unproven) = rehearsal::unproven(run) {
+                    suite.add_property(property("unproven", &unproven));
+                }
             }
             if let Some(faults) = &run.faults {
                 suite.add_property(property("faults", faults));

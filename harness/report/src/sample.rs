@@ -246,6 +246,8 @@ pub(crate) fn started(cases: Vec<CaseId>) -> Event {
             lanes: 2,
             cases,
             versions: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            unproven: Vec::new(),
             faults: None,
         }),
     )

@@ -20,6 +20,7 @@ use crate::comparing::{self, CompareError, Pair, SideBySide};
 use crate::execution::{Execution, Plan, run_name, runnable};
 use crate::ground::{Ground, GroundError, Place};
 use crate::project::{Project, ProjectError};
+use crate::proving::{self, Proven, ProvingError};
 use crate::selection::{self, Selected};
 use crate::{reproducing, schemas, terminal};
 
@@ -52,6 +53,8 @@ enum Command {
     /// Write one cell as manifests and a script of kubectl, curl and hubble that show it without ztc.
     #[command(after_help = reproducing::AFTER_HELP)]
     Repro(reproducing::Order),
+    /// Write down in `suites/proven.json` which cases passed on a real cluster, out of finished runs.
+    Prove(proving::Order),
     /// Make the cluster of a profile, or finish one that was begun, and keep it for runs to come.
     Up(Place),
     /// Look whether a run on a cluster would mean something, and say what to do if not.
@@ -140,6 +143,7 @@ pub fn main() -> ExitCode {
             compared(comparing::finished(&results, [&run, &against])).into()
         }
         Command::Repro(order) => reproduced(&order).into(),
+        Command::Prove(order) => proved(&order).into(),
         Command::Up(place) => up(&place).into(),
         Command::Doctor(place) => doctor(&place).into(),
         Command::Down { all: true, .. } => all_down().into(),
@@ -155,6 +159,21 @@ fn reproduced(order: &reproducing::Order) -> ExitStatus {
         Ok(files) => {
             for file in files {
                 terminal::say(&file.display().to_string());
+            }
+            ExitStatus::Pass
+        }
+        Err(error) => {
+            terminal::trouble(&ztc_engine::chain(&error));
+            error.exit_status()
+        }
+    }
+}
+
+fn proved(order: &proving::Order) -> ExitStatus {
+    match proving::prove(&Project::find(), order) {
+        Ok(said) => {
+            for line in said {
+                terminal::say(&line);
             }
             ExitStatus::Pass
         }
@@ -234,7 +253,8 @@ fn select(selection: &Selection, project: &Project) -> Result<(Plan, Ground), Se
     let needed = suites.worlds.iter().filter(|(name, _)| worlds.contains(name));
     let worlds = needed.map(|(name, world)| (name.clone(), Arc::clone(world))).collect();
     let (results, name) = (project.results(), run_name());
-    Ok((Plan { profile, worlds, cases, results, name, numbered: true }, ground))
+    let proven = Proven::read(project)?;
+    Ok((Plan { profile, worlds, cases, proven, results, name, numbered: true }, ground))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -243,6 +263,8 @@ enum SelectError {
     Project(#[from] ProjectError),
     #[error(transparent)]
     Ground(#[from] GroundError),
+    #[error(transparent)]
+    Proven(#[from] ProvingError),
     #[error("no case has `{filter}` in its name; `ztc list` shows them all")]
     Nothing { filter: String },
     #[error("`{one}` and `{other}` are one profile, `{profile}`; name two different ones")]

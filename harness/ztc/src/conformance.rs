@@ -17,6 +17,7 @@ use ztc_model::verdict::Verdict;
 use crate::execution::{Execution, Plan, run_name};
 use crate::ground::{Ground, GroundError, Place};
 use crate::project::{Project, Suites};
+use crate::proving::Proven;
 use crate::selection::{self, Selected};
 use crate::terminal;
 
@@ -51,7 +52,15 @@ pub fn main() -> ExitCode {
         terminal::trouble("the filter selects no case; `--list` shows them all");
         return ExitStatus::Usage.into();
     }
+    let proven = match Proven::read(&project) {
+        Ok(proven) => proven,
+        Err(error) => {
+            terminal::trouble(&ztc_engine::chain(&error));
+            return error.exit_status().into();
+        }
+    };
     let plan = Plan {
+        proven,
         cases: selection::in_turn(cases, profile, &suites.worlds),
         worlds: suites.worlds,
         results: project.results(),

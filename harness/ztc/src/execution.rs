@@ -11,7 +11,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use ztc_cluster::Ledger;
 use ztc_engine::event::{CaseReport, Event, EventKind, ExitStatus, RunStarted, SCHEMA, Summary};
-use ztc_engine::profile::Profile;
+use ztc_engine::profile::{FabricKind, Profile};
 use ztc_engine::runner::{EventSink, Runner};
 use ztc_lab::AgentCommand;
 use ztc_model::world::World;
@@ -19,6 +19,7 @@ use ztc_report::{Console, ReportErrors, Reporters, RunDir, RunDirError};
 use ztc_wire::AGENT_ENV;
 
 use crate::ground::ReadyGround;
+use crate::proving::{self, Proven};
 use crate::requests::Requests;
 use crate::selection::Selected;
 use crate::terminal;
@@ -32,6 +33,8 @@ pub struct Plan {
     pub worlds: BTreeMap<String, Arc<World>>,
     /// Its cases, those that the fabric cannot run included.
     pub cases: Vec<Selected>,
+    /// What is on record of real clusters.
+    pub proven: Proven,
     /// Where its folder is made.
     pub results: PathBuf,
     /// The name of its folder.
@@ -106,6 +109,11 @@ impl Execution {
         let (interrupted, listening) =
             listen(sink.clone(), give_up).map_err(BeginError::Signals)?;
         let reporting = report(events, Reporters::new(&folder), console(folder.path()));
+        let cases = || runnable(&plan.cases).map(|it| &it.case);
+        let questions = cases().map(|case| (case.id.clone(), proving::question(case)));
+        let rehearses = plan.profile.fabric == FabricKind::Lab;
+        let unproven = cases().filter(|case| rehearses && !plan.proven.has(case));
+        let unproven = unproven.map(|case| case.id.clone()).collect();
         sink.emit(EventKind::RunStarted(RunStarted {
             schema: SCHEMA,
             run: plan.name.clone(),
@@ -116,6 +124,8 @@ impl Execution {
             lanes: plan.profile.lanes.count,
             cases: runnable(&plan.cases).map(|it| it.case.id.clone()).collect(),
             versions,
+            questions: questions.collect(),
+            unproven,
             faults,
         }));
         let mut summary = Summary::default();

@@ -12,6 +12,7 @@ pub mod conformance;
 pub mod execution;
 pub mod ground;
 pub mod project;
+pub mod proving;
 pub mod repro;
 mod reproducing;
 mod requests;

@@ -10,6 +10,8 @@ use ztc_engine::profile::Profile;
 use ztc_model::suite::file::SuiteFile;
 use ztc_model::world::World;
 
+use crate::proving::Proven;
+
 /// The folder of the schemas in a project.
 pub const FOLDER: &str = "docs/schemas";
 
@@ -19,6 +21,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("suite.schema.json", schemars::schema_for!(SuiteFile).to_value()),
         ("world.schema.json", schemars::schema_for!(World).to_value()),
         ("profile.schema.json", schemars::schema_for!(Profile).to_value()),
+        ("proven.schema.json", schemars::schema_for!(Proven).to_value()),
     ];
     all.extend(ztc_report::schemas());
     all

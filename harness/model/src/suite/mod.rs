@@ -9,6 +9,7 @@ pub mod file;
 mod gaps;
 mod load;
 pub mod matrix;
+mod question;
 mod relabels;
 mod removals;
 mod restarts;

@@ -16,13 +16,12 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio::time::timeout;
 
 use super::WaypointError;
-use crate::host::hbone::{Pool, Tls, TunnelError};
+use crate::host::hbone::{Carrier, Pool, Tls, TunnelError};
 use crate::mesh::Route;
 
 /// How long it is tried to reach a server (`connectTimeout` of a mesh that is given no other).

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{Method, Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use ztc_model::policy::mesh::SpiffeId;
 use ztc_model::policy::mesh::ztunnel::Connection;
