@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 use ztc_model::ztunnel::Side;
 
+use super::super::NodeId;
 use super::super::capture::{Captured, INBOUND_PORT, OUTBOUND_PORT};
 use super::cluster::{AMBIENT_PROBE, CART, Cluster, LEDGER, LEDGER_VIP, VENDOR, WEB, at};
 use super::packets::{ends, syn, syn_ack, udp};
@@ -117,6 +118,62 @@ fn a_pod_outside_the_mesh_is_not_captured() {
     let (client, asked) = (at(WEB, AGENT), at(LEDGER, 8080));
     let (to, packet) = cluster.send("web", syn(client, asked)).unwrap();
     assert_eq!((to, ends(&packet)), ("ledger", (client, asked)));
+}
+
+/// What passes the edges of pods when a packet is sent: on which node, and its two ends.
+fn at_the_edges(
+    cluster: &mut Cluster,
+    from: &str,
+    packet: Vec<u8>,
+) -> Vec<(usize, (SocketAddr, SocketAddr))> {
+    let forwarded = cluster.datapath.forward(cluster.port(from), packet, cluster.now);
+    forwarded.tapped.iter().map(|(node, packet)| (node.0, ends(packet))).collect()
+}
+
+/// A mesh at the edges of whose pods somebody listens.
+fn listened_to(faults: &str) -> Cluster {
+    let mut cluster = Cluster::broken(faults);
+    for pod in ["web", "cart", "ledger"] {
+        let port = cluster.port(pod);
+        cluster.datapath.capture(port);
+    }
+    for node in 0..2 {
+        cluster.datapath.listen(NodeId(node));
+    }
+    cluster
+}
+
+#[test]
+fn what_stays_in_a_pod_does_not_pass_its_edge() {
+    let mut cluster = listened_to("");
+    let (client, asked) = (at(WEB, AGENT), at(CART, 9000));
+    let (_, packet) = cluster.send("web", syn(client, asked)).unwrap();
+    let (peer, ztunnel) = ends(&packet);
+    assert_eq!(at_the_edges(&mut cluster, "web", syn(client, asked)), []);
+    assert_eq!(at_the_edges(&mut cluster, "web", syn_ack(ztunnel, peer)), []);
+}
+
+#[test]
+fn what_is_between_pods_passes_both_edges_as_it_is_on_the_way() {
+    let mut cluster = listened_to("");
+    let (ztunnel, tunnel) = (at(WEB, ZTUNNEL), at(CART, 15_008));
+    let passed = at_the_edges(&mut cluster, "web", syn(ztunnel, tunnel));
+    assert_eq!(passed, [(0, (ztunnel, tunnel)), (1, (ztunnel, tunnel))]);
+    let passed = at_the_edges(&mut cluster, "cart", syn_ack(tunnel, ztunnel));
+    assert_eq!(passed, [(1, (tunnel, ztunnel)), (0, (tunnel, ztunnel))]);
+    // In plain, before the ztunnel of the ledger has it, and after.
+    let (client, asked) = (at(VENDOR, AGENT), at(LEDGER, 8080));
+    assert_eq!(at_the_edges(&mut cluster, "vendor", syn(client, asked)), [(0, (client, asked))]);
+    let (_, packet) = cluster.send("vendor", syn(client, asked)).unwrap();
+    let (peer, own) = ends(&packet);
+    assert_eq!(at_the_edges(&mut cluster, "ledger", syn_ack(own, peer)), [(0, (asked, client))]);
+}
+
+#[test]
+fn nothing_passes_an_edge_where_nobody_listens_or_who_does_is_blind() {
+    let tunnel = || syn(at(WEB, ZTUNNEL), at(CART, 15_008));
+    assert_eq!(at_the_edges(&mut mesh(), "web", tunnel()), []);
+    assert_eq!(at_the_edges(&mut listened_to("capture-blind"), "web", tunnel()), []);
 }
 
 /// A connection to the ledger: who opens it, from which port, to which port.
