@@ -18,7 +18,7 @@ use ztc_model::evidence::Did;
 use ztc_model::manifest::{Manifest, manifests};
 use ztc_model::world::{
     AMBIENT_LABEL, Born, KubeService, Namespace, NodeSlot, OutsideHost, Pod, ServedPort,
-    ServicePort, ServiceProtocol, Speaks, World,
+    ServicePort, ServiceProtocol, Speaks, USE_WAYPOINT, Waypoint, WaypointFor, World,
 };
 use ztc_model::yaml::Source;
 use ztc_wire::{
@@ -369,8 +369,17 @@ fn world() -> World {
         ttl: None,
         serves: vec![serves(Speaks::Tcp, 9000)],
     };
+    // The same pods, through a waypoint.
+    let mut through = service("zt-mesh", "through");
+    through.selector = BTreeMap::from([("app".to_owned(), "peer".to_owned())]);
+    through.labels.insert(USE_WAYPOINT.to_owned(), "waypoint".to_owned());
+    let waypoint = Waypoint {
+        namespace: "zt-mesh".to_owned(),
+        name: "waypoint".to_owned(),
+        serves: WaypointFor::Service,
+    };
     World {
-        waypoints: Vec::new(),
+        waypoints: vec![waypoint],
         world: "two-teams".to_owned(),
         about: "Two teams and a mesh.".to_owned(),
         namespaces: ["zt-shop", "zt-pay", "zt-mesh"].map(namespace).into(),
@@ -387,6 +396,7 @@ fn world() -> World {
             service("zt-shop", "cart"),
             service("zt-pay", "ledger"),
             service("zt-mesh", "peer"),
+            through,
         ],
         outside: vec![metadata, api],
         tokens: Vec::new(),

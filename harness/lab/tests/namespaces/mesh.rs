@@ -1,5 +1,6 @@
 //! Checks of the mesh in a lane, from inside the lab.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::inside::{CEILING, Check, PASSES, Played, expect_peer, lane, read, rea
 pub(crate) const CHECKS: &[(&str, Check)] = &[
     ("the_mesh_speaks_through_tunnels_and_others_in_plain", || Box::pin(tunnels_and_plain())),
     ("strict_closes_a_connection_in_plain_and_says_so", || Box::pin(strict_closes())),
+    ("a_waypoint_speaks_for_itself_and_answers_what_is_denied", || Box::pin(waypoint_answers())),
 ];
 
 const STRICT: &str = "
@@ -25,6 +27,25 @@ kind: PeerAuthentication
 metadata: { name: strict, namespace: zt-mesh }
 spec: { mtls: { mode: STRICT } }
 ";
+
+const GET_ALONE: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: get-alone, namespace: zt-mesh }
+spec:
+  targetRefs: [{ group: '', kind: Service, name: through }]
+  rules: [{ to: [{ operation: { methods: [GET] } }] }]
+";
+
+fn http(method: &str, host: &str) -> Stimulus {
+    Stimulus::Http {
+        tls: false,
+        method: method.to_owned(),
+        to: Target { host: Host::Name(host.to_owned()), port: 80, family: None },
+        path: "/gold".to_owned(),
+        headers: BTreeMap::new(),
+    }
+}
 
 fn tcp(host: &str) -> Stimulus {
     Stimulus::Tcp { to: Target { host: Host::Name(host.to_owned()), port: 9000, family: None } }
@@ -89,6 +110,52 @@ async fn strict_closes() -> Played {
 
     cluster.delete(&policy.reference).await?;
     expect_peer(&web.send(tcp("peer.zt-mesh"), PASSES).await?, "zt-mesh/peer")?;
+    Ok(cluster.down().await?)
+}
+
+async fn waypoint_answers() -> Played {
+    let cluster = lane(0).await?;
+    let mut evidence = cluster.evidence();
+    let mut ambient = Client::open(cluster.as_ref(), "zt-mesh/ambient").await?;
+    let mut web = Client::open(cluster.as_ref(), "zt-shop/web").await?;
+
+    expect_peer(&ambient.send(tcp("through.zt-mesh"), PASSES).await?, "zt-mesh/peer")?;
+    let [inbound, outbound] = lines(&mut evidence).await?;
+    let name = "spiffe://cluster.local/ns/zt-mesh/sa/";
+    let principals = [&inbound, &outbound].map(|it| it.principal.clone().unwrap_or_default());
+    if principals != [format!("{name}waypoint"), format!("{name}ambient")] {
+        return Err(format!("not through the waypoint: {inbound:?} {outbound:?}").into());
+    }
+    if inbound.source.ip() != outbound.destination.ip() {
+        return Err(format!("through another pod: {inbound:?} {outbound:?}").into());
+    }
+
+    let policy = read(GET_ALONE)?;
+    realise(cluster.as_ref(), &policy).await?;
+    expect_peer(&ambient.send(http("GET", "through.zt-mesh"), PASSES).await?, "zt-mesh/peer")?;
+    match ambient.send(http("POST", "through.zt-mesh"), PASSES).await? {
+        Observed::Http { status: 403, peer: None, body, .. } if body == "RBAC: access denied" => {}
+        other => return Err(format!("instead of a denial: {other}").into()),
+    }
+    timeout(CEILING, async {
+        loop {
+            if let Witness::Spoke(said) = evidence.recv().await?
+                && let Record::Waypoint(line) = &said.record
+                && line.method.as_deref() == Some("POST")
+            {
+                let is_denial = matches!(said.did, Did::DenyByDefault { .. });
+                let words = format!("no denial: {line:?}");
+                return is_denial.then_some(()).ok_or_else(|| Box::<dyn Error>::from(words));
+            }
+        }
+    })
+    .await??;
+    // Who is not in the mesh passes it by, and so does who asks for another service of the same pod.
+    expect_peer(&web.send(http("POST", "through.zt-mesh"), PASSES).await?, "zt-mesh/peer")?;
+    expect_peer(&ambient.send(http("POST", "peer.zt-mesh"), PASSES).await?, "zt-mesh/peer")?;
+
+    cluster.delete(&policy.reference).await?;
+    expect_peer(&ambient.send(http("POST", "through.zt-mesh"), PASSES).await?, "zt-mesh/peer")?;
     Ok(cluster.down().await?)
 }
 
