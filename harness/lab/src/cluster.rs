@@ -245,16 +245,16 @@ impl LabCluster {
             });
             wanted.max()
         };
-        let (states, away) = {
+        let (endpoints, away) = {
             let datapath = self.switch.datapath();
             (datapath.endpoints(), datapath.agents_are_away(Now::read().monotonic))
         };
-        let restarted = |receipt: &Receipt| matches!(receipt.change, Change::Restarted { .. });
-        if away && receipts.iter().any(restarted) {
+        let waits = |it: &Receipt| matches!(it.change, Change::Restarted { .. });
+        if away && receipts.iter().any(waits) {
             let status = "agents are not back from their restart".to_owned();
             return Ok(Settling::NotYet { status });
         }
-        let mut late: Vec<String> = states
+        let mut late: Vec<String> = endpoints
             .iter()
             .filter_map(|endpoint| {
                 let wanted = wanted_on(running.node_name(endpoint.node))?;
