@@ -425,7 +425,12 @@ fn a_mesh_that_does_not_encrypt_fails_open_where_the_wire_is_looked_at() {
     }
     let encrypted =
         ["a-pair-of-the-mesh-is-encrypted", "strict-encrypts-nothing-more-and-nothing-less"];
-    notices(&project(), ("hbone-in-clear", "l3-"), &encrypted.map(|case| (case, "fail-open")), 4);
+    notices(
+        &project(),
+        ("hbone-in-clear", "l3-wire"),
+        &encrypted.map(|case| (case, "fail-open")),
+        4,
+    );
 }
 
 #[test]

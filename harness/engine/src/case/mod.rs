@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use ztc_model::capture::Wire;
 use ztc_model::manifest::Manifest;
 use ztc_model::outcome::{Expected, Reading, Seen};
 use ztc_model::stimulus::Send;
@@ -587,7 +588,10 @@ impl Outcome {
         let attributed = matches!(&cell.expected, Expected::Denied { by: Some(_), .. });
         let mut records = samples.iter().flat_map(|it| &it.evidence).chain(beyond);
         let mut on_record = || records.any(|it| it.did.is_denial());
+        let exposed = cell.wire() == Some(Wire::Encrypted)
+            && self.facts.wire.iter().any(|at| at.in_clear.is_some());
         unsettled.is_some()
+            || exposed
             || !samples.iter().all(|it| is_as_expected(it, &cell.peers, denied))
             || (attributed && !samples.is_empty() && !on_record())
     }
