@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -183,20 +182,23 @@ impl Board {
         records.filter(|it| pair.covers(it) && !had_begun(it, begun)).cloned().collect()
     }
 
-    /// The interruptions of the stream so far, in words, but those of a time for which no record is asked. A stream that
-    /// cannot be opened says so again and again; once is enough for people.
-    pub(crate) fn gaps_but(&self, unasked: Option<&RangeInclusive<Instant>>) -> Vec<String> {
+    /// The interruptions of the stream so far, in words. A stream that cannot be opened says so again and again; once is
+    /// enough for people.
+    pub(crate) fn gaps(&self) -> Vec<String> {
         let pinned = lock(&self.shared);
         let closed = pinned.closed.then(|| "the stream of records has ended".to_owned());
-        let asked = |at: &Instant| unasked.is_none_or(|time| !time.contains(at));
-        let gaps = pinned.gaps.iter().filter(|(at, _)| asked(at)).map(|(_, why)| why.clone());
         let mut told: Vec<String> = Vec::new();
-        for gap in gaps.chain(closed) {
+        for gap in pinned.gaps.iter().map(|(_, why)| why.clone()).chain(closed) {
             if !told.contains(&gap) {
                 told.push(gap);
             }
         }
         told
+    }
+
+    /// Forgets the interruptions since a moment: nobody asks for records of that time.
+    pub(crate) fn forget_gaps_since(&self, moment: Instant) {
+        lock(&self.shared).gaps.retain(|(at, _)| *at < moment);
     }
 }
 
@@ -340,7 +342,7 @@ mod tests {
         drop(stream);
         tokio::task::yield_now().await;
         assert_eq!(
-            board.gaps_but(None),
+            board.gaps(),
             ["3 records came faster than they were read", "the stream of records has ended"]
         );
     }
@@ -353,24 +355,25 @@ mod tests {
             stream.send(Witness::Gap { reason: reason.to_owned() }).unwrap();
         }
         tokio::task::yield_now().await;
-        assert_eq!(board.gaps_but(None), ["ended", "no such pod"]);
+        assert_eq!(board.gaps(), ["ended", "no such pod"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_gap_of_a_time_for_which_no_record_is_asked_is_not_told() {
+    async fn gaps_of_a_time_for_which_no_record_is_asked_are_forgotten_and_no_others() {
         let (stream, records) = broadcast::channel(8);
         let board = Board::new(records);
         let mut moments = Vec::new();
-        for _ in 0..3 {
-            stream.send(Witness::Gap { reason: "ended".to_owned() }).unwrap();
-            tokio::task::yield_now().await;
+        for reason in ["before", "meanwhile", "and again"] {
             moments.push(Instant::now());
+            stream.send(Witness::Gap { reason: reason.to_owned() }).unwrap();
+            tokio::task::yield_now().await;
             tokio::time::advance(Duration::from_millis(1)).await;
         }
-        let unasked = |from: usize, to: usize| moments[from]..=moments[to];
-        assert_eq!(board.gaps_but(Some(&unasked(0, 1))), ["ended"], "the last one stands");
-        assert_eq!(board.gaps_but(Some(&unasked(1, 2))), ["ended"], "the first one stands");
-        assert!(board.gaps_but(Some(&unasked(0, 2))).is_empty());
+        board.forget_gaps_since(moments[1]);
+        assert_eq!(board.gaps(), ["before"]);
+        stream.send(Witness::Gap { reason: "after".to_owned() }).unwrap();
+        tokio::task::yield_now().await;
+        assert_eq!(board.gaps(), ["before", "after"]);
     }
 
     /// As a waypoint wrote it (`docs/facts.md`).

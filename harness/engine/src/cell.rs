@@ -80,7 +80,8 @@ pub(crate) async fn watch_denial(
             let now = Instant::now();
             (now, now + pace.settle_ceiling() + pace.probe_deadline())
         }
-        None => (at, accepted + pace.settle_ceiling()),
+        // After a restart, which may take longer, denials have been true all the time.
+        None => (at, (accepted + pace.settle_ceiling()).max(at + pace.probe_deadline())),
     };
     let truth = loop {
         let mut truth = Truth::NotYet;

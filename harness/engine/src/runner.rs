@@ -181,7 +181,7 @@ impl Runner {
             Err(_elapsed) => Err(format!("cleaning up took over {} s", ceiling.as_secs())),
         };
         lane.cluster.on_behalf_of(None);
-        let gaps = lane.board.gaps_but(life.unheard().as_ref());
+        let gaps = lane.board.gaps();
         let cells: Vec<_> = case
             .cells
             .iter()

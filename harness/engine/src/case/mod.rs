@@ -28,7 +28,6 @@ use crate::agent::Agent;
 use crate::board::Interest;
 use crate::case::labels::Changed;
 use crate::case::policies::Policies;
-use crate::case::restarts::Unheard;
 use crate::cell::{Pulse, Watched, watch_denial, watch_passage, watch_stream};
 use crate::chain;
 use crate::event::Phase;
@@ -68,7 +67,6 @@ pub(crate) struct Life<'a> {
     pub(crate) inspections: Vec<Inspection>,
     policies: Policies,
     relabelled: Changed,
-    unheard: Unheard,
     created: Vec<PodRef>,
 }
 
@@ -102,7 +100,6 @@ impl<'a> Life<'a> {
             inspections: Vec::new(),
             policies: Policies::default(),
             relabelled: Changed::default(),
-            unheard: Unheard::default(),
             created: Vec::new(),
         }
     }

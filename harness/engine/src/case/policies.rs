@@ -2,6 +2,7 @@
 //! some await has to know what there may be, so it is noted before it is made, and kept until it is seen gone.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::verdict::Doubt;
@@ -76,18 +77,22 @@ impl Life<'_> {
 
     /// Waits until everything that was accepted is realised.
     pub(super) async fn settle(&self, receipts: &[Receipt]) -> Result<(), String> {
-        until(
-            "the policies to be realised",
-            self.pace.settle_ceiling(),
-            self.pace.poll(),
-            || async {
-                match self.lane.cluster.settled(receipts).await {
-                    Ok(Settling::Realised) => Ok(Look::Met(())),
-                    Ok(Settling::NotYet { status }) => Ok(Look::NotYet { status }),
-                    Err(error) => Err(chain(&error)),
-                }
-            },
-        )
+        self.settle_within(self.pace.settle_ceiling(), receipts).await
+    }
+
+    /// The same, at most until a ceiling.
+    pub(super) async fn settle_within(
+        &self,
+        ceiling: Duration,
+        receipts: &[Receipt],
+    ) -> Result<(), String> {
+        until("the policies to be realised", ceiling, self.pace.poll(), || async {
+            match self.lane.cluster.settled(receipts).await {
+                Ok(Settling::Realised) => Ok(Look::Met(())),
+                Ok(Settling::NotYet { status }) => Ok(Look::NotYet { status }),
+                Err(error) => Err(chain(&error)),
+            }
+        })
         .await
         .map_err(|error| error.to_string())
     }

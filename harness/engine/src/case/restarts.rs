@@ -1,9 +1,6 @@
 //! What a case restarts once its policies are enforced. Denials hold throughout: what gets through while a component is
 //! away is a leak, which the client alone is witness of. All else is judged after it is back, by records again.
 
-use std::ops::RangeInclusive;
-use std::sync::{Mutex, PoisonError};
-
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
 use ztc_model::verdict::Doubt;
@@ -12,10 +9,6 @@ use super::{Life, Sender};
 use crate::chain;
 use crate::fabric::Receipt;
 use crate::volley::Aim;
-
-/// The time for which no record is asked, as nobody could have written one.
-#[derive(Debug, Default)]
-pub(super) struct Unheard(Mutex<Option<RangeInclusive<Instant>>>);
 
 impl Life<'_> {
     /// Sends what has to come before, restarts what the case says, and waits until it is back and enforces all that was
@@ -32,9 +25,11 @@ impl Life<'_> {
             let receipt = self.lane.cluster.restart(*component).await;
             receipts.push(receipt.map_err(|error| Doubt::Fabric(chain(&error)))?);
         }
-        self.settle(&[accepted, &receipts].concat()).await.map_err(Doubt::Fabric)?;
-        let mut unheard = self.unheard.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *unheard = Some(from..=Instant::now());
+        let ceiling = self.pace.restart_ceiling();
+        let all = [accepted, &receipts].concat();
+        self.settle_within(ceiling, &all).await.map_err(Doubt::Fabric)?;
+        // Whoever was away could not write a record, and nobody asks for one.
+        self.lane.board.forget_gaps_since(from);
         Ok(receipts)
     }
 
@@ -56,10 +51,5 @@ impl Life<'_> {
     pub(super) fn left_of(&self, aim: &Aim) -> Aim {
         let after = aim.after.clone().filter(|_| self.case.restart.is_empty());
         Aim { after, ..aim.clone() }
-    }
-
-    /// The time for which no record is asked: while something was away that the case has restarted.
-    pub(crate) fn unheard(&self) -> Option<RangeInclusive<Instant>> {
-        self.unheard.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

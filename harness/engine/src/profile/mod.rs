@@ -115,6 +115,11 @@ impl Pace {
         Duration::from_millis(self.ready_ceiling_ms + self.settle_ceiling_ms)
     }
 
+    /// Until what was restarted is there again and has realised everything anew.
+    pub(crate) const fn restart_ceiling(&self) -> Duration {
+        Duration::from_millis(self.ready_ceiling_ms + self.settle_ceiling_ms)
+    }
+
     pub(crate) const fn pass_ceiling(&self) -> Duration {
         Duration::from_millis(self.pass_ceiling_ms)
     }
