@@ -164,8 +164,13 @@ impl Steps<'_> {
         Ok(())
     }
 
-    /// The resource definitions that the profile has besides; waits until objects of their kinds are taken.
+    /// The namespace of the mesh, and the resource definitions that the profile has besides; waits until objects of their
+    /// kinds are taken.
     pub(super) async fn definitions(&self, client: &Client) -> Result<(), ProvisionError> {
+        // Worlds take this namespace for given, where there is no mesh, too.
+        let namespace =
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": ISTIO } });
+        api::install(client, &namespace).await?;
         for path in self.of.definitions() {
             for name in install_all(client, &path).await? {
                 until("resource definitions to be established", DEFINED, POLL, || async {
@@ -188,9 +193,6 @@ impl Steps<'_> {
         for path in bundle.crds() {
             install_all(client, &path).await?;
         }
-        let namespace =
-            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": ISTIO } });
-        api::install(client, &namespace).await?;
         Ok(())
     }
 
