@@ -236,6 +236,7 @@ impl Provisioner {
         steps.once(&mut state, steps::IMAGES, steps.images(&nodes)).await?;
         steps.once(&mut state, steps::CILIUM, steps.cilium()).await?;
         steps.once(&mut state, steps::NETWORK, steps.network(&client)).await?;
+        steps.once(&mut state, steps::DNS, steps.dns(&client)).await?;
         steps.once(&mut state, steps::DEFINITIONS, steps.definitions(&client)).await?;
         if self.spec.mesh.is_some() {
             steps.once(&mut state, steps::GATEWAY_API, steps.gateway_api(&client)).await?;
