@@ -365,6 +365,23 @@ fn a_rule_that_is_got_wrong_fails_the_cases_about_it() {
             &[("a-policy-ends-connections-that-it-forbids", "fail-open")],
         ),
         ("ztunnel-captures-probes", "l3-mtls", &[("strict-lets-the-mesh-pass", "fail-closed")]),
+    ] {
+        let leaked = noticed.iter().any(|(_, word)| *word == "fail-open");
+        notices(&project, (fault, filter), noticed, if leaked { 4 } else { 1 });
+    }
+}
+
+/// Waypoints are in a profile of their own: every request through one costs the lab as much as ten without.
+#[test]
+fn a_rule_of_waypoints_that_is_got_wrong_fails_the_cases_about_it_and_no_others() {
+    if !lab_is_possible() {
+        return;
+    }
+    let project = paced(&[
+        ("count: 6", "count: 2"),
+        ("ztunnel, agent-restart", "ztunnel, waypoint, agent-restart"),
+    ]);
+    for (fault, filter, noticed) in [
         (
             "waypoint-ignores-method",
             "l5-waypoint",
@@ -396,6 +413,7 @@ fn a_rule_that_is_got_wrong_fails_the_cases_about_it() {
             &[("a-rule-for-the-waypoint-alone-closes-the-way-past-it", "fail-open")],
         ),
     ] {
+        let noticed: &[(&str, &str)] = noticed;
         let leaked = noticed.iter().any(|(_, word)| *word == "fail-open");
         notices(&project, (fault, filter), noticed, if leaked { 4 } else { 1 });
     }
