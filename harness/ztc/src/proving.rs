@@ -107,7 +107,8 @@ impl ProvingError {
 /// What a case asks, in short.
 pub(crate) fn question(case: &Case) -> String {
     let digest = Sha256::digest(case.question().as_bytes());
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    let (head, _) = digest.split_first_chunk().expect("a digest has 32 bytes");
+    format!("{:016x}", u64::from_be_bytes(*head))
 }
 
 impl Proven {

@@ -371,6 +371,9 @@ fn a_rule_that_is_got_wrong_fails_the_cases_about_it() {
     }
 }
 
+/// A fault, the cases that are run with it, and what of them notices it in which word.
+type Mistake<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+
 /// Waypoints are in a profile of their own: every request through one costs the lab as much as ten without.
 #[test]
 fn a_rule_of_waypoints_that_is_got_wrong_fails_the_cases_about_it_and_no_others() {
@@ -381,7 +384,7 @@ fn a_rule_of_waypoints_that_is_got_wrong_fails_the_cases_about_it_and_no_others(
         ("count: 6", "count: 2"),
         ("ztunnel, agent-restart", "ztunnel, waypoint, agent-restart"),
     ]);
-    for (fault, filter, noticed) in [
+    let known: [Mistake<'_>; 4] = [
         (
             "waypoint-ignores-method",
             "l5-waypoint",
@@ -412,8 +415,8 @@ fn a_rule_of_waypoints_that_is_got_wrong_fails_the_cases_about_it_and_no_others(
             "l5-waypoint",
             &[("a-rule-for-the-waypoint-alone-closes-the-way-past-it", "fail-open")],
         ),
-    ] {
-        let noticed: &[(&str, &str)] = noticed;
+    ];
+    for (fault, filter, noticed) in known {
         let leaked = noticed.iter().any(|(_, word)| *word == "fail-open");
         notices(&project, (fault, filter), noticed, if leaked { 4 } else { 1 });
     }
