@@ -59,7 +59,7 @@ pub(crate) async fn watch_denial(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let Moments { accepted, at, since } = loop {
         tokio::select! {
-            _ = ticks.tick() => volley.stream(pace.stream_every()),
+            _ = ticks.tick() => volley.fire(),
             reached = realised(&mut stage) => match reached {
                 Some(moments) => break moments,
                 None => return Watched::default(),
@@ -87,7 +87,7 @@ pub(crate) async fn watch_denial(
         let mut truth = Truth::NotYet;
         while truth == Truth::NotYet && Instant::now() < ceiling {
             tokio::select! {
-                _ = ticks.tick() => volley.stream(pace.stream_every()),
+                _ = ticks.tick() => volley.fire(),
                 () = volley.changed() => {}
                 () = tokio::time::sleep_until(ceiling) => {}
                 () = interruption.wait() => return Watched::default(),
@@ -153,7 +153,7 @@ pub(crate) async fn watch_stream(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let Moments { accepted, at, .. } = loop {
         tokio::select! {
-            _ = ticks.tick() => volley.stream(pace.stream_every()),
+            _ = ticks.tick() => volley.fire(),
             () = volley.changed() => {}
             reached = realised(&mut stage) => match reached {
                 Some(moments) => break moments,

@@ -22,9 +22,6 @@ use ztc_wire::{Canary, DnsTransport, Leg, Observed, Stimulus};
 use crate::agent::{Agent, Flight, News};
 use crate::board::{Board, Interest, Pair, Watch};
 
-/// How many stimuli of a stream may be open while it sends as often as it is told to.
-const OPEN_AT_FULL_PACE: usize = 4;
-
 /// Who sends what, and where its records are looked for.
 #[derive(Debug, Clone)]
 pub(crate) struct Aim {
@@ -75,7 +72,7 @@ impl Aim {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = ticks.tick(), if Instant::now() < end => volley.stream(every),
+                _ = ticks.tick(), if Instant::now() < end => volley.fire(),
                 () = volley.changed() => {}
                 () = sleep_until(end), if Instant::now() < end => {}
             }
@@ -240,21 +237,6 @@ impl Volley {
         let fired = Instant::now();
         let flight = self.aim.order();
         self.follow(flight, fired);
-    }
-
-    /// Sends one more of a stream, unless it is too early for one: the more stimuli are open, the more rarely it sends. What
-    /// a busy machine cannot answer would pile up, and be answered later and later.
-    pub(crate) fn stream(&mut self, every: Duration) {
-        let is_open = |shot: &&Shot| shot.state(&BTreeSet::new()) == State::Open;
-        let is_early = self.look(|shots| {
-            let open = shots.iter().filter(is_open).count();
-            let share = u32::try_from(open / OPEN_AT_FULL_PACE).unwrap_or(u32::MAX);
-            let since_last = shots.last().map(|it| it.fired.elapsed());
-            since_last.is_some_and(|it| it < every.saturating_mul(share))
-        });
-        if !is_early {
-            self.fire();
-        }
     }
 
     /// Takes over a run that was sent, or sent by the agent itself, no earlier than `since`.
