@@ -376,6 +376,7 @@ type Mistake<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
 
 /// Waypoints are in a profile of their own: every request through one costs the lab as much as ten without.
 #[test]
+#[ignore = "needs a quiet machine: streams through waypoints are dear in the lab"]
 fn a_rule_of_waypoints_that_is_got_wrong_fails_the_cases_about_it_and_no_others() {
     if !lab_is_possible() {
         return;
