@@ -22,6 +22,10 @@ use crate::wait::{Look, until};
 /// identity).
 const IN_A_ROW: usize = 3;
 
+/// An answer is listened for so many times as long as the slowest record of a denial took. Where records are
+/// slow the machine or the cluster is, and then an answer that is not there yet may still be under way.
+const LISTEN: u32 = 4;
+
 /// What was seen of a cell under its policies.
 #[derive(Debug, Default)]
 pub(crate) struct Watched {
@@ -74,14 +78,15 @@ pub(crate) async fn watch_denial(
     if let Err(reason) = preceded {
         return Watched { unsettled: Some(reason), ..Watched::default() };
     }
-    let (at, ceiling) = match first.after {
-        // What came first may have to wear off, and where nobody speaks a denial is waited out.
+    let (since, at, ceiling) = match first.after {
+        // What came first may have to wear off, and where nobody speaks a denial is waited out. A packet that was
+        // dropped before it is sent again, and may get through while what came first holds.
         Some(_) => {
             let now = Instant::now();
-            (now, now + pace.settle_ceiling() + pace.probe_deadline())
+            (now, now, now + pace.settle_ceiling() + pace.probe_deadline())
         }
         // After a restart, which may take longer, denials have been true all the time.
-        None => (at, (accepted + pace.settle_ceiling()).max(at + pace.probe_deadline())),
+        None => (since, at, (accepted + pace.settle_ceiling()).max(at + pace.probe_deadline())),
     };
     let truth = loop {
         let mut truth = Truth::NotYet;
@@ -291,11 +296,20 @@ async fn hold(volley: &mut Volley, pace: &Pace, interruption: &Interruption) {
     let holding = async {
         fire_evenly(volley, pace.hold_samples, pace).await;
         settle_all(volley, &BTreeSet::new(), pace.probe_deadline()).await;
+        if let Some(end) = volley.look(|shots| listen_until(shots, pace.probe_deadline())) {
+            tokio::time::sleep_until(end).await;
+        }
     };
     tokio::select! {
         () = holding => {}
         () = interruption.wait() => {}
     }
+}
+
+/// Until when the answer to the last of these shots may still come, at most for the deadline of a stimulus.
+fn listen_until(shots: &[Shot], deadline: Duration) -> Option<Instant> {
+    let slowest = shots.iter().filter_map(|shot| shot.settled_after).max()?;
+    Some(shots.last()?.fired + (slowest * LISTEN).min(deadline))
 }
 
 async fn fire_evenly(volley: &mut Volley, count: u32, pace: &Pace) {

@@ -123,6 +123,23 @@ async fn a_denial_that_another_policy_denies_as_well_has_no_proof() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_sent_before_what_has_to_come_first_says_nothing() {
+    const WORN_OFF: &str = r#"
+- name: denied-once-it-wears-off
+  because: A packet that was dropped is sent again, and gets through while what came first holds.
+  apply: [default-deny.yaml, second-deny.yaml]
+  remove: [second-deny]
+  expect: [{ from: shop/web, send: "tcp pay/vault:9000", after: "tcp pay/vault:9001", is: denied, by: cilium, policy: default-deny }]
+"#;
+    let bench = Bench::new(Script { late: |flow| flow <= 4, ..Script::default() });
+    assert_eq!(bench.cell(WORN_OFF).await.verdict, Verdict::Pass);
+    let at_once = WORN_OFF.replace("after: \"tcp pay/vault:9001\", ", "");
+    let bench = Bench::new(Script { late: |flow| flow <= 4, ..Script::default() });
+    let verdict = bench.cell(&at_once).await.verdict;
+    assert_eq!(verdict.word(), "fail-open", "that holds only where something has to come first");
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_denying_policy_is_removed_alone_and_put_back() {
     let other = Stop { policy: "second-deny", port: 9001, ..Stop::default() };
     let bench = Bench::new(Script { stops: vec![Stop::default(), other], ..Script::default() });

@@ -62,9 +62,19 @@ async fn a_nonce_that_comes_after_a_record_wins() {
 
 #[tokio::test(start_paused = true)]
 async fn the_flows_that_made_a_denial_true_can_still_leak() {
-    let bench = Bench::new(Script { late: 3, ..Script::default() });
+    let bench = Bench::new(Script { late: |flow| flow <= 3, ..Script::default() });
     let cell = bench.cell(DENIED).await;
     assert_eq!(cell.verdict.word(), "fail-open", "their sockets stay open in the hold");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_records_are_slow_answers_are_waited_for() {
+    // The answer to one of the last flows takes 200 ms, the records of all of them 60.
+    let slow = Stop { recorded_after: Duration::from_millis(60), ..Stop::default() };
+    let bench =
+        Bench::new(Script { stops: vec![slow], late: |flow| flow == 34, ..Script::default() });
+    let cell = bench.cell(DENIED).await;
+    assert_eq!(cell.verdict.word(), "fail-open");
 }
 
 #[tokio::test(start_paused = true)]

@@ -46,7 +46,7 @@ async fn a_gap_at_another_time_than_that_of_the_restart_is_one() {
     // Flows are stopped, and the stream breaks, well before the policy is seen to be realised.
     let realised_after = Some(Duration::from_millis(100));
     let gap = Some("lost 12 events");
-    let bench = Bench::new(Script { gap, realised_after, ..Script::default() });
+    let bench = Bench::new(Script { realised_after, gap, ..Script::default() });
     let verdict = bench.cell(DENIED).await.verdict.to_string();
     assert!(verdict.ends_with("the stream of records had gaps: lost 12 events"), "{verdict}");
 }

@@ -146,7 +146,7 @@ impl Network {
         if (self.script.leaks)(state.stopped, in_force) {
             return None;
         }
-        if state.stopped <= self.script.late {
+        if (self.script.late)(state.stopped) {
             stop.fate = Fate::Late(Duration::from_millis(200));
         }
         Some(stop)

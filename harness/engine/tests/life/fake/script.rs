@@ -17,8 +17,8 @@ pub(crate) struct Script {
     /// Whether a flow gets through although a policy stops it: which one it is, from 1, and how
     /// long the policy is in force.
     pub(crate) leaks: fn(usize, Duration) -> bool,
-    /// So many of the first stopped flows get through later: their second packet passes.
-    pub(crate) late: usize,
+    /// Whether a stopped flow gets through later, as its second packet passes: which one it is, from 1.
+    pub(crate) late: fn(usize) -> bool,
     /// From this deletion on, counted from 1, policies stay in force.
     pub(crate) lasting_from: Option<usize>,
     /// A policy that is in force before anybody applies it.
@@ -111,7 +111,7 @@ impl Default for Script {
             realised_after: Some(Duration::from_millis(20)),
             enforced_after: Some(Duration::from_millis(20)),
             leaks: |_, _| false,
-            late: 0,
+            late: |_| false,
             lasting_from: None,
             standing: None,
             open_after_birth: Duration::ZERO,
