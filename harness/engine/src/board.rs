@@ -182,18 +182,11 @@ impl Board {
         records.filter(|it| pair.covers(it) && !had_begun(it, begun)).cloned().collect()
     }
 
-    /// The interruptions of the stream so far, in words. A stream that cannot be opened says so again and again; once is
-    /// enough for people.
+    /// The interruptions of the stream so far, in words.
     pub(crate) fn gaps(&self) -> Vec<String> {
         let pinned = lock(&self.shared);
         let closed = pinned.closed.then(|| "the stream of records has ended".to_owned());
-        let mut told: Vec<String> = Vec::new();
-        for gap in pinned.gaps.iter().map(|(_, why)| why.clone()).chain(closed) {
-            if !told.contains(&gap) {
-                told.push(gap);
-            }
-        }
-        told
+        pinned.gaps.iter().map(|(_, why)| why.clone()).chain(closed).collect()
     }
 
     /// Forgets the interruptions since a moment: nobody asks for records of that time.
@@ -219,8 +212,11 @@ impl Drop for Board {
 }
 
 impl Pinned {
+    /// A stream that cannot be opened says so again and again; once is enough for people.
     fn tell(&mut self, gap: String) {
-        self.gaps.push((Instant::now(), gap));
+        if !self.gaps.iter().any(|(_, told)| *told == gap) {
+            self.gaps.push((Instant::now(), gap));
+        }
     }
 
     fn pin(&mut self, evidence: Arc<Evidence>) {

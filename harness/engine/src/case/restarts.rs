@@ -7,7 +7,7 @@ use ztc_model::verdict::Doubt;
 
 use super::{Life, Sender};
 use crate::chain;
-use crate::fabric::Receipt;
+use crate::fabric::{Change, Receipt};
 use crate::volley::Aim;
 
 impl Life<'_> {
@@ -26,7 +26,10 @@ impl Life<'_> {
             receipts.push(receipt.map_err(|error| Doubt::Fabric(chain(&error)))?);
         }
         let ceiling = self.pace.restart_ceiling();
-        let all = [accepted, &receipts].concat();
+        // What was taken away again is not waited for.
+        let gone = |it: &&Receipt| matches!(&it.change, Change::Added { object, .. } if self.case.remove.contains(object));
+        let standing = accepted.iter().filter(|it| !gone(it)).cloned();
+        let all: Vec<Receipt> = standing.chain(receipts.clone()).collect();
         self.settle_within(ceiling, &all).await.map_err(Doubt::Fabric)?;
         // Whoever was away could not write a record, and nobody asks for one.
         self.lane.board.forget_gaps_since(from);
