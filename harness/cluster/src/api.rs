@@ -391,12 +391,10 @@ pub(crate) async fn running_pods(
     label: &str,
     what: &str,
 ) -> Result<Vec<Pod>, ApiError> {
-    let is_running = |pod: &Pod| {
-        let phase = pod.status.as_ref().and_then(|it| it.phase.as_deref());
-        phase == Some("Running") && pod.metadata.deletion_timestamp.is_none()
-    };
-    let found = pods(client, namespace, label, what).await?;
-    Ok(found.into_iter().filter(is_running).collect())
+    let selected = ListParams::default().labels(label).fields("status.phase=Running");
+    let listed = list_pods(client, namespace, &selected, what).await?;
+    let living = listed.into_iter().filter(|it| it.metadata.deletion_timestamp.is_none());
+    Ok(living.collect())
 }
 
 /// The pods with a label, in whatever state.
@@ -406,8 +404,17 @@ pub(crate) async fn pods(
     label: &str,
     what: &str,
 ) -> Result<Vec<Pod>, ApiError> {
+    list_pods(client, namespace, &ListParams::default().labels(label), what).await
+}
+
+async fn list_pods(
+    client: &Client,
+    namespace: &str,
+    selected: &ListParams,
+    what: &str,
+) -> Result<Vec<Pod>, ApiError> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let listed = pods.list(&ListParams::default().labels(label)).await;
+    let listed = pods.list(selected).await;
     let listed =
         listed.map_err(|source| ApiError::Read { what: what.to_owned(), source: source.into() })?;
     Ok(listed.items)

@@ -219,7 +219,7 @@ impl Outside<'_> {
         if wanted != *corefile {
             self.restart_dns(&maps, &wanted).await?;
         }
-        self.dns_ready().await
+        Ok(dns_ready(self.client).await?)
     }
 
     async fn restart_dns(&self, maps: &Api<ConfigMap>, corefile: &str) -> Result<(), OutsideError> {
@@ -236,17 +236,21 @@ impl Outside<'_> {
         let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), namespace);
         deployments.patch(name, &parameters, &patch).await.map(drop).map_err(cluster_dns)
     }
+}
 
-    async fn dns_ready(&self) -> Result<(), OutsideError> {
-        let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), DNS.0);
-        let ready = until("cluster DNS", DNS_CEILING, POLL, || async {
-            match deployments.get(DNS.1).await {
-                Ok(deployment) => dns(&deployment),
-                Err(error) => Ok(Look::NotYet { status: ztc_engine::chain(&Refusal::from(error)) }),
-            }
-        });
-        Ok(ready.await?)
-    }
+/// Waits until cluster DNS answers, with the configuration that it has now.
+///
+/// # Errors
+/// When it does not, or is scaled to nothing.
+pub(crate) async fn dns_ready(client: &Client) -> Result<(), WaitError> {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), DNS.0);
+    until("cluster DNS", DNS_CEILING, POLL, || async {
+        match deployments.get(DNS.1).await {
+            Ok(deployment) => dns(&deployment),
+            Err(error) => Ok(Look::NotYet { status: ztc_engine::chain(&Refusal::from(error)) }),
+        }
+    })
+    .await
 }
 
 /// Whether cluster DNS answers, with the configuration that it has now.

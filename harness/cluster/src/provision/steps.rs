@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::Client;
 use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
@@ -15,11 +15,11 @@ use super::{ProvisionError, Provisioner, read};
 use crate::api;
 use crate::bundle::Bundle;
 use crate::charts::{Chart, ISTIO};
-use crate::cilium::NAMESPACE;
 use crate::diagnosis::diagnosis;
 use crate::docker::{Docker, pieces};
 use crate::kind::{self, Kind};
 use crate::lease::{Lease, LeaseError, State};
+use crate::outside;
 use crate::program::Program;
 
 /// How long one chart may take until everything of it is ready.
@@ -30,8 +30,6 @@ const HELM: Duration = Duration::from_mins(1);
 const NODES_READY: Duration = Duration::from_mins(4);
 /// How long a resource definition may take until it is served.
 const DEFINED: Duration = Duration::from_secs(30);
-/// The label of the pods of cluster DNS.
-const DNS_PODS: &str = "k8s-app=kube-dns";
 /// Between two looks at a node.
 const POLL: Duration = Duration::from_millis(250);
 
@@ -168,21 +166,9 @@ impl Steps<'_> {
         Ok(())
     }
 
-    /// Cluster DNS answers once its pods are ready, which can be only when there is a network.
+    /// Cluster DNS can answer only when there is a network.
     pub(super) async fn dns(&self, client: &Client) -> Result<(), ProvisionError> {
-        until("cluster DNS that is Ready", NODES_READY, POLL, || async {
-            let pods = api::pods(client, NAMESPACE, DNS_PODS, "the pods of cluster DNS").await;
-            let pods = pods.map_err(|error| ztc_engine::chain(&error))?;
-            let late = pods.iter().find(|pod| !crate::pods::readiness(pod).ready);
-            let name = |pod: &Pod| pod.metadata.name.clone().unwrap_or_default();
-            Ok(match late {
-                Some(pod) => Look::NotYet { status: format!("{} is not Ready", name(pod)) },
-                None if pods.is_empty() => Look::NotYet { status: "it has no pod".to_owned() },
-                None => Look::Met(()),
-            })
-        })
-        .await?;
-        Ok(())
+        Ok(outside::dns_ready(client).await?)
     }
 
     /// The namespace of the mesh, and the resource definitions that the profile has besides; waits until objects of their
