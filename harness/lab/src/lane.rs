@@ -21,9 +21,8 @@ use ztc_wire::{AgentConfig, FirstRun};
 use crate::datapath::{Attachment, Config, Datapath, NodeId};
 use crate::fault::Faults;
 use crate::host::{
-    Agent, AgentCommand, AgentError, Network, Node, NodeError, Prober, Pump, PumpError, WORK_DIR,
-    Waypoint, WaypointError, WaypointPlan, Workload, WorkloadError, WorkloadPlan, Ztunnel,
-    ZtunnelPlan,
+    Agent, AgentCommand, AgentError, Network, Node, NodeError, Prober, ProxyError, Pump, PumpError,
+    WORK_DIR, Waypoint, WaypointPlan, Workload, WorkloadError, WorkloadPlan, Ztunnel, ZtunnelPlan,
 };
 use crate::mesh::{Mesh, MeshAuthorityError, NamespacedName};
 use crate::plan::{
@@ -50,7 +49,7 @@ pub(crate) enum LaneError {
     #[error(transparent)]
     Workload(#[from] WorkloadError),
     #[error("cannot make waypoint {gateway}")]
-    Waypoint { gateway: NamespacedName, source: Box<WaypointError> },
+    Waypoint { gateway: NamespacedName, source: Box<ProxyError> },
     #[error(transparent)]
     Agent(#[from] AgentError),
     #[error("pod {pod} is not ready after {UP:?}: {status}")]

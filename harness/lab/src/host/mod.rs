@@ -23,10 +23,11 @@ pub use agent::AgentCommand;
 pub use sandbox::{Entered, SandboxError, enter};
 
 pub(crate) use agent::{Agent, AgentError};
+pub(crate) use hbone::ProxyError;
 pub(crate) use kubelet::Prober;
 pub(crate) use node::{Node, NodeError};
 pub(crate) use pump::{Pump, PumpError, Switch};
 pub(crate) use sandbox::{WORK_DIR, is_inside};
-pub(crate) use waypoint::{Waypoint, WaypointError, WaypointPlan};
+pub(crate) use waypoint::{Waypoint, WaypointPlan};
 pub(crate) use workload::{Network, Workload, WorkloadError, WorkloadPlan};
 pub(crate) use ztunnel::{Ztunnel, ZtunnelPlan};

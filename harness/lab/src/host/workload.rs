@@ -10,10 +10,11 @@ use tokio::runtime::Handle;
 use ztc_wire::AgentConfig;
 
 use super::agent::{Agent, AgentCommand, AgentError};
+use super::hbone::ProxyError;
 use super::netns::{NetNs, NetnsError};
 use super::node::{LOCAL_PORTS, LOCAL_PORTS_FILE};
 use super::pump::{Plug, Pump, PumpError};
-use super::ztunnel::{Ztunnel, ZtunnelError, ZtunnelPlan};
+use super::ztunnel::{Ztunnel, ZtunnelPlan};
 use crate::datapath::{Attachment, NodeId};
 
 /// How the kernel is set in a pod with a ztunnel: its sockets take ports that agents do not send from, by which the
@@ -54,7 +55,7 @@ pub(crate) enum WorkloadError {
         /// Whose.
         name: String,
         /// Why.
-        source: Box<ZtunnelError>,
+        source: Box<ProxyError>,
     },
     /// Its agent could not be started.
     #[error(transparent)]
@@ -153,7 +154,7 @@ fn start_ztunnel(
     addresses: &[IpAddr],
     pump: &Pump,
     plug: &Plug,
-) -> Result<Ztunnel, ZtunnelError> {
+) -> Result<Ztunnel, ProxyError> {
     for (file, value) in ZTUNNEL_SETTINGS {
         netns.set(file, value)?;
     }

@@ -1,6 +1,5 @@
 //! Tunnels that come.
 
-use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,8 +13,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use ztc_model::policy::mesh::SpiffeId;
 
+use super::error::ProxyError;
 use super::tls::{Tls, identity_of};
-use crate::host::netns::{NetNs, NetnsError};
+use crate::host::netns::NetNs;
 
 /// How long a peer may take to open a tunnel.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -72,11 +72,12 @@ pub(in crate::host) fn listen(
     runtime: &Handle,
     netns: &NetNs,
     address: SocketAddr,
-) -> Result<io::Result<TcpListener>, NetnsError> {
-    netns.run(|| {
+) -> Result<TcpListener, ProxyError> {
+    let listening = netns.run(|| {
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let _context = runtime.enter();
         TcpListener::from_std(listener)
-    })
+    })?;
+    listening.map_err(|source| ProxyError::Listen { address, source })
 }

@@ -5,6 +5,7 @@
 
 mod accept;
 mod carry;
+mod error;
 mod pool;
 #[cfg(test)]
 mod tests;
@@ -12,5 +13,6 @@ mod tls;
 
 pub(super) use accept::{Carrier, Tunnel, accept, answer, listen};
 pub(super) use carry::{Admitted, Ended, Tunnelled, carry, carry_once_admitted};
+pub(crate) use error::ProxyError;
 pub(super) use pool::{Pool, TunnelError};
-pub(super) use tls::{Tls, TlsError};
+pub(super) use tls::Tls;

@@ -21,8 +21,9 @@ use rustls::{
 
 use ztc_model::policy::mesh::SpiffeId;
 
+use super::error::ProxyError;
 use crate::fault::{Fault, Faults};
-use crate::mesh::Certified;
+use crate::mesh::{Certified, Mesh};
 
 /// What a tunnel speaks.
 const ALPN: &[u8] = b"h2";
@@ -55,6 +56,12 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
+    /// That of a workload with an identity in a mesh.
+    pub(in crate::host) fn of(mesh: &Mesh, identity: &SpiffeId) -> Result<Self, ProxyError> {
+        let authority = mesh.authority();
+        Ok(Self::new(authority.roots(), authority.issue(identity)?, &mesh.faults)?)
+    }
+
     pub(in crate::host) fn new(
         roots: Arc<RootCertStore>,
         own: Certified,

@@ -23,7 +23,6 @@ mod upstream;
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -42,43 +41,13 @@ use ztc_model::waypoint;
 use ztc_model::ztunnel::HBONE_PORT;
 
 use self::upstream::{Upstream, UpstreamError};
-use super::hbone::{Tls, TlsError, Tunnel, Tunnelled, accept, answer, listen};
-use super::netns::{NetNs, NetnsError};
-use super::pump::{Plug, Pump, PumpError, Switch};
-use super::runtime_thread::{RuntimeThread, RuntimeThreadError};
+use super::hbone::{ProxyError, Tls, Tunnel, Tunnelled, accept, answer, listen};
+use super::netns::NetNs;
+use super::pump::{Plug, Pump, Switch};
+use super::runtime_thread::RuntimeThread;
 use crate::datapath::Attachment;
 use crate::fault::Fault;
-use crate::mesh::{
-    Mesh, MeshAuthorityError, MeshService, NamespacedName, Outcome, RequestLog, Workload,
-};
-
-/// Why there is no waypoint.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum WaypointError {
-    /// Its network namespace cannot be made or entered.
-    #[error(transparent)]
-    Netns(#[from] NetnsError),
-    /// It could not be plugged into the switch.
-    #[error(transparent)]
-    Attach(#[from] PumpError),
-    /// There is no certificate for its identity.
-    #[error(transparent)]
-    Certificate(#[from] MeshAuthorityError),
-    /// It cannot speak TLS.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// Its thread could not be started.
-    #[error(transparent)]
-    Thread(#[from] RuntimeThreadError),
-    /// A socket could not be bound.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// The operating system's reason.
-        source: io::Error,
-    },
-}
+use crate::mesh::{Mesh, MeshService, NamespacedName, Outcome, RequestLog, Workload};
 
 /// What a waypoint is made from.
 #[derive(Debug, Clone)]
@@ -133,31 +102,25 @@ impl Waypoint {
         attachment: Attachment,
         addresses: &[IpAddr],
         pump: &Pump,
-    ) -> Result<Self, WaypointError> {
+    ) -> Result<Self, ProxyError> {
         let (netns, device) = NetNs::create(addresses)?;
         let plug = pump.attach(attachment, device)?;
         let thread = RuntimeThread::start(&format!("waypoint {}", plan.gateway), Some(&netns))?;
         let identity = plan.workload.identity();
         let proxy = Arc::new(Proxy {
             switch: Arc::clone(pump.switch()),
-            tls: tls(&plan.mesh, &identity)?,
-            upstream: Arc::new(Upstream::new(tls(&plan.mesh, &identity)?)),
+            tls: Tls::of(&plan.mesh, &identity)?,
+            upstream: Arc::new(Upstream::new(Tls::of(&plan.mesh, &identity)?)),
             disguised: Mutex::default(),
             plan,
         });
         for address in addresses {
             let address = SocketAddr::new(*address, HBONE_PORT);
-            let failed = |source| WaypointError::Listen { address, source };
-            let listener = listen(thread.handle(), &netns, address)?.map_err(failed)?;
+            let listener = listen(thread.handle(), &netns, address)?;
             thread.handle().spawn(Arc::clone(&proxy).accept_tunnels(listener));
         }
         Ok(Self { _thread: thread, _plug: plug, _netns: netns })
     }
-}
-
-fn tls(mesh: &Mesh, identity: &SpiffeId) -> Result<Tls, WaypointError> {
-    let authority = mesh.authority();
-    Ok(Tls::new(authority.roots(), authority.issue(identity)?, &mesh.faults)?)
 }
 
 impl Proxy {
@@ -223,7 +186,7 @@ impl Proxy {
             return Ok(Arc::clone(known));
         }
         let failed = |error| UpstreamError::Certificate(Box::new(error));
-        let tls = tls(&self.plan.mesh, client).map_err(failed)?;
+        let tls = Tls::of(&self.plan.mesh, client).map_err(failed)?;
         let made = Arc::new(Upstream::that_keeps_none(tls));
         disguised.insert(client.clone(), Arc::clone(&made));
         Ok(made)

@@ -20,8 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio::time::timeout;
 
-use super::WaypointError;
-use crate::host::hbone::{Carrier, Pool, Tls, TunnelError};
+use crate::host::hbone::{Carrier, Pool, ProxyError, Tls, TunnelError};
 use crate::mesh::Route;
 
 /// How long it is tried to reach a server (`connectTimeout` of a mesh that is given no other).
@@ -56,7 +55,7 @@ pub(super) enum UpstreamError {
     Exchange(#[source] hyper::Error),
     /// There is no certificate to show it.
     #[error("no certificate")]
-    Certificate(#[source] Box<WaypointError>),
+    Certificate(#[source] Box<ProxyError>),
 }
 
 /// The way to servers with one identity.

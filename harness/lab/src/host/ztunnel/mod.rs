@@ -17,7 +17,6 @@ mod outbound;
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -29,38 +28,13 @@ use ztc_model::evidence::Evidence;
 use ztc_model::policy::mesh::ztunnel::{Connection, Decision};
 use ztc_model::ztunnel::{self, HBONE_PORT};
 
-use super::hbone::{Ended, Pool, Tls, TlsError, listen};
-use super::netns::{NetNs, NetnsError};
+use super::hbone::{Ended, Pool, ProxyError, Tls, listen};
+use super::netns::NetNs;
 use super::pump::Switch;
-use super::runtime_thread::{RuntimeThread, RuntimeThreadError};
+use super::runtime_thread::RuntimeThread;
 use crate::datapath::{INBOUND_PORT, OUTBOUND_PORT, PortId};
 use crate::fault::Fault;
-use crate::mesh::{AccessLog, End, Mesh, MeshAuthorityError, Workload};
-
-/// Why a pod has no ztunnel.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ZtunnelError {
-    /// There is no certificate for its identity.
-    #[error(transparent)]
-    Certificate(#[from] MeshAuthorityError),
-    /// It cannot speak TLS.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// Its thread could not be started.
-    #[error(transparent)]
-    Thread(#[from] RuntimeThreadError),
-    /// The pod's network namespace cannot be entered.
-    #[error(transparent)]
-    Enter(#[from] NetnsError),
-    /// A socket could not be bound.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// The operating system's reason.
-        source: io::Error,
-    },
-}
+use crate::mesh::{AccessLog, End, Mesh, Workload};
 
 /// What a ztunnel is told of its pod.
 #[derive(Debug, Clone)]
@@ -118,12 +92,10 @@ impl Ztunnel {
         addresses: &[IpAddr],
         switch: &Arc<Switch>,
         pod: PortId,
-    ) -> Result<Self, ZtunnelError> {
+    ) -> Result<Self, ProxyError> {
         let thread =
             RuntimeThread::start(&format!("ztunnel {}", plan.workload.reference), Some(netns))?;
-        let authority = plan.mesh.authority();
-        let certified = authority.issue(&plan.workload.identity())?;
-        let tls = Tls::new(authority.roots(), certified, &plan.mesh.faults)?;
+        let tls = Tls::of(&plan.mesh, &plan.workload.identity())?;
         let proxy = Arc::new(Proxy {
             plan,
             addresses: addresses.to_vec(),
@@ -135,11 +107,7 @@ impl Ztunnel {
         });
         for address in addresses {
             let runtime = thread.handle();
-            let listen = |port| {
-                let address = SocketAddr::new(*address, port);
-                let failed = |source| ZtunnelError::Listen { address, source };
-                listen(runtime, netns, address)?.map_err(failed)
-            };
+            let listen = |port| listen(runtime, netns, SocketAddr::new(*address, port));
             runtime.spawn(Arc::clone(&proxy).accept(listen(OUTBOUND_PORT)?, Proxy::serve_outbound));
             runtime.spawn(Arc::clone(&proxy).accept(listen(INBOUND_PORT)?, Proxy::serve_plain));
             runtime.spawn(Arc::clone(&proxy).accept(listen(HBONE_PORT)?, Proxy::serve_tunnel));
