@@ -155,31 +155,30 @@ pub fn main() -> ExitCode {
 }
 
 fn reproduced(order: &reproducing::Order) -> ExitStatus {
-    match reproducing::write(&Project::find(), order) {
-        Ok(files) => {
-            for file in files {
-                terminal::say(&file.display().to_string());
-            }
-            ExitStatus::Pass
-        }
-        Err(error) => {
-            terminal::trouble(&ztc_engine::chain(&error));
-            error.exit_status()
-        }
-    }
+    let files = reproducing::write(&Project::find(), order);
+    let lines = files.map(|files| files.iter().map(|it| it.display().to_string()).collect());
+    told(lines, reproducing::ReproError::exit_status)
 }
 
 fn proved(order: &proving::Order) -> ExitStatus {
-    match proving::prove(&Project::find(), order) {
-        Ok(said) => {
-            for line in said {
-                terminal::say(&line);
+    told(proving::prove(&Project::find(), order), ProvingError::exit_status)
+}
+
+/// Says the lines that a command came to, or why it came to none.
+fn told<E: std::error::Error>(
+    lines: Result<Vec<String>, E>,
+    status: impl FnOnce(&E) -> ExitStatus,
+) -> ExitStatus {
+    match lines {
+        Ok(lines) => {
+            for line in &lines {
+                terminal::say(line);
             }
             ExitStatus::Pass
         }
         Err(error) => {
             terminal::trouble(&ztc_engine::chain(&error));
-            error.exit_status()
+            status(&error)
         }
     }
 }
@@ -253,8 +252,7 @@ fn select(selection: &Selection, project: &Project) -> Result<(Plan, Ground), Se
     let needed = suites.worlds.iter().filter(|(name, _)| worlds.contains(name));
     let worlds = needed.map(|(name, world)| (name.clone(), Arc::clone(world))).collect();
     let (results, name) = (project.results(), run_name());
-    let proven = Proven::read(project)?;
-    Ok((Plan { profile, worlds, cases, proven, results, name, numbered: true }, ground))
+    Ok((Plan { profile, worlds, cases, results, name, numbered: true }, ground))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -263,8 +261,6 @@ enum SelectError {
     Project(#[from] ProjectError),
     #[error(transparent)]
     Ground(#[from] GroundError),
-    #[error(transparent)]
-    Proven(#[from] ProvingError),
     #[error("no case has `{filter}` in its name; `ztc list` shows them all")]
     Nothing { filter: String },
     #[error("`{one}` and `{other}` are one profile, `{profile}`; name two different ones")]
@@ -303,8 +299,13 @@ fn usage(error: &dyn std::error::Error) -> ExitStatus {
 }
 
 fn run(selection: &Selection, verbose: bool, name: Option<String>) -> ExitCode {
-    let (mut plan, ground) = match select(selection, &Project::find()) {
+    let project = Project::find();
+    let (mut plan, ground) = match select(selection, &project) {
         Ok(selected) => selected,
+        Err(error) => return usage(&error).into(),
+    };
+    let proven = match Proven::read(&project) {
+        Ok(proven) => proven,
         Err(error) => return usage(&error).into(),
     };
     plan.cases = selection::in_turn(plan.cases, &plan.profile, &plan.worlds);
@@ -316,7 +317,7 @@ fn run(selection: &Selection, verbose: bool, name: Option<String>) -> ExitCode {
     }
     match ground.enter() {
         Ok(Entered::Outside(code)) => code,
-        Ok(Entered::Inside) => run_inside(plan, &ground, verbose).into(),
+        Ok(Entered::Inside) => run_inside(plan, &proven, &ground, verbose).into(),
         Err(error) => {
             terminal::trouble(&ztc_engine::chain(&error));
             ExitStatus::Inconclusive.into()
@@ -459,7 +460,7 @@ fn next(cases: &Mutex<VecDeque<Selected>>) -> Option<Selected> {
     cases.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
 }
 
-fn run_inside(plan: Plan, ground: &Ground, verbose: bool) -> ExitStatus {
+fn run_inside(plan: Plan, proven: &Proven, ground: &Ground, verbose: bool) -> ExitStatus {
     block_on(async {
         let ready = match ground.ready(&plan.name, Some(plan.used())).await {
             Ok(ready) => ready,
@@ -469,7 +470,7 @@ fn run_inside(plan: Plan, ground: &Ground, verbose: bool) -> ExitStatus {
         let lanes = plan.profile.lanes.count.max(1);
         let console =
             |folder: &std::path::Path| Some(Console::new(terminal::options(verbose, folder)));
-        let execution = match Execution::begin(plan, ready, console) {
+        let execution = match Execution::begin(plan, proven, ready, console) {
             Ok(execution) => Arc::new(execution),
             Err(error) => {
                 terminal::trouble(&ztc_engine::chain(&error));

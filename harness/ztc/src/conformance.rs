@@ -60,7 +60,6 @@ pub fn main() -> ExitCode {
         }
     };
     let plan = Plan {
-        proven,
         cases: selection::in_turn(cases, profile, &suites.worlds),
         worlds: suites.worlds,
         results: project.results(),
@@ -70,7 +69,7 @@ pub fn main() -> ExitCode {
     };
     match ground.enter() {
         Ok(Entered::Outside(code)) => code,
-        Ok(Entered::Inside) => run(&args, plan, &ground),
+        Ok(Entered::Inside) => run(&args, plan, &proven, &ground),
         Err(error) => {
             terminal::trouble(&ztc_engine::chain(&error));
             ExitStatus::Inconclusive.into()
@@ -107,7 +106,7 @@ fn name(args: &Arguments) -> String {
     }
 }
 
-fn run(args: &Arguments, plan: Plan, ground: &Ground) -> ExitCode {
+fn run(args: &Arguments, plan: Plan, proven: &Proven, ground: &Ground) -> ExitCode {
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -125,7 +124,7 @@ fn run(args: &Arguments, plan: Plan, ground: &Ground) -> ExitCode {
             return error.exit_status().into();
         }
     };
-    let execution = match Execution::begin(plan, ready, |_folder| None) {
+    let execution = match Execution::begin(plan, proven, ready, |_folder| None) {
         Ok(execution) => Arc::new(execution),
         Err(error) => {
             terminal::trouble(&ztc_engine::chain(&error));

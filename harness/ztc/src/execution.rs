@@ -33,8 +33,6 @@ pub struct Plan {
     pub worlds: BTreeMap<String, Arc<World>>,
     /// Its cases, those that the fabric cannot run included.
     pub cases: Vec<Selected>,
-    /// What is on record of real clusters.
-    pub proven: Proven,
     /// Where its folder is made.
     pub results: PathBuf,
     /// The name of its folder.
@@ -89,12 +87,13 @@ pub struct Finished {
 }
 
 impl Execution {
-    /// Begins a run. Must be called inside a runtime.
+    /// Begins a run, which tells of what is `proven` on real clusters. Must be called inside a runtime.
     ///
     /// # Errors
     /// [`BeginError`]; nothing is left running.
     pub fn begin(
         plan: Plan,
+        proven: &Proven,
         ground: ReadyGround,
         console: impl FnOnce(&Path) -> Option<Console>,
     ) -> Result<Self, BeginError> {
@@ -109,11 +108,12 @@ impl Execution {
         let (interrupted, listening) =
             listen(sink.clone(), give_up).map_err(BeginError::Signals)?;
         let reporting = report(events, Reporters::new(&folder), console(folder.path()));
-        let cases = || runnable(&plan.cases).map(|it| &it.case);
-        let questions = cases().map(|case| (case.id.clone(), proving::question(case)));
-        let rehearses = plan.profile.fabric == FabricKind::Lab;
-        let unproven = cases().filter(|case| rehearses && !plan.proven.has(case));
-        let unproven = unproven.map(|case| case.id.clone()).collect();
+        let cases = runnable(&plan.cases).map(|it| &it.case);
+        let questions = proving::questions(cases);
+        let unproven = match plan.profile.fabric {
+            FabricKind::Lab => proven.lacking(&questions),
+            FabricKind::Kind | FabricKind::Attach => Vec::new(),
+        };
         sink.emit(EventKind::RunStarted(RunStarted {
             schema: SCHEMA,
             run: plan.name.clone(),
@@ -124,7 +124,7 @@ impl Execution {
             lanes: plan.profile.lanes.count,
             cases: runnable(&plan.cases).map(|it| it.case.id.clone()).collect(),
             versions,
-            questions: questions.collect(),
+            questions,
             unproven,
             faults,
         }));
