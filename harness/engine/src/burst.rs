@@ -23,10 +23,10 @@ const HELLO_CEILING: Duration = Duration::from_secs(5);
 /// Between two looks whether it has.
 const POLL: Duration = Duration::from_millis(2);
 
-/// One pod that sends as fast as its window lets it.
+/// One pod that sends as fast as its window lets it, to all its targets in turn.
 #[derive(Debug)]
 pub struct Burst {
-    aim: Aim,
+    aims: Vec<Aim>,
 }
 
 /// What came of a burst.
@@ -56,17 +56,29 @@ impl Burst {
     pub async fn new(
         cluster: Arc<dyn Cluster>,
         pod: PodRef,
-        send: &Send,
+        sends: &[Send],
         deadline: Duration,
     ) -> Result<Self, String> {
         let book = cluster.addresses().await.map_err(|error| chain(&error))?;
-        let stimulus = address::stimulus(send, &book, &[])?;
-        let stimulus = stimulus.ok_or_else(|| format!("an agent does not send `{send}`"))?;
+        let stimulus = |send: &Send| {
+            address::stimulus(send, &book, &[])?
+                .ok_or_else(|| format!("an agent does not send `{send}`"))
+        };
+        let stimuli = sends.iter().map(stimulus).collect::<Result<Vec<_>, String>>()?;
         let board = Arc::new(Board::new(cluster.evidence()));
         let agent = Agent::attach(cluster, pod, first_run(), HELLO_CEILING);
         agent.hello(HELLO_CEILING, POLL).await?;
-        let (agent, after, pair) = (Arc::new(agent), None, None);
-        Ok(Self { aim: Aim { agent, board, stimulus, canary: None, after, deadline, pair } })
+        let agent = Arc::new(agent);
+        let aim = |stimulus| Aim {
+            agent: Arc::clone(&agent),
+            board: Arc::clone(&board),
+            stimulus,
+            canary: None,
+            after: None,
+            deadline,
+            pair: None,
+        };
+        Ok(Self { aims: stimuli.into_iter().map(aim).collect() })
     }
 
     /// Sends `count` stimuli, at most `window` of them in flight.
@@ -74,13 +86,13 @@ impl Burst {
         let begun = Instant::now();
         let mut volume = Volume { took: Duration::ZERO, through: 0, otherwise: BTreeSet::new() };
         let mut flying = JoinSet::new();
-        for _ in 0..count {
+        for aim in self.aims.iter().cycle().take(count) {
             if flying.len() >= window
                 && let Some(Ok(seen)) = flying.join_next().await
             {
                 volume.count(&seen);
             }
-            let aim = self.aim.clone();
+            let aim = aim.clone();
             flying.spawn(async move { aim.once().await });
         }
         while let Some(joined) = flying.join_next().await {

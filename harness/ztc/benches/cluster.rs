@@ -90,7 +90,8 @@ async fn measure() -> Result<(), String> {
     let begun = Instant::now();
     let lane = ready.fabric.up(Arc::new(world()?), Lane(0)).await.map_err(|error| chain(&error))?;
     row("a world of nine pods, s", &seconds(begun), "-");
-    let send: Send = "tcp zt-bench/server:9000".parse().map_err(|error| format!("{error}"))?;
+    let send: [Send; 1] =
+        ["tcp zt-bench/server:9000".parse().map_err(|error| format!("{error}"))?];
     let clients = (0..CLIENTS).map(|client| PodRef {
         namespace: "zt-bench".to_owned(),
         name: format!("client-{client}"),

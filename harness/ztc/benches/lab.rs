@@ -1,6 +1,7 @@
 //! `cargo bench -p ztc`: what the lab can do, as medians and ratios of
 //! one run. Nothing here passes or fails: it prints what it measured next to what is wished for.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,14 +10,16 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::{join_all, try_join_all};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::runtime::Runtime;
-use ztc_engine::burst::Burst;
+use ztc_engine::burst::{Burst, Volume};
 use ztc_engine::event::{CaseReport, EventKind};
-use ztc_engine::fabric::{Fabric, Lane};
+use ztc_engine::fabric::{Cluster, Fabric, Lane};
 use ztc_lab::{Entered, Lab};
 use ztc_model::stimulus::Send;
-use ztc_model::world::PodRef;
+use ztc_model::world::{PodRef, World};
+use ztc_model::yaml::Source;
 use ztc_wire::{AGENT_ENV, AgentConfig};
 
 /// The argument that makes this program measure inside the lab.
@@ -31,6 +34,10 @@ const ONE_AT_A_TIME: usize = 1_000;
 const MANY: usize = 5_000;
 /// How many are in flight then.
 const WINDOW: usize = 32;
+/// How many pods of the mesh send at once.
+const CALLERS: usize = 10;
+/// How many pods of the mesh each of them sends to.
+const CALLED: usize = 20;
 /// How many probes the memory is watched over.
 const LONG_RUN: usize = 100_000;
 
@@ -101,7 +108,7 @@ async fn rates() -> Result<(), String> {
     let book = cluster.addresses().await.map_err(|error| ztc_engine::chain(&error))?;
     let target = SocketAddr::new(*book.pods.get(&server).ok_or("no server")?, 9000);
     let deadline = Duration::from_secs(5);
-    let burst = Burst::new(Arc::clone(&cluster), client.clone(), &send, deadline).await?;
+    let burst = Burst::new(Arc::clone(&cluster), client.clone(), &[send], deadline).await?;
     burst.send(MANY, WINDOW).await;
     for (words, threads, count, wished) in
         [("one at a time", 1, ONE_AT_A_TIME, "-"), ("32 in flight", WINDOW, MANY, "2,000 and more")]
@@ -109,7 +116,84 @@ async fn rates() -> Result<(), String> {
         compare(&burst, &client, target, words, threads, count, wished).await?;
     }
     memory(&burst).await?;
-    cluster.down().await.map_err(|error| ztc_engine::chain(&error))
+    drop(burst);
+    cluster.down().await.map_err(|error| ztc_engine::chain(&error))?;
+    mesh(&lab).await
+}
+
+/// Pods outside the mesh, one on each node, and many in it.
+fn mesh_world() -> Result<World, String> {
+    let serves = "serves: [{ speaks: tcp, port: 9000 }]";
+    let mut text = format!(
+        "world: bench\nabout: Pairs in and outside the mesh.\nnamespaces:\n\
+         - {{ name: zt-plain }}\n\
+         - {{ name: zt-mesh, labels: {{ istio.io/dataplane-mode: ambient }} }}\npods:\n\
+         - {{ namespace: zt-plain, name: caller-0, node: a }}\n\
+         - {{ namespace: zt-plain, name: called-0, node: b, {serves} }}\n"
+    );
+    for caller in 0..CALLERS {
+        writeln!(text, "- {{ namespace: zt-mesh, name: caller-{caller}, node: a }}").ok();
+    }
+    for called in 0..CALLED {
+        writeln!(text, "- {{ namespace: zt-mesh, name: called-{called}, node: b, {serves} }}").ok();
+    }
+    ztc_model::suite::world(&Source::new("bench", text)).map_err(|error| error.to_string())
+}
+
+/// A pod that sends to the first `count` that serve in its namespace.
+async fn caller(
+    cluster: &Arc<dyn Cluster>,
+    namespace: &str,
+    index: usize,
+    count: usize,
+) -> Result<Burst, String> {
+    let send = |called| format!("tcp {namespace}/called-{called}:9000").parse::<Send>();
+    let sends = (0..count).map(send).collect::<Result<Vec<_>, _>>();
+    let sends = sends.map_err(|error| error.to_string())?;
+    let client = pod(&format!("{namespace}/caller-{index}"));
+    Burst::new(Arc::clone(cluster), client, &sends, Duration::from_secs(10)).await
+}
+
+/// What tunnels cost: the first connection of a pair needs a handshake of mutual TLS, every other is a stream in its tunnel.
+async fn mesh(lab: &Lab) -> Result<(), String> {
+    let world = Arc::new(mesh_world()?);
+    let (mut cold, mut pooled, mut plain, mut ratios) = (vec![], vec![], vec![], vec![]);
+    for round in 0..ROUNDS {
+        // Tunnels are kept, so handshakes are of pods that have just been born.
+        let cluster = lab
+            .up(Arc::clone(&world), Lane(round))
+            .await
+            .map_err(|error| ztc_engine::chain(&error))?;
+        let callers = (0..CALLERS).map(|index| caller(&cluster, "zt-mesh", index, CALLED));
+        let callers = try_join_all(callers).await?;
+        let begun = Instant::now();
+        let volumes = join_all(callers.iter().map(|it| it.send(CALLED, CALLED))).await;
+        let took = begun.elapsed().as_secs_f64();
+        volumes.iter().try_for_each(|volume| all_through(volume, CALLED))?;
+        cold.push(f64::from(u32::try_from(CALLERS * CALLED).unwrap_or(u32::MAX)) / took);
+        let outside = caller(&cluster, "zt-plain", 0, 1).await?;
+        let volume = callers[0].send(MANY, WINDOW).await;
+        all_through(&volume, MANY)?;
+        let bare = outside.send(MANY, WINDOW).await;
+        all_through(&bare, MANY)?;
+        pooled.push(volume.per_second());
+        plain.push(bare.per_second());
+        ratios.push(volume.per_second() / bare.per_second());
+        drop((callers, outside));
+        cluster.down().await.map_err(|error| ztc_engine::chain(&error))?;
+    }
+    row("first connections a second, each with a handshake", &number(median(cold)), "200 and more");
+    row("probes a second through tunnels that stand", &number(median(pooled)), "1,000 and more");
+    row("  between pods outside the mesh", &number(median(plain)), "-");
+    row("  ratio, median of the pairs", &format!("{:.2}", median(ratios)), "-");
+    Ok(())
+}
+
+fn all_through(volume: &Volume, count: usize) -> Result<(), String> {
+    if volume.through == count {
+        return Ok(());
+    }
+    Err(format!("{} of {count} got through: {:?}", volume.through, volume.otherwise))
 }
 
 /// Rounds of the harness and of the bare loop in turn, so that the machine's mood meets both.
@@ -125,12 +209,7 @@ async fn compare(
     let (mut ours, mut bare, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let volume = burst.send(count, threads).await;
-        if volume.through != count {
-            return Err(format!(
-                "{} of {count} got through: {:?}",
-                volume.through, volume.otherwise
-            ));
-        }
+        all_through(&volume, count)?;
         let client = client.clone();
         let took = tokio::task::spawn_blocking(move || bare_loop(&client, target, threads, count))
             .await

@@ -21,10 +21,10 @@ fn run(filter: &str, fault: &str) -> Option<(i32, Vec<CaseReport>)> {
     lab_is_possible().then(|| project().run(filter, Some(fault)))
 }
 
-/// A project whose lab has few lanes. A broken lab keeps every denied cell sending until its ceiling, and
-/// two tests run at once: with all lanes, a machine that is busy otherwise could not keep up.
+/// A project whose lab has few lanes and slow streams. A broken lab keeps every denied cell sending until its ceiling,
+/// and two tests run at once: at full pace, a machine that is busy otherwise could not keep up.
 fn project() -> Project {
-    paced(&[("count: 6", "count: 2")])
+    paced(&[("count: 6", "count: 2"), ("streamEveryMs: 5", "streamEveryMs: 20")])
 }
 
 /// A project whose lab has another pace.
@@ -376,15 +376,12 @@ type Mistake<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
 
 /// Waypoints are in a profile of their own: every request through one costs the lab as much as ten without.
 #[test]
-#[ignore = "needs a quiet machine: streams through waypoints are dear in the lab"]
 fn a_rule_of_waypoints_that_is_got_wrong_fails_the_cases_about_it_and_no_others() {
     if !lab_is_possible() {
         return;
     }
-    let project = paced(&[
-        ("count: 6", "count: 2"),
-        ("ztunnel, agent-restart", "ztunnel, waypoint, agent-restart"),
-    ]);
+    let project = project();
+    project.edit("clusters/lab.yaml", "ztunnel, agent-restart", "ztunnel, waypoint, agent-restart");
     let known: [Mistake<'_>; 4] = [
         (
             "waypoint-ignores-method",
