@@ -188,7 +188,7 @@ pub(crate) struct DumpedService {
     pub(crate) waypoint: Option<DumpedWaypoint>,
 }
 
-/// A waypoint of a service.
+/// The waypoint of a service or a workload.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct DumpedWaypoint {
     /// `namespace/NAME.namespace.svc.cluster.local`.
@@ -216,11 +216,14 @@ pub(crate) struct DumpedWorkload {
     /// listed.
     #[serde(default)]
     pub(crate) authorization_policies: BTreeSet<String>,
+    /// The waypoint that it is behind.
+    #[serde(default)]
+    pub(crate) waypoint: Option<DumpedWaypoint>,
 }
 
 mod wanted;
 
-pub(crate) use wanted::{Enforced, Enrolled, Stored, lag, waypoint_lag};
+pub(crate) use wanted::{Enforced, Enrolled, EnrolledPod, Stored, lag, waypoint_lag};
 
 #[cfg(test)]
 mod tests;

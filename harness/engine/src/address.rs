@@ -87,7 +87,7 @@ pub(crate) fn pair(cell: &Cell, world: &World, book: &AddressBook) -> Option<Pai
                 },
                 path: path.clone(),
             },
-            _ => Asked::Port(to.port),
+            _ => Asked::Connection { port: to.port, to_server: !matches!(to.peer, Peer::Name(_)) },
         },
     })
 }

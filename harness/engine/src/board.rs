@@ -54,17 +54,20 @@ pub(crate) struct Pair {
 /// What a waypoint writes down of what a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// A connection to this port.
-    Port(u16),
+    /// A connection to this port, of a server's own address or of a service's.
+    Connection { port: u16, to_server: bool },
     /// A request.
     Request { method: String, host: String, path: String },
 }
 
 impl Asked {
-    fn is_in(&self, line: &waypoint::Line) -> bool {
+    fn is_in(&self, line: &waypoint::Line, servers: &BTreeSet<IpAddr>) -> bool {
         match self {
-            Self::Port(port) => {
-                line.method.is_none() && line.downstream_local_address.port() == *port
+            Self::Connection { port, to_server } => {
+                let asked = line.downstream_local_address;
+                line.method.is_none()
+                    && asked.port() == *port
+                    && servers.contains(&asked.ip()) == *to_server
             }
             Self::Request { method, host, path } => {
                 let authority = line.authority.as_deref().unwrap_or_default();
@@ -83,8 +86,8 @@ impl Pair {
         let FlowKey { source, destination, .. } = evidence.flow;
         let is_meant = self.ports.contains(&destination.port());
         let reaches = match &evidence.record {
-            // A waypoint sees the address of the service.
-            Record::Waypoint(line) => self.asked.is_in(line),
+            // A waypoint sees the address that was asked for.
+            Record::Waypoint(line) => self.asked.is_in(line, &self.servers),
             Record::Hubble(_) if self.outside.contains(&destination.ip()) => is_meant,
             // Cilium sees the port of the tunnel alone.
             Record::Hubble(_) | Record::Ztunnel(_) => {
@@ -455,7 +458,7 @@ mod tests {
                 servers: BTreeSet::new(),
                 outside: outside.iter().map(|it| IpAddr::from(*it)).collect(),
                 ports: BTreeSet::from([port]),
-                asked: Asked::Port(port),
+                asked: Asked::Connection { port, to_server: true },
             };
             board.between(&pair, begun).len()
         };
@@ -480,7 +483,7 @@ mod tests {
             servers: servers.iter().map(|it| IpAddr::from(*it)).collect(),
             outside: BTreeSet::new(),
             ports: BTreeSet::from([9000]),
-            asked: Asked::Port(9000),
+            asked: Asked::Connection { port: 9000, to_server: true },
         };
         // Cilium sees the port of the tunnel, whatever is in it.
         assert_eq!(board.between(&pair(&[[10, 0, 0, 2]]), begun).len(), 1);

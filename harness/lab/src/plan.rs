@@ -13,7 +13,7 @@ use ztc_model::labels::Labels;
 use ztc_model::policy::{NamedPorts, Protocol};
 use ztc_model::world::{
     Born, KubeService, NodeSlot, OutsideHost, Pod, PodRef, ServedPort, ServicePort,
-    ServiceProtocol, Waypoint, WaypointFor, World,
+    ServiceProtocol, Waypoint, World,
 };
 use ztc_wire::{Service, Tls, Zone, ZoneRecord};
 
@@ -131,12 +131,6 @@ pub(crate) enum PlanError {
         /// The other.
         second: String,
     },
-    /// A waypoint is for what is sent to the addresses of pods.
-    #[error("waypoint {waypoint} is for workloads: those of the lab are for services")]
-    ForWorkloads {
-        /// Which.
-        waypoint: NamespacedName,
-    },
     /// A certificate cannot be made.
     #[error(transparent)]
     Certificate(#[from] AuthorityError),
@@ -189,8 +183,7 @@ impl Plan {
                 })
             })
             .collect::<Result<_, AuthorityError>>()?;
-        let waypoints =
-            world.waypoints.iter().map(|it| waypoint_pod(world, it)).collect::<Result<_, _>>()?;
+        let waypoints = world.waypoints.iter().map(|it| waypoint_pod(world, it)).collect();
         Ok(Self { pods, outside, services, mesh, waypoints })
     }
 }
@@ -368,14 +361,7 @@ fn mesh_service(
     let backends = vip.backends.iter().map(|it| (it.pod.clone(), it.port)).collect();
     let named =
         |name: &str| NamespacedName { namespace: service.namespace.clone(), name: name.to_owned() };
-    // A service that is put behind one that is not there, or not for services, is reached without.
     let waypoint = world.waypoint_of(service).map(named);
-    let is_it = |it: &Waypoint| {
-        let Waypoint { namespace, name, serves } = it;
-        let gateway = NamespacedName { namespace: namespace.clone(), name: name.clone() };
-        *serves == WaypointFor::Service && Some(gateway) == waypoint
-    };
-    let waypoint = waypoint.clone().filter(|_| world.waypoints.iter().any(is_it));
     (vip.protocol == Protocol::Tcp).then(|| MeshService {
         name: named(&service.name),
         hostname: hostname(service),
@@ -388,12 +374,9 @@ fn mesh_service(
 
 /// The pod that istiod makes for a waypoint (`files/waypoint.yaml` of its chart), on the first node. It is not in the mesh
 /// as other pods are: nobody captures what it sends.
-fn waypoint_pod(world: &World, waypoint: &Waypoint) -> Result<WaypointPod, PlanError> {
+fn waypoint_pod(world: &World, waypoint: &Waypoint) -> WaypointPod {
     let Waypoint { namespace, name, serves } = waypoint;
     let gateway = NamespacedName { namespace: namespace.clone(), name: name.clone() };
-    if matches!(serves, WaypointFor::Workload | WaypointFor::All) {
-        return Err(PlanError::ForWorkloads { waypoint: gateway });
-    }
     let own = [
         ("gateway.istio.io/managed", "istio.io-mesh-controller"),
         ("gateway.networking.k8s.io/gateway-class-name", "istio-waypoint"),
@@ -411,9 +394,10 @@ fn waypoint_pod(world: &World, waypoint: &Waypoint) -> Result<WaypointPod, PlanE
         service_account: name.clone(),
         labels: own,
         enrolled: false,
+        waypoint: None,
     };
     let node = node_id(NodeSlot::A);
-    Ok(WaypointPod { gateway, node, labels, workload: Arc::new(workload) })
+    WaypointPod { gateway, node, labels, workload: Arc::new(workload) }
 }
 
 fn pod_plan(world: &World, pod: &Pod, outside: &Zone, tls: Option<Tls>) -> PodPlan {
@@ -436,6 +420,10 @@ fn pod_plan(world: &World, pod: &Pod, outside: &Zone, tls: Option<Tls>) -> PodPl
                 service_account: pod.service_account.clone(),
                 labels: pod.labels.clone(),
                 enrolled: world.is_ambient(pod),
+                waypoint: world.waypoint_of_pod(pod).map(|name| NamespacedName {
+                    namespace: pod.namespace.clone(),
+                    name: name.to_owned(),
+                }),
             })
         }),
         with_the_world: pod.born == Born::WithTheWorld,

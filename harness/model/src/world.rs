@@ -477,12 +477,28 @@ impl World {
         ports.filter(|it| it.port == target).any(|it| it.speaks == Speaks::Http)
     }
 
-    /// The name of the waypoint that a service is put behind, by its own label or its namespace's.
+    /// The name of the waypoint that is asked for what is sent to a service: the one that it is put behind, by its own label or
+    /// its namespace's, where that is there and is for services. Any other is passed by.
     pub fn waypoint_of<'a>(&'a self, service: &'a KubeService) -> Option<&'a str> {
-        let namespace = self.namespace(&service.namespace);
-        let label = service.labels.get(USE_WAYPOINT);
-        let label = label.or_else(|| namespace.and_then(|it| it.labels.get(USE_WAYPOINT)));
-        label.map(String::as_str).filter(|name| *name != "none")
+        self.waypoint_by(&service.labels, &service.namespace, WaypointFor::Service)
+    }
+
+    /// The same for what is sent to a pod's own address.
+    pub fn waypoint_of_pod<'a>(&'a self, pod: &'a Pod) -> Option<&'a str> {
+        self.waypoint_by(&pod.labels, &pod.namespace, WaypointFor::Workload)
+    }
+
+    fn waypoint_by<'a>(
+        &'a self,
+        labels: &'a BTreeMap<String, String>,
+        namespace: &str,
+        sent_to: WaypointFor,
+    ) -> Option<&'a str> {
+        let of_namespace = || self.namespace(namespace)?.labels.get(USE_WAYPOINT);
+        let name = labels.get(USE_WAYPOINT).or_else(of_namespace)?;
+        let is_it = |it: &&Waypoint| it.name == *name && it.namespace == namespace;
+        let serves = |it: &&Waypoint| it.serves == sent_to || it.serves == WaypointFor::All;
+        self.waypoints.iter().find(is_it).filter(serves).map(|it| it.name.as_str())
     }
 
     /// The names of the outside hosts; one that has no address here has no name.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ztc_model::manifest::manifests;
 use ztc_model::policy::Policy;
+use ztc_model::policy::mesh::waypoint::Named;
 use ztc_model::world::PodRef;
 use ztc_model::yaml::Source;
 
@@ -65,9 +66,16 @@ fn stored(texts: &[&str]) -> Vec<Stored> {
 fn enrolled() -> Enrolled {
     let pod = |name: &str| {
         let reference = PodRef { namespace: "zt-bank".to_owned(), name: name.to_owned() };
-        (reference, BTreeMap::from([("app".to_owned(), name.to_owned())]))
+        let labels = BTreeMap::from([("app".to_owned(), name.to_owned())]);
+        (reference, EnrolledPod { labels, waypoint: None })
     };
     Enrolled { pods: BTreeMap::from([pod("ledger"), pod("teller")]), services: Vec::new() }
+}
+
+/// The lag of a waypoint that has one service behind it.
+fn at_waypoint(service: &str, enforced: &Enforced, texts: &[&str]) -> Option<String> {
+    let named = |name| Named { namespace: "zt-bank", name };
+    waypoint_lag(named("waypoint"), &[named(service)], enforced, &stored(texts))
 }
 
 fn lagging(texts: &[&str], change: impl FnOnce(&mut Dump)) -> Option<String> {
@@ -205,8 +213,7 @@ fn the_rules_in_a_waypoints_listeners_are_its_policies() {
         "selector: { matchLabels: { app: ledger } }",
         "targetRefs: [{ kind: Service, name: ledger }]",
     );
-    let look =
-        |texts: &[&str], enforced: &Enforced| waypoint_lag("zt-bank", enforced, &stored(texts));
+    let look = |texts: &[&str], enforced: &Enforced| at_waypoint("ledger", enforced, texts);
     assert_eq!(look(&[&bound, DENY], &enforced), None);
     assert_eq!(look(&[DENY], &enforced).as_deref(), Some("still has policy zt-bank/get-only"));
     let nothing = Enforced::default();
@@ -227,14 +234,14 @@ spec:
   targetRefs: [{ kind: Service, group: "", name: vault }]
   jwtRules: [{ issuer: "https://bank.test/", jwks: '{"keys": []}' }]
 "#;
-    let look =
-        |texts: &[&str], enforced: &Enforced| waypoint_lag("zt-bank", enforced, &stored(texts));
+    let look = |texts: &[&str], enforced: &Enforced| at_waypoint("vault", enforced, texts);
     assert_eq!(look(&[bound], &enforced), None);
     assert_eq!(look(&[], &enforced).as_deref(), Some("still has issuer https://bank.test/"));
     let nothing = Enforced::default();
     assert_eq!(look(&[bound], &nothing).as_deref(), Some("lacks issuer https://bank.test/"));
     let elsewhere = bound.replace("zt-bank", "zt-visit");
     assert_eq!(look(&[&elsewhere], &nothing), None);
+    assert_eq!(at_waypoint("ledger", &nothing, &[bound]), None, "it is not behind this one");
     // By its labels it is bound to no waypoint.
     let selecting = bound.replace(
         r#"targetRefs: [{ kind: Service, group: "", name: vault }]"#,

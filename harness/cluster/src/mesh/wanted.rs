@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ztc_model::policy::mesh::waypoint::{Named, is_bound};
 use ztc_model::policy::mesh::ztunnel::{Distributed, PolicyKey, Workload};
 use ztc_model::policy::mesh::{CONVERTED_PEERS, MeshPolicy};
 use ztc_model::world::PodRef;
 
-use super::{Dump, DumpedWorkload};
+use super::{Dump, DumpedWaypoint, DumpedWorkload};
 
 /// How the names of policies begin that istiod makes of others.
 const CONVERTED: [&str; 2] = ["istio_converted_", CONVERTED_PEERS];
@@ -28,10 +29,19 @@ pub(crate) struct Stored {
 /// What of a world is in the mesh.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Enrolled {
-    /// Pods, with their labels.
-    pub(crate) pods: BTreeMap<PodRef, BTreeMap<String, String>>,
+    /// Pods.
+    pub(crate) pods: BTreeMap<PodRef, EnrolledPod>,
     /// Services, as namespace and name, with the name of the waypoint that they are behind.
     pub(crate) services: Vec<(String, String, Option<String>)>,
+}
+
+/// What of a pod its ztunnels have to know.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct EnrolledPod {
+    /// Its labels.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// The name of the waypoint that it is behind.
+    pub(crate) waypoint: Option<String>,
 }
 
 /// What a ztunnel lacks of the policies that are stored, or still has of those that are not, in words; nothing
@@ -40,7 +50,7 @@ pub(crate) fn lag(dump: &Dump, stored: &[Stored], enrolled: &Enrolled) -> Option
     let Enrolled { pods, services } = enrolled;
     let told = told(stored);
     policies_lag(dump, &told)
-        .or_else(|| pods.iter().find_map(|(pod, labels)| workload_lag(dump, &told, pod, labels)))
+        .or_else(|| pods.iter().find_map(|(name, pod)| workload_lag(dump, &told, name, pod)))
         .or_else(|| services.iter().find_map(|service| service_lag(dump, service)))
 }
 
@@ -53,24 +63,25 @@ pub(crate) struct Enforced {
     pub(crate) issuers: BTreeSet<String>,
 }
 
-/// What a waypoint lacks or still has. Only policies with rules can be told, and of two that believe one issuer
+/// What a waypoint, with these services behind it, lacks or still has. Only policies with rules can be told, and of two that believe one issuer
 /// not which of them is there.
 pub(crate) fn waypoint_lag(
-    namespace: &str,
+    gateway: Named<'_>,
+    services: &[Named<'_>],
     enforced: &Enforced,
     stored: &[Stored],
 ) -> Option<String> {
     let mut wanted = Enforced::default();
-    let of_namespace = |it: &&Stored| it.policy.reference().namespace.as_deref() == Some(namespace);
-    for Stored { policy, .. } in stored.iter().filter(of_namespace) {
+    let bound = stored.iter().filter(|it| is_bound(&it.policy, gateway, services));
+    for Stored { policy, .. } in bound {
         match policy {
-            MeshPolicy::Authorization(it) if !it.target_refs.is_empty() && !it.rules.is_empty() => {
+            MeshPolicy::Authorization(it) if !it.rules.is_empty() => {
                 wanted.policies.insert(PolicyKey::from(&it.reference).to_string());
             }
-            MeshPolicy::Requests(it) if !it.target_refs.is_empty() => {
+            MeshPolicy::Requests(it) => {
                 wanted.issuers.extend(it.rules.iter().map(|rule| rule.issuer.clone()));
             }
-            MeshPolicy::Authorization(_) | MeshPolicy::Requests(_) | MeshPolicy::Peers(_) => {}
+            MeshPolicy::Authorization(_) | MeshPolicy::Peers(_) => {}
         }
     }
     let lag = |what: &str, has: &BTreeSet<String>, wanted: &BTreeSet<String>| {
@@ -106,14 +117,22 @@ fn service_lag(
     let Some(service) = service else {
         return Some(format!("does not know service {namespace}/{name}"));
     };
-    let has = service.waypoint.as_ref().map(|it| it.destination.as_str());
-    let wanted =
-        waypoint.as_ref().map(|it| format!("{namespace}/{it}.{namespace}.svc.cluster.local"));
+    let what = format!("service {namespace}/{name}");
+    behind_lag(&what, namespace, service.waypoint.as_ref(), waypoint.as_deref())
+}
+
+/// What a ztunnel does not know of the waypoint that something is behind.
+fn behind_lag(
+    what: &str,
+    namespace: &str,
+    has: Option<&DumpedWaypoint>,
+    waypoint: Option<&str>,
+) -> Option<String> {
+    let has = has.map(|it| it.destination.as_str());
+    let wanted = waypoint.map(|it| format!("{namespace}/{it}.{namespace}.svc.cluster.local"));
     (has != wanted.as_deref()).then(|| match waypoint {
-        Some(waypoint) => {
-            format!("does not know that service {namespace}/{name} is behind waypoint {waypoint}")
-        }
-        None => format!("still has service {namespace}/{name} behind a waypoint"),
+        Some(waypoint) => format!("does not know that {what} is behind waypoint {waypoint}"),
+        None => format!("still has {what} behind a waypoint"),
     })
 }
 
@@ -135,8 +154,9 @@ fn workload_lag(
     dump: &Dump,
     told: &Distributed,
     pod: &PodRef,
-    labels: &BTreeMap<String, String>,
+    enrolled: &EnrolledPod,
 ) -> Option<String> {
+    let EnrolledPod { labels, waypoint } = enrolled;
     let is_it = |it: &&DumpedWorkload| it.namespace == pod.namespace && it.name == pod.name;
     let Some(workload) = dump.workloads.iter().find(is_it) else {
         return Some(format!("does not know workload {pod}"));
@@ -150,7 +170,10 @@ fn workload_lag(
     let lacks = wanted.difference(refers).next();
     let lacks = lacks.map(|it| format!("does not apply {it} to {pod}"));
     let still = || refers.difference(&wanted).next();
-    lacks.or_else(|| still().map(|it| format!("still applies {it} to {pod}")))
+    let what = format!("workload {pod}");
+    lacks.or_else(|| still().map(|it| format!("still applies {it} to {pod}"))).or_else(|| {
+        behind_lag(&what, &pod.namespace, workload.waypoint.as_ref(), waypoint.as_deref())
+    })
 }
 
 /// What istiod tells ztunnels of what is stored.

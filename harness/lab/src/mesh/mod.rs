@@ -15,7 +15,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use ztc_model::policy::PolicyRef;
-use ztc_model::policy::mesh::waypoint::WaypointPolicies;
 use ztc_model::policy::mesh::ztunnel::{self, Connection, Decision, Distributed, PolicyKey};
 use ztc_model::policy::mesh::{CONVERTED_PEERS, MeshPolicy, STATIC_STRICT, SpiffeId};
 use ztc_model::world::PodRef;
@@ -26,7 +25,7 @@ use crate::fault::{Fault, Faults, WRONG_NAME};
 pub(crate) use access_log::{AccessLog, End};
 pub(crate) use authority::{Certified, MeshAuthority, MeshAuthorityError};
 pub(crate) use request_log::{Outcome, RequestLog};
-pub(crate) use waypoints::NamespacedName;
+pub(crate) use waypoints::{NamespacedName, Target};
 
 /// The trust domain of a mesh that is given no other.
 const TRUST_DOMAIN: &str = "cluster.local";
@@ -42,6 +41,8 @@ pub(crate) struct Workload {
     pub(crate) labels: BTreeMap<String, String>,
     /// Whether it is enrolled, so that it is reached through a tunnel.
     pub(crate) enrolled: bool,
+    /// The waypoint that is asked for what is sent to its own address.
+    pub(crate) waypoint: Option<NamespacedName>,
 }
 
 impl Workload {
@@ -123,8 +124,8 @@ struct Directory {
     distributed: Distributed,
     /// What open connections are held against since the last change.
     held_against: Distributed,
-    /// What waypoints enforce, by service.
-    of_services: HashMap<NamespacedName, Arc<WaypointPolicies>>,
+    /// What waypoints enforce.
+    at_waypoints: waypoints::Enforced,
 }
 
 impl Mesh {
@@ -182,9 +183,12 @@ impl Mesh {
         let directory = self.directory();
         let Some(service) = directory.services.get(&asked) else {
             let workload = directory.workloads.get(&asked.ip()).cloned();
-            return Ok(Route::to(asked, workload, None));
+            let gateway = workload.as_ref().and_then(|it| it.waypoint.as_ref());
+            let through = directory.through_waypoint(asked, gateway, None);
+            return Ok(through.unwrap_or_else(|| Route::to(asked, workload, None)));
         };
-        match directory.through_waypoint(asked, service) {
+        let gateway = service.waypoint.as_ref();
+        match directory.through_waypoint(asked, gateway, Some(service)) {
             Some(route) => Ok(route),
             None => directory.backend(client, service),
         }
@@ -298,10 +302,10 @@ impl Directory {
         let known: Vec<MeshPolicy> = self.policies.iter().filter_map(spoiled).collect();
         let in_time = known.iter().filter(|it| Some(it.reference()) != late.as_ref());
         let held_against = Distributed::of(in_time);
-        let of_services = self.enforced_by_waypoints(&known.iter().collect::<Vec<_>>());
+        let at_waypoints = self.enforced_by_waypoints(&known.iter().collect::<Vec<_>>());
         self.held_against = held_against;
         self.distributed = Distributed::of(&known);
-        self.of_services = of_services.expect("a policy is checked before it is applied");
+        self.at_waypoints = at_waypoints.expect("a policy is checked before it is applied");
     }
 }
 

@@ -16,6 +16,9 @@ const INTERNAL: &str = "envoy://internal_client_address/";
 /// What Envoy's default route is called.
 const ROUTE: &str = "default";
 
+/// Where what is sent to workloads goes (`EncapClusterName` in `pilot/pkg/networking/core`).
+const ENCAP: &str = "encap";
+
 /// A request to a waypoint, or a connection that is none of HTTP, for the line that is written when it is over.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestLog {
@@ -25,9 +28,9 @@ pub(crate) struct RequestLog {
     pub(crate) client: SocketAddr,
     /// What it asked for.
     pub(crate) asked: SocketAddr,
-    /// The full name of the service.
-    pub(crate) service: String,
-    /// Whether the port is one of HTTP.
+    /// The full name of the service, if it asked for one.
+    pub(crate) service: Option<String>,
+    /// Whether it speaks HTTP.
     pub(crate) is_http: bool,
     /// Of a request: the host that it names.
     pub(crate) authority: Option<String>,
@@ -98,6 +101,11 @@ impl RequestLog {
         let Outcome { received, sent, after, status, details, closed, flags, server, answered } =
             outcome;
         let protocol = if self.is_http { "http" } else { "tcp" };
+        let port = self.asked.port();
+        let cluster = self.service.as_ref().map_or_else(
+            || ENCAP.to_owned(),
+            |service| format!("inbound-vip|{port}|{protocol}|{service}"),
+        );
         serde_json::to_string(&Line {
             authority: self.authority.as_deref(),
             bytes_received: *received,
@@ -115,11 +123,7 @@ impl RequestLog {
             response_flags: flags.unwrap_or("-"),
             route_name: self.method.as_ref().map(|_| ROUTE),
             start_time: format!("{:.3}", self.start_time),
-            upstream_cluster: format!(
-                "inbound-vip|{}|{protocol}|{}",
-                self.asked.port(),
-                self.service
-            ),
+            upstream_cluster: cluster,
             upstream_host: server.map(|it| format!("envoy://connect_originate/{it}")),
             upstream_local_address: server.map(|_| INTERNAL),
             upstream_service_time: answered.map(|it| it.as_millis().to_string()),

@@ -21,7 +21,7 @@ fn workload(name: &str, enrolled: bool) -> Arc<Workload> {
     let reference: PodRef = name.parse().unwrap();
     let labels = BTreeMap::from([("app".to_owned(), reference.name.clone())]);
     let service_account = reference.name.clone();
-    Arc::new(Workload { reference, service_account, labels, enrolled })
+    Arc::new(Workload { reference, service_account, labels, enrolled, waypoint: None })
 }
 
 fn at(text: &str) -> SocketAddr {
@@ -124,7 +124,7 @@ fn a_request_is_written_as_a_real_waypoint_writes_it() {
                 .and_then(|it| it.parse().ok())
                 .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
             asked: at(&line["downstream_local_address"]),
-            service: "srv.app.svc.cluster.local".to_owned(),
+            service: Some("srv.app.svc.cluster.local".to_owned()),
             is_http: !line["method"].is_null(),
             authority: text("authority"),
             method: text("method"),
@@ -158,7 +158,7 @@ fn a_request_is_written_as_a_real_waypoint_writes_it() {
 }
 
 /// A mesh with a service behind a waypoint.
-fn mesh_with_waypoint(faults: &str) -> (Mesh, MeshService) {
+fn mesh_with_waypoint(faults: &str) -> (Mesh, Target) {
     let named = |name: &str| NamespacedName { namespace: "app".to_owned(), name: name.to_owned() };
     let service = MeshService {
         name: named("srv"),
@@ -191,6 +191,23 @@ fn a_service_behind_a_waypoint_leads_there_and_the_waypoint_to_the_pod() {
     assert_eq!((on.to, on.tunnel), (at("10.244.0.40:8080"), Some(at("10.244.0.40:15008"))));
     let direct = mesh.route(client, at("10.244.0.40:8080")).unwrap();
     assert_eq!(direct.tunnel, Some(at("10.244.0.40:15008")));
+}
+
+#[test]
+fn a_workload_behind_a_waypoint_leads_there_by_its_own_address_alone() {
+    let (mesh, _) = mesh_with_waypoint("");
+    let gateway = NamespacedName { namespace: "app".to_owned(), name: "waypoint".to_owned() };
+    let behind =
+        Workload { waypoint: Some(gateway.clone()), ..(*workload("app/own", true)).clone() };
+    mesh.add(&["10.244.0.41".parse().unwrap()], &Arc::new(behind));
+    let (client, asked) = (at("10.244.1.232:40000"), at("10.244.0.41:9000"));
+    let there = mesh.route(client, asked).unwrap();
+    assert_eq!((there.to, there.tunnel), (asked, Some(at("10.244.1.33:15008"))));
+    assert_eq!(there.service, None);
+
+    let target = mesh.behind(&gateway, asked).unwrap();
+    let on = mesh.route_behind(client, &target).unwrap();
+    assert_eq!((on.to, on.tunnel), (asked, Some(at("10.244.0.41:15008"))));
 }
 
 /// By whom a policy is bound, and whether a POST then passes.

@@ -35,6 +35,49 @@ impl fmt::Display for NamespacedName {
     }
 }
 
+/// What a waypoint is asked for.
+#[derive(Debug, Clone)]
+pub(crate) enum Target {
+    /// A port of a service behind it.
+    Service(MeshService),
+    /// A port of a workload behind it, by the workload's own address.
+    Workload {
+        /// The waypoint.
+        gateway: NamespacedName,
+        /// The address and port.
+        at: SocketAddr,
+    },
+}
+
+impl Target {
+    /// The service, if it is one.
+    pub(crate) const fn service(&self) -> Option<&MeshService> {
+        match self {
+            Self::Service(service) => Some(service),
+            Self::Workload { .. } => None,
+        }
+    }
+}
+
+/// What waypoints enforce.
+#[derive(Debug, Default)]
+pub(super) struct Enforced {
+    /// For services.
+    services: HashMap<NamespacedName, Arc<WaypointPolicies>>,
+    /// For workloads, by waypoint.
+    workloads: HashMap<NamespacedName, Arc<WaypointPolicies>>,
+}
+
+impl Enforced {
+    fn of(&self, target: &Target) -> Option<Arc<WaypointPolicies>> {
+        let policies = match target {
+            Target::Service(service) => self.services.get(&service.name),
+            Target::Workload { gateway, .. } => self.workloads.get(gateway),
+        };
+        policies.cloned()
+    }
+}
+
 /// A waypoint that is there.
 #[derive(Debug, Clone)]
 pub(super) struct Waypoint {
@@ -60,35 +103,42 @@ impl Mesh {
         self.directory().enforced_by_waypoints(&[policy]).map(drop)
     }
 
-    /// The port of a service that a waypoint is asked for; nothing where it is not behind this one.
-    pub(crate) fn behind(
-        &self,
-        gateway: &NamespacedName,
-        asked: SocketAddr,
-    ) -> Option<MeshService> {
+    /// What a waypoint is asked for; nothing where that is not behind this one.
+    pub(crate) fn behind(&self, gateway: &NamespacedName, asked: SocketAddr) -> Option<Target> {
         let directory = self.directory();
-        let service = directory.services.get(&asked)?;
-        (service.waypoint.as_ref() == Some(gateway)).then(|| service.clone())
+        if let Some(service) = directory.services.get(&asked) {
+            let is_behind = service.waypoint.as_ref() == Some(gateway);
+            return is_behind.then(|| Target::Service(service.clone()));
+        }
+        let workload = directory.workloads.get(&asked.ip())?;
+        let is_behind = workload.waypoint.as_ref() == Some(gateway);
+        is_behind.then(|| Target::Workload { gateway: gateway.clone(), at: asked })
     }
 
-    /// Where a waypoint sends what a client asks of a service.
+    /// Where a waypoint sends what a client asks for.
     pub(crate) fn route_behind(
         &self,
         client: SocketAddr,
-        service: &MeshService,
+        target: &Target,
     ) -> Result<Route, NoUpstream> {
-        self.directory().backend(client, service)
+        let directory = self.directory();
+        match target {
+            Target::Service(service) => directory.backend(client, service),
+            Target::Workload { at, .. } => {
+                Ok(Route::to(*at, directory.workloads.get(&at.ip()).cloned(), None))
+            }
+        }
     }
 
-    /// What policy says of a request to the waypoint of a service, or of a connection that is none of HTTP, at a time in
-    /// seconds since 1970. The token of a request is looked for here.
+    /// What policy says of a request to a waypoint, or of a connection that is none of HTTP, at a time in seconds since 1970.
+    /// The token of a request is looked for here.
     pub(crate) fn judge_at_waypoint(
         &self,
-        service: &MeshService,
+        target: &Target,
         mut asked: Asked,
         now: u64,
     ) -> Decision {
-        let policies = self.directory().of_services.get(&service.name).cloned();
+        let policies = self.directory().at_waypoints.of(target);
         let Some(policies) = policies.filter(|_| !self.faults.has(Fault::AllowEverything)) else {
             return Decision::Forwarded;
         };
@@ -112,39 +162,43 @@ impl Mesh {
 }
 
 impl Directory {
-    /// The way to the waypoint that a service is behind, if it is behind one.
+    /// The way through a waypoint, if there is one.
     pub(super) fn through_waypoint(
         &self,
         asked: SocketAddr,
-        service: &MeshService,
+        gateway: Option<&NamespacedName>,
+        service: Option<&MeshService>,
     ) -> Option<Route> {
-        let waypoint = self.waypoints.get(service.waypoint.as_ref()?)?;
+        let waypoint = self.waypoints.get(gateway?)?;
         let address = waypoint.addresses.iter().find(|it| it.is_ipv4() == asked.is_ipv4())?;
         Some(Route {
             to: asked,
             tunnel: Some(SocketAddr::new(*address, HBONE_PORT)),
             workload: Some(Arc::clone(&waypoint.workload)),
-            service: Some(service.hostname.clone()),
+            service: service.map(|it| it.hostname.clone()),
         })
     }
 
-    /// What waypoints enforce of policies, by service.
+    /// What waypoints enforce of policies. What is bound to a service is not about workloads, those of the service neither
+    /// (`buildWaypointInternal` in `pilot/pkg/networking/core/listener_waypoint.go`).
     pub(super) fn enforced_by_waypoints(
         &self,
         policies: &[&MeshPolicy],
-    ) -> Result<HashMap<NamespacedName, Arc<WaypointPolicies>>, NotEvaluated> {
-        let mut enforced = HashMap::new();
+    ) -> Result<Enforced, NotEvaluated> {
+        let bound = |gateway: &NamespacedName, service: Option<&NamespacedName>| {
+            let service = service.map(NamespacedName::named);
+            WaypointPolicies::of(policies.iter().copied(), gateway.named(), service).map(Arc::new)
+        };
+        let mut enforced = Enforced::default();
         for service in self.services.values() {
             let Some(gateway) = &service.waypoint else { continue };
-            if enforced.contains_key(&service.name) {
-                continue;
+            if !enforced.services.contains_key(&service.name) {
+                let bound = bound(gateway, Some(&service.name))?;
+                enforced.services.insert(service.name.clone(), bound);
             }
-            let bound = WaypointPolicies::of(
-                policies.iter().copied(),
-                gateway.named(),
-                Some(service.name.named()),
-            )?;
-            enforced.insert(service.name.clone(), Arc::new(bound));
+        }
+        for gateway in self.waypoints.keys() {
+            enforced.workloads.insert(gateway.clone(), bound(gateway, None)?);
         }
         Ok(enforced)
     }

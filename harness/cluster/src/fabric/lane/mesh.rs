@@ -3,13 +3,14 @@
 use kube::api::DynamicObject;
 use ztc_model::manifest::manifests;
 use ztc_model::policy::mesh::ROOT_NAMESPACE;
+use ztc_model::policy::mesh::waypoint::Named;
 use ztc_model::policy::{Policy, PolicyKind};
-use ztc_model::world::World;
+use ztc_model::world::{Pod, World};
 use ztc_model::yaml::Source;
 
 use crate::api;
 use crate::fabric::ClusterError;
-use crate::mesh::{Enrolled, Stored, lag, waypoint_lag};
+use crate::mesh::{Enrolled, EnrolledPod, Stored, lag, waypoint_lag};
 
 use super::RealLane;
 
@@ -46,11 +47,22 @@ impl RealLane {
         }
         for waypoint in &self.waypoints {
             let enforced = waypoint.enforced().await?;
-            if let Some(lag) = waypoint_lag(&waypoint.namespace, &enforced, &stored) {
+            let gateway = Named { namespace: &waypoint.namespace, name: &waypoint.name };
+            let services = self.services_behind(gateway);
+            if let Some(lag) = waypoint_lag(gateway, &services, &enforced, &stored) {
                 return Ok(Some(format!("waypoint {waypoint} {lag}")));
             }
         }
         Ok(None)
+    }
+
+    /// The services that a waypoint is asked for.
+    fn services_behind(&self, gateway: Named<'_>) -> Vec<Named<'_>> {
+        let services = self.world.services.iter();
+        let behind = services.filter(|it| {
+            it.namespace == gateway.namespace && self.world.waypoint_of(it) == Some(gateway.name)
+        });
+        behind.map(|it| Named { namespace: &it.namespace, name: &it.name }).collect()
     }
 
     /// What of the world is in the mesh at the moment.
@@ -62,8 +74,12 @@ impl RealLane {
             let waypoint = self.world.waypoint_of(it).map(str::to_owned);
             (it.namespace.clone(), it.name.clone(), waypoint)
         });
+        let enrolled = |pod: &Pod| EnrolledPod {
+            labels: pod.labels.clone(),
+            waypoint: self.world.waypoint_of_pod(pod).map(str::to_owned),
+        };
         Enrolled {
-            pods: pods.map(|pod| (pod.reference(), pod.labels.clone())).collect(),
+            pods: pods.map(|pod| (pod.reference(), enrolled(pod))).collect(),
             services: services.collect(),
         }
     }

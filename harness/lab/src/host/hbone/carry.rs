@@ -30,6 +30,16 @@ impl Tunnelled {
     ) -> Self {
         Self { sends, receives, unread: Bytes::new(), _load: load }
     }
+
+    /// What comes first, when it comes. Whoever reads reads it again; nothing where nothing comes.
+    pub(in crate::host) async fn first(&mut self) -> &[u8] {
+        if self.unread.is_empty()
+            && let Some(Ok(piece)) = self.receives.data().await
+        {
+            self.unread = piece;
+        }
+        &self.unread
+    }
 }
 
 impl AsyncRead for Tunnelled {

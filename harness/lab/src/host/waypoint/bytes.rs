@@ -16,7 +16,7 @@ impl Proxy {
     /// Serves a connection. A denied one is closed.
     pub(super) async fn serve_bytes(self: Arc<Self>, visit: Visit, mut stream: Tunnelled) {
         let log = visit.log();
-        let Ok(route) = self.plan.mesh.route_behind(visit.client, &visit.service) else {
+        let Ok(route) = self.plan.mesh.route_behind(visit.client, &visit.target) else {
             stream.shutdown().await.ok();
             return self.log(&visit, &log, Outcome { flags: Some("UH"), ..Outcome::default() });
         };
@@ -37,7 +37,7 @@ impl Proxy {
         let mut decision = Decision::Forwarded;
         let admit = || {
             decision =
-                self.plan.mesh.judge_at_waypoint(&visit.service, visit.asked(None), seconds());
+                self.plan.mesh.judge_at_waypoint(&visit.target, visit.asked(None), seconds());
             decision == Decision::Forwarded
         };
         let (ended, admitted) = carry_once_admitted(stream, opened, admit).await;

@@ -47,7 +47,7 @@ use super::pump::{Plug, Pump, Switch};
 use super::runtime_thread::RuntimeThread;
 use crate::datapath::Attachment;
 use crate::fault::Fault;
-use crate::mesh::{Mesh, MeshService, NamespacedName, Outcome, RequestLog, Workload};
+use crate::mesh::{Mesh, NamespacedName, Outcome, RequestLog, Target, Workload};
 
 /// What a waypoint is made from.
 #[derive(Debug, Clone)]
@@ -79,7 +79,7 @@ struct Proxy {
     disguised: Mutex<HashMap<SpiffeId, Arc<Upstream>>>,
 }
 
-/// A client's connection to a service.
+/// A client's connection to a service or a workload.
 #[derive(Debug, Clone)]
 struct Visit {
     /// Who asks.
@@ -88,8 +88,10 @@ struct Visit {
     client: SocketAddr,
     /// For which address and port.
     asked: SocketAddr,
-    /// Which are those of this service.
-    service: MeshService,
+    /// Which is this.
+    target: Target,
+    /// Whether it speaks HTTP.
+    is_http: bool,
     begun: Instant,
     start_time: Timestamp,
 }
@@ -147,7 +149,7 @@ impl Proxy {
         }
     }
 
-    /// Serves one connection of a tunnel: to a service behind it, or to nobody.
+    /// Serves one connection of a tunnel: to a service or a workload behind it, or to nobody.
     async fn serve_connect(
         self: Arc<Self>,
         identity: SpiffeId,
@@ -161,14 +163,19 @@ impl Proxy {
         let (Some(asked), &Method::CONNECT) = (asked, request.method()) else {
             return answer(&mut respond, StatusCode::BAD_REQUEST);
         };
-        let Some(service) = self.plan.mesh.behind(&self.plan.gateway, asked) else {
+        let Some(target) = self.plan.mesh.behind(&self.plan.gateway, asked) else {
             return answer(&mut respond, StatusCode::NOT_FOUND);
         };
         // A peer that has gone needs no answer.
         let Ok(sends) = respond.send_response(Response::new(()), false) else { return };
-        let stream = Tunnelled::new(sends, request.into_body(), None);
-        let visit = Visit { identity, client, asked, service, begun, start_time };
-        if visit.service.is_http {
+        let mut stream = Tunnelled::new(sends, request.into_body(), None);
+        let is_http = match target.service() {
+            Some(service) => service.is_http,
+            // Nothing says what a workload speaks, so what comes first does.
+            None => begins_a_request(stream.first().await),
+        };
+        let visit = Visit { identity, client, asked, target, is_http, begun, start_time };
+        if visit.is_http {
             self.serve_requests(visit, stream).await;
         } else {
             self.serve_bytes(visit, stream).await;
@@ -241,8 +248,8 @@ impl Visit {
             start_time: self.start_time,
             client: self.client,
             asked: self.asked,
-            service: self.service.hostname.clone(),
-            is_http: self.service.is_http,
+            service: self.target.service().map(|it| it.hostname.clone()),
+            is_http: self.is_http,
             authority: None,
             method: None,
             path: None,
@@ -250,6 +257,23 @@ impl Visit {
             user_agent: None,
         }
     }
+}
+
+/// Whether a connection begins as a request of HTTP/1 does (`http_inspector` of Envoy, which waits for more where this says no).
+fn begins_a_request(first: &[u8]) -> bool {
+    const METHODS: [Method; 9] = [
+        Method::CONNECT,
+        Method::DELETE,
+        Method::GET,
+        Method::HEAD,
+        Method::OPTIONS,
+        Method::PATCH,
+        Method::POST,
+        Method::PUT,
+        Method::TRACE,
+    ];
+    let method = first.split(|byte| *byte == b' ').next().unwrap_or_default();
+    METHODS.iter().any(|it| it.as_str().as_bytes() == method)
 }
 
 /// The time, in seconds since 1970.

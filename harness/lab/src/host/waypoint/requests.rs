@@ -124,7 +124,7 @@ impl Proxy {
             asked.host, asked.path
         );
         let asked = visit.asked(Some(asked));
-        let decision = self.plan.mesh.judge_at_waypoint(&visit.service, asked, seconds());
+        let decision = self.plan.mesh.judge_at_waypoint(&visit.target, asked, seconds());
         let (Some(status), Some(details)) = (decision.status(), decision.details()) else {
             let request = forwarded(&head, &id, Exchange::counted(body, &exchange.received));
             return self.forward(visit, exchange, request).await;
@@ -150,7 +150,7 @@ impl Proxy {
         exchange: &Exchange,
         request: Request<Body>,
     ) -> Response<Body> {
-        let Ok(route) = self.plan.mesh.route_behind(visit.client, &visit.service) else {
+        let Ok(route) = self.plan.mesh.route_behind(visit.client, &visit.target) else {
             let outcome = Outcome { flags: Some("UH"), ..Outcome::default() };
             let unavailable = StatusCode::SERVICE_UNAVAILABLE;
             return exchange.reply(

@@ -211,6 +211,17 @@ impl WaypointPolicies {
     }
 }
 
+/// Whether a policy is bound to a gateway, to its class, or to one of the services behind it.
+pub fn is_bound(policy: &MeshPolicy, gateway: Named<'_>, services: &[Named<'_>]) -> bool {
+    let (reference, refs) = match policy {
+        MeshPolicy::Authorization(it) => (&it.reference, &it.target_refs),
+        MeshPolicy::Requests(it) => (&it.reference, &it.target_refs),
+        MeshPolicy::Peers(_) => return false,
+    };
+    let to = |service| refs.iter().any(|it| binds(reference, it, gateway, service));
+    to(None) || services.iter().any(|service| to(Some(*service)))
+}
+
 /// Whether a reference binds its policy to what is asked.
 fn binds(
     policy: &PolicyRef,
