@@ -14,6 +14,7 @@ use ztc_model::verdict::Sample;
 use crate::interruption::Interruption;
 use crate::profile::Pace;
 use crate::stage::{Moments, Stage, realised};
+use crate::summary::median;
 use crate::volley::{Aim, Shot, State, Volley};
 use crate::wait::{Look, until};
 
@@ -22,8 +23,8 @@ use crate::wait::{Look, until};
 /// identity).
 const IN_A_ROW: usize = 3;
 
-/// An answer is listened for so many times as long as the slowest record of a denial took. Where records are
-/// slow the machine or the cluster is, and then an answer that is not there yet may still be under way.
+/// An answer is listened for so many times as long as records of denials take. Where they are slow the machine or the
+/// cluster is, and then an answer that is not there yet may still be under way.
 const LISTEN: u32 = 4;
 
 /// What was seen of a cell under its policies.
@@ -308,8 +309,8 @@ async fn hold(volley: &mut Volley, pace: &Pace, interruption: &Interruption) {
 
 /// Until when the answer to the last of these shots may still come, at most for the deadline of a stimulus.
 fn listen_until(shots: &[Shot], deadline: Duration) -> Option<Instant> {
-    let slowest = shots.iter().filter_map(|shot| shot.settled_after).max()?;
-    Some(shots.last()?.fired + (slowest * LISTEN).min(deadline))
+    let took = median(shots.iter().filter_map(|shot| shot.settled_after).collect())?;
+    Some(shots.last()?.fired + (took * LISTEN).min(deadline))
 }
 
 async fn fire_evenly(volley: &mut Volley, count: u32, pace: &Pace) {

@@ -81,7 +81,8 @@ pub(crate) fn cell(
         samples: facts.samples.len(),
         settled_by_evidence: by_evidence,
         settled_by_time_out: by_time_out,
-        settle_median_us: median(outcome.settled_after.clone()),
+        settle_median_us: median(outcome.settled_after.clone())
+            .map(|it| u64::try_from(it.as_micros()).unwrap_or(u64::MAX)),
         loss: cell.expected.is_stream().then(|| LossReport {
             sent: facts.meanwhile.len() + facts.samples.len(),
             lost: lost(peers, facts),
@@ -172,10 +173,10 @@ fn record(evidence: &Evidence) -> EvidenceReport {
     }
 }
 
-fn median(mut times: Vec<Duration>) -> Option<u64> {
+/// The one in the middle, if there is one.
+pub(crate) fn median(mut times: Vec<Duration>) -> Option<Duration> {
     times.sort_unstable();
-    let middle = times.get(times.len() / 2)?;
-    Some(u64::try_from(middle.as_micros()).unwrap_or(u64::MAX))
+    times.get(times.len() / 2).copied()
 }
 
 fn millis(time: Duration) -> u64 {

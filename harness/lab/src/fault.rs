@@ -101,10 +101,12 @@ pub enum Fault {
     /// `pod-ip-skips-hardening`: ztunnels know no policy that lets waypoints alone pass, so that the address of a pod
     /// is a way past its waypoint.
     PodIpSkipsHardening,
+    /// `waypoint-for-services-alone`: no ztunnel asks a waypoint about what is sent to the address of a pod.
+    WaypointForServicesAlone,
 }
 
 /// The faults without a number, by their names.
-const NAMED: [(&str, Fault); 31] = [
+const NAMED: [(&str, Fault); 32] = [
     ("ignore-egress-deny", Fault::IgnoreEgressDeny),
     ("allow-everything", Fault::AllowEverything),
     ("drop-everything", Fault::DropEverything),
@@ -136,6 +138,7 @@ const NAMED: [(&str, Fault); 31] = [
     ("waypoint-skips-expiry", Fault::WaypointSkipsExpiry),
     ("waypoint-forwards-client-identity", Fault::WaypointForwardsClientIdentity),
     ("pod-ip-skips-hardening", Fault::PodIpSkipsHardening),
+    ("waypoint-for-services-alone", Fault::WaypointForServicesAlone),
 ];
 
 /// The ways in which a lab is broken; normally none.

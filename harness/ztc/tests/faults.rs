@@ -382,10 +382,10 @@ fn a_rule_of_waypoints_that_is_got_wrong_fails_the_cases_about_it_and_no_others(
     }
     let project = project();
     project.edit("clusters/lab.yaml", "ztunnel, agent-restart", "ztunnel, waypoint, agent-restart");
-    let known: [Mistake<'_>; 4] = [
+    let known: [Mistake<'_>; 5] = [
         (
             "waypoint-ignores-method",
-            "l5-waypoint",
+            "l5-waypoint::",
             &[
                 ("a-method-is-denied-by-the-waypoint", "fail-open"),
                 ("a-host-and-a-method-have-to-match-both", "fail-open"),
@@ -401,7 +401,7 @@ fn a_rule_of_waypoints_that_is_got_wrong_fails_the_cases_about_it_and_no_others(
         ),
         (
             "waypoint-forwards-client-identity",
-            "l5-waypoint",
+            "l5-waypoint::",
             &[
                 ("the-ztunnel-behind-a-waypoint-sees-the-waypoint", "fail-open"),
                 ("a-rule-for-the-waypoint-alone-closes-the-way-past-it", "fail-closed"),
@@ -410,8 +410,18 @@ fn a_rule_of_waypoints_that_is_got_wrong_fails_the_cases_about_it_and_no_others(
         ),
         (
             "pod-ip-skips-hardening",
-            "l5-waypoint",
+            "l5-waypoint::",
             &[("a-rule-for-the-waypoint-alone-closes-the-way-past-it", "fail-open")],
+        ),
+        (
+            "waypoint-for-services-alone",
+            "l5-waypoint-kinds",
+            &[
+                ("a-waypoint-for-workloads-is-asked-for-their-addresses", "fail-open"),
+                ("a-waypoint-for-all-is-asked-for-both", "fail-open"),
+                ("a-policy-for-a-service-is-not-for-the-address-of-its-pod", "fail-closed"),
+                ("with-a-waypoint-for-all-its-identity-alone-may-be-let-in", "fail-closed"),
+            ],
         ),
     ];
     for (fault, filter, noticed) in known {

@@ -16,7 +16,7 @@ use ztc_model::stimulus::{Peer, Send, Target};
 use ztc_model::suite::{Case, Cell, Origin};
 use ztc_model::world::{Called, KubeService, Pod, World};
 
-const SUITES: [&str; 4] = ["l3-mtls", "l4-ztunnel", "l5-waypoint", "l5-jwt"];
+const SUITES: [&str; 5] = ["l3-mtls", "l4-ztunnel", "l5-waypoint", "l5-waypoint-kinds", "l5-jwt"];
 
 /// A moment of 2026.
 const NOW: u64 = 1_795_000_000;
@@ -84,9 +84,11 @@ impl<'a> Scene<'a> {
         };
         let server = self.server(to);
         let peer = self.identity(client);
-        let gateway = server.service.filter(|_| peer.is_some());
-        let gateway = gateway.and_then(|it| Some((it, self.world.waypoint_of(it)?)));
-        let Some((service, name)) = gateway else {
+        let gateway = match server.service {
+            Some(service) => self.world.waypoint_of(service),
+            None => self.world.waypoint_of_pod(server.pod),
+        };
+        let Some(name) = gateway.filter(|_| peer.is_some()) else {
             return self.at_server(&server, peer, self.address(client));
         };
         let asked = Asked {
@@ -95,9 +97,10 @@ impl<'a> Scene<'a> {
             destination: SocketAddr::new([10, 2, 0, 1].into(), to.port),
             request: None,
         };
-        let gateway = Named { namespace: &service.namespace, name };
-        self.at_waypoint(gateway, service, asked, &cell.send).or_else(|| {
-            let waypoint = id(&service.namespace, name);
+        let namespace = &server.pod.namespace;
+        let gateway = Named { namespace, name };
+        self.at_waypoint(gateway, server.service, asked, &cell.send).or_else(|| {
+            let waypoint = id(namespace, name);
             self.at_server(&server, Some(waypoint), [10, 1, 0, 250].into())
         })
     }
@@ -105,13 +108,13 @@ impl<'a> Scene<'a> {
     fn at_waypoint(
         &self,
         gateway: Named<'_>,
-        service: &KubeService,
+        service: Option<&KubeService>,
         mut asked: Asked,
         send: &Send,
     ) -> Stopped {
-        let service = Named { namespace: &service.namespace, name: &service.name };
+        let service = service.map(|it| Named { namespace: &it.namespace, name: &it.name });
         let policies = self.policies.iter().copied();
-        let policies = WaypointPolicies::of(policies, gateway, Some(service));
+        let policies = WaypointPolicies::of(policies, gateway, service);
         let policies = policies.expect("all of it is evaluated");
         asked.request = self.request(send, &policies);
         let form = match policies.decide(&asked) {

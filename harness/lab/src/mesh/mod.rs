@@ -184,6 +184,7 @@ impl Mesh {
         let Some(service) = directory.services.get(&asked) else {
             let workload = directory.workloads.get(&asked.ip()).cloned();
             let gateway = workload.as_ref().and_then(|it| it.waypoint.as_ref());
+            let gateway = gateway.filter(|_| !self.faults.has(Fault::WaypointForServicesAlone));
             let through = directory.through_waypoint(asked, gateway, None);
             return Ok(through.unwrap_or_else(|| Route::to(asked, workload, None)));
         };

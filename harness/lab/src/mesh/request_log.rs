@@ -13,6 +13,9 @@ use serde::Serialize;
 /// What a waypoint calls itself towards its own end of a tunnel.
 const INTERNAL: &str = "envoy://internal_client_address/";
 
+/// What a waypoint calls its own end of a tunnel to a server.
+const ORIGINATE: &str = "envoy://connect_originate/";
+
 /// What Envoy's default route is called.
 const ROUTE: &str = "default";
 
@@ -124,7 +127,11 @@ impl RequestLog {
             route_name: self.method.as_ref().map(|_| ROUTE),
             start_time: format!("{:.3}", self.start_time),
             upstream_cluster: cluster,
-            upstream_host: server.map(|it| format!("envoy://connect_originate/{it}")),
+            // To a workload it goes by the address that was asked for, and is not named.
+            upstream_host: server.map(|it| match self.service {
+                Some(_) => format!("{ORIGINATE}{it}"),
+                None => ORIGINATE.to_owned(),
+            }),
             upstream_local_address: server.map(|_| INTERNAL),
             upstream_service_time: answered.map(|it| it.as_millis().to_string()),
             user_agent: self.user_agent.as_deref(),

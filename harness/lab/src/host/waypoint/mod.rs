@@ -1,9 +1,9 @@
-//! A waypoint: a pod in which a proxy of the mesh speaks for services, to clients and to servers in tunnels.
+//! A waypoint: a pod in which a proxy of the mesh speaks for services or workloads, to clients and to servers in tunnels.
 //!
 //! It is behind the switch like every other pod, so that Cilium's policies are about what it sends and gets; ztunnel does
 //! not capture it. It decides nothing: who is behind it, and whether policy lets a request pass, says the mesh. Its manners
-//! are those of Envoy as istiod sets it up: a tunnel to a service is accepted, HTTP is answered or sent on request by
-//! request, and of anything else the first bytes are looked at. To servers it speaks with its own identity.
+//! are those of Envoy as istiod sets it up: a tunnel to a service or a workload behind it is accepted, HTTP is answered or
+//! sent on request by request, and of anything else the first bytes are looked at. To servers it speaks with its own identity.
 //!
 //! Known differences from a real one:
 //! - a connection carries one request, after which the client is asked to close it;
