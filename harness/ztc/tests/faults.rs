@@ -419,7 +419,7 @@ fn a_rule_of_waypoints_that_is_got_wrong_fails_the_cases_about_it_and_no_others(
             &[
                 ("a-waypoint-for-workloads-is-asked-for-their-addresses", "fail-open"),
                 ("a-waypoint-for-all-is-asked-for-both", "fail-open"),
-                ("a-policy-for-a-service-is-not-for-the-address-of-its-pod", "fail-closed"),
+                ("a-policy-for-a-service-is-not-for-the-address-of-its-pod", "inconclusive"),
                 ("with-a-waypoint-for-all-its-identity-alone-may-be-let-in", "fail-closed"),
             ],
         ),
