@@ -307,10 +307,12 @@ async fn hold(volley: &mut Volley, pace: &Pace, interruption: &Interruption) {
     }
 }
 
-/// Until when the answer to the last of these shots may still come, at most for the deadline of a stimulus.
+/// Until when the answer to the last of these shots may still come, at most for the deadline of a stimulus. To one whose
+/// client has said its last word none comes any more.
 fn listen_until(shots: &[Shot], deadline: Duration) -> Option<Instant> {
     let took = median(shots.iter().filter_map(|shot| shot.settled_after).collect())?;
-    Some(shots.last()?.fired + (took * LISTEN).min(deadline))
+    let last = shots.iter().rfind(|shot| shot.seen.is_none())?;
+    Some(last.fired + (took * LISTEN).min(deadline))
 }
 
 async fn fire_evenly(volley: &mut Volley, count: u32, pace: &Pace) {

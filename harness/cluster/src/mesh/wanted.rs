@@ -63,8 +63,8 @@ pub(crate) struct Enforced {
     pub(crate) issuers: BTreeSet<String>,
 }
 
-/// What a waypoint, with these services behind it, lacks or still has. Only policies with rules can be told, and of two that believe one issuer
-/// not which of them is there.
+/// What a waypoint, with these services behind it, lacks or still has. Only policies with rules can be told, and of two
+/// that believe one issuer not which of them is there.
 pub(crate) fn waypoint_lag(
     gateway: Named<'_>,
     services: &[Named<'_>],
