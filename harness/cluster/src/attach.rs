@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
-use ztc_engine::profile::{ClusterSpec, IpFamily, KubeProxy, MeshSpec, Profile};
+use ztc_engine::profile::{ChartRepositories, ClusterSpec, IpFamily, KubeProxy, MeshSpec, Profile};
 
 use crate::api::{self, ApiError};
 use crate::charts::ISTIO;
@@ -160,6 +160,7 @@ async fn seen(client: &Client) -> Result<ClusterSpec, AttachError> {
         cilium_values: None,
         definitions: Vec::new(),
         mesh: mesh(client).await?,
+        chart_repositories: ChartRepositories::default(),
     })
 }
 
@@ -178,6 +179,7 @@ async fn mesh(client: &Client) -> Result<Option<MeshSpec>, ApiError> {
         istio: image.rsplit_once(':').map_or_else(|| "unknown".to_owned(), |it| it.1.to_owned()),
         gateway_api: "unknown".to_owned(),
         istiod_values: None,
+        cni_values: None,
         ztunnel_values: None,
     }))
 }

@@ -27,7 +27,7 @@ pub(crate) struct Chart {
     /// Its version.
     pub(crate) version: String,
     /// The repository that has it.
-    pub(crate) repository: &'static str,
+    pub(crate) repository: String,
     /// The profile's values.
     values: Option<PathBuf>,
     /// What follows from the profile.
@@ -41,7 +41,12 @@ impl Chart {
             name: "cilium",
             namespace: crate::cilium::NAMESPACE,
             version: spec.cilium.clone(),
-            repository: CILIUM_CHARTS,
+            repository: spec
+                .chart_repositories
+                .cilium
+                .as_deref()
+                .unwrap_or(CILIUM_CHARTS)
+                .to_owned(),
             values: spec.cilium_values.as_ref().map(|it| profiles.join(it)),
             own: json!({
                 "k8sServiceHost": format!("{cluster}-control-plane"),
@@ -54,10 +59,15 @@ impl Chart {
     }
 
     /// One of [`MESH_CHARTS`].
-    pub(crate) fn of_mesh(name: &'static str, mesh: &MeshSpec, profiles: &Path) -> Self {
+    pub(crate) fn of_mesh(
+        name: &'static str,
+        spec: &ClusterSpec,
+        mesh: &MeshSpec,
+        profiles: &Path,
+    ) -> Self {
         let (values, own) = match name {
             "istiod" => (mesh.istiod_values.as_ref(), json!({ "profile": "ambient" })),
-            "cni" => (None, json!({ "profile": "ambient" })),
+            "cni" => (mesh.cni_values.as_ref(), json!({ "profile": "ambient" })),
             "ztunnel" => (mesh.ztunnel_values.as_ref(), json!({})),
             _ => (None, json!({})),
         };
@@ -65,7 +75,7 @@ impl Chart {
             name,
             namespace: ISTIO,
             version: mesh.istio.clone(),
-            repository: ISTIO_CHARTS,
+            repository: spec.chart_repositories.istio.as_deref().unwrap_or(ISTIO_CHARTS).to_owned(),
             values: values.map(|it| profiles.join(it)),
             own,
         }
@@ -74,15 +84,19 @@ impl Chart {
     /// Every chart of a cluster, in the order in which they are installed.
     pub(crate) fn all(spec: &ClusterSpec, cluster: &str, profiles: &Path) -> Vec<Self> {
         let mesh = spec.mesh.iter().flat_map(|mesh| {
-            MESH_CHARTS.iter().map(move |name| Self::of_mesh(name, mesh, profiles))
+            MESH_CHARTS.iter().map(move |name| Self::of_mesh(name, spec, mesh, profiles))
         });
         std::iter::once(Self::cilium(spec, cluster, profiles)).chain(mesh).collect()
     }
 
     /// How helm is told the place of the chart in its repository.
     pub(crate) fn in_repository(&self) -> Vec<String> {
-        let words = [self.name, "--repo", self.repository, "--version", &self.version];
-        words.map(str::to_owned).into()
+        let Self { name, version, repository, .. } = self;
+        if repository.starts_with("oci://") {
+            let whole = format!("{}/{name}", repository.trim_end_matches('/'));
+            return vec![whole, "--version".to_owned(), version.clone()];
+        }
+        [name, "--repo", repository, "--version", version].map(str::to_owned).into()
     }
 
     /// How helm is told the namespace and the values. They come in this order, the later over the
@@ -105,6 +119,8 @@ impl Chart {
 
 #[cfg(test)]
 mod tests {
+    use ztc_engine::profile::ChartRepositories;
+
     use super::*;
     use crate::kind;
 
@@ -115,7 +131,7 @@ mod tests {
 
     fn mesh() -> MeshSpec {
         let (istio, gateway_api) = ("1.31.1".to_owned(), "1.6.1".to_owned());
-        MeshSpec { istio, gateway_api, istiod_values: None, ztunnel_values: None }
+        MeshSpec { istio, gateway_api, istiod_values: None, cni_values: None, ztunnel_values: None }
     }
 
     fn names(spec: &ClusterSpec) -> Vec<&'static str> {
@@ -128,6 +144,19 @@ mod tests {
         assert_eq!(names(&spec()), ["cilium"]);
         let meshed = ClusterSpec { mesh: Some(mesh()), ..spec() };
         assert_eq!(names(&meshed), ["cilium", "base", "istiod", "cni", "ztunnel"]);
+    }
+
+    #[test]
+    fn a_mirror_is_asked_instead_of_the_projects_and_one_with_images_by_the_whole_name() {
+        let mirrors = ChartRepositories {
+            cilium: Some("http://mirror.test/charts".to_owned()),
+            istio: Some("oci://mirror.test/istio/".to_owned()),
+        };
+        let spec = ClusterSpec { mesh: Some(mesh()), chart_repositories: mirrors, ..spec() };
+        let charts = Chart::all(&spec, "ztc-kind", Path::new("clusters"));
+        let asked = charts.iter().map(|it| it.in_repository().join(" ")).collect::<Vec<_>>();
+        assert_eq!(asked[0], "cilium --repo http://mirror.test/charts --version 1.20.2");
+        assert_eq!(asked[4], "oci://mirror.test/istio/ztunnel --version 1.31.1");
     }
 
     #[test]

@@ -149,6 +149,7 @@ pub(crate) fn sample() -> ClusterSpec {
         cilium_values: None,
         definitions: Vec::new(),
         mesh: None,
+        chart_repositories: ztc_engine::profile::ChartRepositories::default(),
     }
 }
 

@@ -468,6 +468,7 @@ mod tests {
                 istio: "1.31.1".to_owned(),
                 gateway_api: "1.6.1".to_owned(),
                 istiod_values: None,
+                cni_values: None,
                 ztunnel_values: None,
             }),
             ..kind::sample()

@@ -341,7 +341,7 @@ impl Provisioner {
 
     fn value_files(&self) -> Vec<PathBuf> {
         let mesh = self.spec.mesh.iter();
-        let of_mesh = mesh.flat_map(|it| [&it.istiod_values, &it.ztunnel_values]);
+        let of_mesh = mesh.flat_map(|it| [&it.istiod_values, &it.cni_values, &it.ztunnel_values]);
         let own = of_mesh.chain([&self.spec.cilium_values]).flatten();
         let own = own.map(|it| self.profiles().join(it));
         let charts = ["cilium"].into_iter().chain(MESH_CHARTS);

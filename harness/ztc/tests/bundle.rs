@@ -1,8 +1,13 @@
-//! What `ztc bundle create` refuses before it needs a network, and that it then leaves nothing behind.
+//! `ztc bundle create`: what it refuses before it needs a network, and that it then leaves nothing behind; and a bundle
+//! out of registries.
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test may panic, wherever its code stands")]
 #![expect(dead_code, reason = "the support is shared with tests that use the rest of it")]
 
+#[path = "bundle/from_registries.rs"]
+mod from_registries;
+#[path = "bundle/registry.rs"]
+mod registry;
 mod support;
 
 use std::fs;

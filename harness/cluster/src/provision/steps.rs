@@ -205,7 +205,7 @@ impl Steps<'_> {
 
     pub(super) async fn mesh(&self, name: &'static str) -> Result<(), ProvisionError> {
         let mesh = self.of.spec.mesh.as_ref().expect("a profile with a mesh");
-        self.chart(&Chart::of_mesh(name, mesh, &self.of.profiles())).await
+        self.chart(&Chart::of_mesh(name, &self.of.spec, mesh, &self.of.profiles())).await
     }
 
     /// Installs a chart and waits until everything of it is ready.

@@ -36,6 +36,9 @@ pub struct ClusterSpec {
     /// Istio ambient; none where the cluster has no mesh.
     #[serde(default)]
     pub mesh: Option<MeshSpec>,
+    /// Where charts come from, where it is not where their projects publish them: mirrors.
+    #[serde(default)]
+    pub chart_repositories: ChartRepositories,
 }
 
 impl ClusterSpec {
@@ -48,6 +51,18 @@ impl ClusterSpec {
         let parts = [("kubernetes", kubernetes), ("cilium", cilium)].into_iter().chain(mesh);
         parts.map(|(part, version)| (part.to_owned(), version.clone())).collect()
     }
+}
+
+/// Repositories of charts, as helm takes them: `https://HOST/PATH`, or `oci://HOST/PATH` without the chart's name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChartRepositories {
+    /// That of the chart `cilium`.
+    #[serde(default)]
+    pub cilium: Option<String>,
+    /// That of the charts `base`, `istiod`, `cni` and `ztunnel`.
+    #[serde(default)]
+    pub istio: Option<String>,
 }
 
 const fn an_hour() -> u64 {
@@ -65,6 +80,9 @@ pub struct MeshSpec {
     /// Values for istiod's chart, a file beside the profile's.
     #[serde(default)]
     pub istiod_values: Option<PathBuf>,
+    /// Values for the chart of the CNI plugin, a file beside the profile's.
+    #[serde(default)]
+    pub cni_values: Option<PathBuf>,
     /// Values for the chart of ztunnel, a file beside the profile's.
     #[serde(default)]
     pub ztunnel_values: Option<PathBuf>,

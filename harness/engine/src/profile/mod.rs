@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use ztc_model::suite::Feature;
 
-pub use cluster::{ClusterSpec, IpFamily, KubeProxy, MeshSpec};
+pub use cluster::{ChartRepositories, ClusterSpec, IpFamily, KubeProxy, MeshSpec};
 
 /// A profile as its file says.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
