@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use ztc_engine::profile::{ClusterSpec, MeshSpec};
 use ztc_model::suite::Feature;
 use ztc_model::yaml::{self, Diagnostic, Source};
 
@@ -144,6 +145,22 @@ impl Bundle {
         let files: BTreeSet<&Path> = self.named().collect();
         let lengths = files.into_iter().map(|it| std::fs::metadata(self.folder.join(it)));
         lengths.filter_map(Result::ok).map(|it| it.len()).sum()
+    }
+
+    /// The cluster that comes of it: it has the bundle's versions, whatever the profile would take from
+    /// registries, and no mesh where the bundle has none.
+    pub fn applied_to(&self, spec: ClusterSpec) -> ClusterSpec {
+        let version = |part, wanted: String| self.version(part).map_or(wanted, str::to_owned);
+        ClusterSpec {
+            kubernetes: version("kubernetes", spec.kubernetes),
+            cilium: version("cilium", spec.cilium),
+            mesh: spec.mesh.filter(|_| self.has_mesh()).map(|mesh| MeshSpec {
+                istio: version("istio", mesh.istio),
+                gateway_api: version("gatewayApi", mesh.gateway_api),
+                ..mesh
+            }),
+            ..spec
+        }
     }
 
     /// The version of a part, such as `cilium`.

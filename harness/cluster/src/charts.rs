@@ -9,6 +9,9 @@ use ztc_engine::profile::{ClusterSpec, IpFamily, KubeProxy, MeshSpec};
 /// The charts of a mesh, in the order in which they are installed.
 pub(crate) const MESH_CHARTS: [&str; 4] = ["base", "istiod", "cni", "ztunnel"];
 
+/// The one that has the mesh's resource definitions, and nothing that runs.
+pub(crate) const MESH_KINDS: &str = MESH_CHARTS[0];
+
 /// The namespace of the mesh.
 pub(crate) const ISTIO: &str = "istio-system";
 

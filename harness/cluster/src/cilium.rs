@@ -46,12 +46,38 @@ pub enum CiliumError {
     /// There is no agent.
     #[error("no agent of Cilium runs: no pod labelled {AGENTS} in {NAMESPACE} is Running")]
     None,
+    /// An agent did not say what was asked.
+    #[error("the agent on {node} does not say in which mode it enforces policies: {said:?}")]
+    Mode {
+        /// The node.
+        node: String,
+        /// What it said.
+        said: String,
+    },
     /// An agent's command printed only half.
     #[error("the agent on {node} printed only one of two answers")]
     Half {
         /// The node.
         node: String,
     },
+}
+
+/// Whom an agent enforces policies for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EnforcementMode {
+    /// Endpoints that some policy selects, in the direction that it is about.
+    Default,
+    /// All of them, in both directions.
+    Always,
+}
+
+impl EnforcementMode {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Always => "always",
+        }
+    }
 }
 
 /// The agents of a cluster.
@@ -124,7 +150,7 @@ impl Agents {
         Ok(None)
     }
 
-    /// Runs a script that changes nothing in every agent; what each wrote, by node.
+    /// Runs a script that may be run twice in every agent; what each wrote, by node.
     pub(crate) async fn run(&self, script: &str) -> Result<BTreeMap<String, String>, CiliumError> {
         let agents = self.by_node.read().await.clone();
         let outputs = try_join_all(agents.iter().map(|(node, agent)| async move {
@@ -138,6 +164,28 @@ impl Agents {
                 Err(error.into())
             }
         }
+    }
+
+    /// Has every agent enforce policies in a mode, until it is told otherwise or restarts; what is to be realised then.
+    ///
+    /// An agent that changes its mode counts one revision of its policies up and regenerates all endpoints
+    /// (`docs/facts.md`). To say the same twice changes nothing.
+    pub(crate) async fn set_mode(&self, mode: EnforcementMode) -> Result<Change, CiliumError> {
+        let mode = mode.word();
+        let script = format!(
+            "cilium-dbg config get PolicyEnforcement && cilium-dbg policy get && \
+             cilium-dbg config PolicyEnforcement={mode} >/dev/null"
+        );
+        let outputs = self.run(&script).await?;
+        let revisions = outputs.into_iter().map(|(node, output)| {
+            let (before, policies) = output
+                .split_once('\n')
+                .ok_or_else(|| CiliumError::Mode { node: node.clone(), said: output.clone() })?;
+            let revision = Repository::read(policies)?.revision;
+            let is_changed = before.trim() != mode;
+            Ok((node, if is_changed { revision + 1 } else { revision }))
+        });
+        Ok(Change::Revisions(revisions.collect::<Result<_, CiliumError>>()?))
     }
 
     /// The version of every agent, by node.

@@ -6,16 +6,16 @@
 mod steps;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use sha2::{Digest, Sha256};
-use ztc_engine::profile::{ClusterSpec, MeshSpec, Profile};
+use ztc_engine::profile::{ClusterSpec, Profile};
 use ztc_engine::wait::WaitError;
 use ztc_model::yaml::Diagnostic;
 
 use crate::api::{self, ApiError};
 use crate::bundle::{Bundle, BundleError, hex};
-use crate::charts::MESH_CHARTS;
+use crate::charts::{MESH_CHARTS, MESH_KINDS};
 use crate::docker::{Docker, DockerError};
 use crate::kind::{self, Kind};
 use crate::lease::{Lease, LeaseError, State};
@@ -190,7 +190,7 @@ impl Provisioner {
             return Err(ProvisionError::TooFewNodes { profile: name(), nodes: spec.nodes });
         }
         let spec = match &bundle {
-            Some(bundle) => of_bundle(spec, bundle),
+            Some(bundle) => bundle.applied_to(spec),
             None => spec,
         };
         Ok(Self { folders, profile, spec, bundle, progress })
@@ -227,21 +227,28 @@ impl Provisioner {
         let lease = self.lease().await?;
         let docker = Docker::connect().await?;
         let kind = Kind::find(&self.tools()).await?;
-        let mut state = self.begin(&lease, &docker, &kind).await?;
+        let state = Mutex::new(self.begin(&lease, &docker, &kind).await?);
         let steps = Steps { of: self, lease: &lease, docker: &docker, kind: &kind };
-        steps.once(&mut state, steps::NODES, steps.nodes()).await?;
+        steps.once(&state, steps::NODES, steps.nodes()).await?;
         let cluster = self.cluster();
         let nodes = kind.nodes(&cluster).await?;
         let client = api::client(&lease.kubeconfig(), run).await?;
-        steps.once(&mut state, steps::IMAGES, steps.images(&nodes)).await?;
-        steps.once(&mut state, steps::CILIUM, steps.cilium()).await?;
-        steps.once(&mut state, steps::NETWORK, steps.network(&client)).await?;
-        steps.once(&mut state, steps::DNS, steps.dns(&client)).await?;
-        steps.once(&mut state, steps::DEFINITIONS, steps.definitions(&client)).await?;
+        // Images take their time, and kinds of objects need no more than the API server.
+        let kinds = async {
+            steps.once(&state, steps::DEFINITIONS, steps.definitions(&client)).await?;
+            if self.spec.mesh.is_some() {
+                steps.once(&state, steps::GATEWAY_API, steps.gateway_api(&client)).await?;
+                steps.once(&state, MESH_KINDS, steps.mesh(MESH_KINDS)).await?;
+            }
+            Ok(())
+        };
+        tokio::try_join!(steps.once(&state, steps::IMAGES, steps.images(&nodes)), kinds)?;
+        steps.once(&state, steps::CILIUM, steps.cilium()).await?;
+        steps.once(&state, steps::NETWORK, steps.network(&client)).await?;
+        steps.once(&state, steps::DNS, steps.dns(&client)).await?;
         if self.spec.mesh.is_some() {
-            steps.once(&mut state, steps::GATEWAY_API, steps.gateway_api(&client)).await?;
             for chart in MESH_CHARTS {
-                steps.once(&mut state, chart, steps.mesh(chart)).await?;
+                steps.once(&state, chart, steps.mesh(chart)).await?;
             }
         }
         let archive = probe::image(&self.folders.sources, || {
@@ -249,12 +256,11 @@ impl Provisioner {
         })
         .await?;
         let probe = format!("{} {}", steps::PROBE, archive.reference);
-        if !state.done.contains(&probe) {
+        if !steps::is_done(&state, &probe) {
             steps
                 .timed(steps::PROBE, steps.probe(archive.reference.clone(), archive.tar, &nodes))
                 .await?;
-            state.done.push(probe);
-            lease.note(&state)?;
+            steps.note_done(&state, &probe)?;
         }
         mark::set(&client, &cluster).await?;
         self.watch()?;
@@ -356,22 +362,6 @@ impl Provisioner {
     /// The folder of profiles, which values are beside.
     fn profiles(&self) -> PathBuf {
         self.folders.root.join("clusters")
-    }
-}
-
-/// The cluster that comes of a bundle: it has the bundle's versions, whatever the profile would take
-/// from registries, and no mesh where the bundle has none.
-fn of_bundle(spec: ClusterSpec, bundle: &Bundle) -> ClusterSpec {
-    let version = |part, wanted: String| bundle.version(part).map_or(wanted, str::to_owned);
-    ClusterSpec {
-        kubernetes: version("kubernetes", spec.kubernetes),
-        cilium: version("cilium", spec.cilium),
-        mesh: spec.mesh.filter(|_| bundle.has_mesh()).map(|mesh| MeshSpec {
-            istio: version("istio", mesh.istio),
-            gateway_api: version("gatewayApi", mesh.gateway_api),
-            ..mesh
-        }),
-        ..spec
     }
 }
 

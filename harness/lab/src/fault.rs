@@ -68,6 +68,8 @@ pub enum Fault {
     /// `deny-loses-to-allow`: a deny rule drops only what no rule allows. The records say that it
     /// was dropped.
     DenyLosesToAllow,
+    /// `mode-ignored`: the enforcement mode stays `default`, whatever it is set to.
+    ModeIgnored,
     /// `established-not-rechecked`: a connection that was let pass once goes on passing. The records say
     /// that it was dropped.
     EstablishedNotRechecked,
@@ -106,7 +108,7 @@ pub enum Fault {
 }
 
 /// The faults without a number, by their names.
-const NAMED: [(&str, Fault); 32] = [
+const NAMED: [(&str, Fault); 33] = [
     ("ignore-egress-deny", Fault::IgnoreEgressDeny),
     ("allow-everything", Fault::AllowEverything),
     ("drop-everything", Fault::DropEverything),
@@ -123,6 +125,7 @@ const NAMED: [(&str, Fault); 32] = [
     ("fqdn-ignores-ttl", Fault::FqdnIgnoresTtl),
     ("fqdn-leaks-namespace", Fault::FqdnLeaksNamespace),
     ("deny-loses-to-allow", Fault::DenyLosesToAllow),
+    ("mode-ignored", Fault::ModeIgnored),
     ("established-not-rechecked", Fault::EstablishedNotRechecked),
     ("identity-never-changes", Fault::IdentityNeverChanges),
     ("restart-opens", Fault::RestartOpens),

@@ -14,3 +14,4 @@ mod plan;
 
 pub use cluster::{Lab, LabError};
 pub use host::{AgentCommand, Entered, SandboxError, enter};
+pub use plan::versions;

@@ -188,6 +188,12 @@ impl Plan {
     }
 }
 
+/// The versions whose behaviour the lab shows, where that has changed between versions.
+pub fn versions() -> BTreeMap<String, String> {
+    let parts = [("cilium", "1.20.2"), ("istio", "1.31.1")];
+    parts.map(|(part, version)| (part.to_owned(), version.to_owned())).into()
+}
+
 /// The nodes, as the datapath knows them.
 pub(crate) fn node_configs() -> Vec<NodeConfig> {
     NODES

@@ -121,8 +121,9 @@ pub(crate) fn invalid(source: &Source) -> Result<Manifest, Option<Box<Diagnostic
                 PolicyKind::NetworkPolicy => Policy::Network(specs),
                 PolicyKind::CiliumNetworkPolicy => Policy::Cilium(specs),
                 PolicyKind::CiliumClusterwideNetworkPolicy => Policy::Clusterwide(specs),
-                // Istio's webhook refuses what is wrong with these.
-                PolicyKind::PeerAuthentication
+                // Istio's webhook refuses what is wrong with its kinds; nobody says what is wrong with the others.
+                PolicyKind::CiliumNodeConfig
+                | PolicyKind::PeerAuthentication
                 | PolicyKind::RequestAuthentication
                 | PolicyKind::AuthorizationPolicy
                 | PolicyKind::AdminNetworkPolicy
@@ -172,6 +173,7 @@ fn read(document: &Document<'_>) -> Result<(Header, PolicyRef, Said), Box<Diagno
         PolicyKind::NetworkPolicy => policy::network(document, &reference),
         PolicyKind::CiliumNetworkPolicy => policy::namespaced(document, &reference),
         PolicyKind::CiliumClusterwideNetworkPolicy => policy::clusterwide(document, &reference),
+        PolicyKind::CiliumNodeConfig => policy::node_config(document, &reference),
         PolicyKind::PeerAuthentication => policy::mesh::peers(document, &reference),
         PolicyKind::RequestAuthentication => policy::mesh::requests(document, &reference),
         PolicyKind::AuthorizationPolicy => policy::mesh::authorization(document, &reference),

@@ -188,6 +188,9 @@ impl Ground {
         if !missing.is_empty() {
             return Some(format!("{name} lacks {}", missing.join(", ")));
         }
+        if let Some(excluded) = case.versions.exclude(&self.versions()) {
+            return Some(excluded);
+        }
         if self.profile.fabric != FabricKind::Attach {
             return None;
         }
@@ -199,6 +202,16 @@ impl Ground {
         (case.reaches_beyond(world) && !self.place.allow_cluster_wide).then(|| {
             "its policies reach the whole cluster; --allow-cluster-wide allows that".to_owned()
         })
+    }
+
+    /// The versions that the cluster has, by part, as far as they are known before it is there.
+    fn versions(&self) -> BTreeMap<String, String> {
+        match (&self.profile.fabric, &self.profile.cluster, &self.bundle) {
+            (FabricKind::Lab, ..) => ztc_lab::versions(),
+            (_, Some(spec), Some(bundle)) => bundle.applied_to(spec.clone()).versions(),
+            (_, Some(spec), None) => spec.versions(),
+            (_, None, _) => BTreeMap::new(),
+        }
     }
 
     /// Enters the lab's namespaces, if it is the lab. To be called first of all: the process inside

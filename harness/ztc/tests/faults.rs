@@ -197,6 +197,15 @@ fn a_lab_that_does_not_enforce_over_ipv6_fails_open_there_alone() {
 }
 
 #[test]
+fn a_lab_that_keeps_its_enforcement_mode_fails_open_where_no_policy_denies() {
+    let Some((code, reports)) = run("l1-enforcement-mode", "mode-ignored") else { return };
+    assert_eq!(code, 4);
+    for cell in cells(&reports, true) {
+        assert_eq!(cell.verdict.word(), "fail-open", "{}", told(cell));
+    }
+}
+
+#[test]
 fn a_lab_that_enforces_at_egress_alone_fails_open_where_ingress_denies() {
     let Some((code, reports)) = run("l1-baseline::default-deny-stops", "egress-only") else {
         return;

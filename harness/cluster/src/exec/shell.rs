@@ -27,8 +27,8 @@ impl Shell {
         &self.container
     }
 
-    /// Runs a script of the shell to its end; what it wrote. It must not change anything: one that was cut in a
-    /// session from before is run again in a new one, as a session that broke since says nothing about now.
+    /// Runs a script of the shell to its end; what it wrote. It must not matter whether it is run twice: one that was
+    /// cut in a session from before is run again in a new one, as a session that broke since says nothing about now.
     pub(crate) async fn run(&self, client: &Client, script: &str) -> Result<String, ExecError> {
         self.run_within(CEILING, client, script).await
     }

@@ -3,6 +3,7 @@
 mod captures;
 mod labels;
 mod mesh;
+mod mode;
 mod newborns;
 
 use std::collections::BTreeMap;
@@ -99,6 +100,7 @@ impl RealLane {
                 for object in found {
                     let uid = api::delete(&self.client, &object).await?;
                     ledger.removed(object.to_string());
+                    changes.extend(self.reset_mode(&object).await?);
                     changes.extend(uid.map(|uid| Change::Removed { object, uid }));
                 }
             }
@@ -457,6 +459,9 @@ impl Cluster for RealLane {
             self.ready.ledger.made(manifest.reference.to_string());
             let uid = applied.metadata.uid.unwrap_or_default();
             let object = manifest.reference.clone();
+            if let Some(change) = self.set_mode(&manifest.policy).await? {
+                return Ok(change);
+            }
             Ok(match (&manifest.policy, &manifest.invalid) {
                 // Nobody has anything to realise.
                 (Policy::Unenforced(_), _) => Change::Nothing,
@@ -476,6 +481,9 @@ impl Cluster for RealLane {
             // A policy that stays would deny to every case that comes.
             let uid = api::answered(AWAY, || api::delete(&self.client, object)).await??;
             self.ready.ledger.removed(object.to_string());
+            if let Some(change) = self.reset_mode(object).await? {
+                return Ok(change);
+            }
             let object = object.clone();
             Ok(uid.map_or(Change::Nothing, |uid| Change::Removed { object, uid }))
         })

@@ -1,6 +1,7 @@
 //! The steps by which a cluster is made.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
@@ -55,16 +56,22 @@ impl Steps<'_> {
     /// Does a step unless an earlier run has done it.
     pub(super) async fn once(
         &self,
-        state: &mut State,
+        state: &Mutex<State>,
         name: &'static str,
         work: impl Future<Output = Result<(), ProvisionError>>,
     ) -> Result<(), ProvisionError> {
-        if state.done.iter().any(|it| it == name) {
+        if is_done(state, name) {
             return Ok(());
         }
         self.timed(name, work).await?;
+        self.note_done(state, name)
+    }
+
+    /// Writes down that a step is done, for whoever goes on from here.
+    pub(super) fn note_done(&self, state: &Mutex<State>, name: &str) -> Result<(), ProvisionError> {
+        let mut state = lock(state);
         state.done.push(name.to_owned());
-        Ok(self.lease.note(state)?)
+        Ok(self.lease.note(&state)?)
     }
 
     pub(super) async fn timed(
@@ -248,6 +255,15 @@ impl Steps<'_> {
 
 /// Removes what is left of an installation that was killed: helm takes it for one that still goes on, and
 /// refuses another. Who holds the lease knows that it does not.
+pub(super) fn is_done(state: &Mutex<State>, name: &str) -> bool {
+    lock(state).done.iter().any(|it| it == name)
+}
+
+/// The list is whole after every statement, so a panic elsewhere does not spoil it.
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 async fn release(helm: &Program, chart: &Chart) -> Result<(), ProvisionError> {
     let only = format!("^{}$", chart.name);
     let list =

@@ -18,6 +18,11 @@ pub(super) fn spoiled(policy: Policy, faults: &Faults) -> Policy {
     } else {
         policy
     };
+    let policy = if faults.has(Fault::ModeIgnored) && matches!(policy, Policy::Mode(_)) {
+        with_specs(policy, |_| Vec::new())
+    } else {
+        policy
+    };
     if faults.has(Fault::FqdnLeaksNamespace) {
         with_specs(policy, |specs| {
             let leaks: Vec<Spec> = specs.iter().filter_map(leak_of_names).collect();
@@ -34,6 +39,7 @@ fn with_specs(policy: Policy, change: impl FnOnce(Vec<Spec>) -> Vec<Spec>) -> Po
         Policy::Network(specs) => Policy::Network(changed(specs)),
         Policy::Cilium(specs) => Policy::Cilium(changed(specs)),
         Policy::Clusterwide(specs) => Policy::Clusterwide(changed(specs)),
+        Policy::Mode(specs) => Policy::Mode(changed(specs)),
         Policy::Mesh(policy) => Policy::Mesh(policy),
         Policy::Unenforced(policy) => Policy::Unenforced(policy),
     }

@@ -130,6 +130,11 @@ impl DirectionPolicy {
         self.allows_host && *peer == Identity::Reserved(Reserved::Host)
     }
 
+    /// Whether the policy that it was read from says anything about this direction.
+    fn is_written(&self) -> bool {
+        self.default_deny || !self.rules.is_empty()
+    }
+
     fn add(&mut self, other: &Self) {
         self.default_deny |= other.default_deny;
         self.rules.extend(other.rules.iter().cloned());
@@ -151,9 +156,12 @@ impl EndpointPolicy {
 
 /// What these policies together say about an endpoint with these labels.
 ///
-/// Source: `computePolicyEnforcementAndRules` in `pkg/policy/repository.go`, with enforcement mode
-/// `default` and without the host firewall: a node is subject to no policy, and an endpoint whose
-/// labels are not known yet is closed.
+/// Source: `computePolicyEnforcementAndRules` in `pkg/policy/repository.go`, without the host firewall: a node
+/// is subject to no policy, and an endpoint whose labels are not known yet is closed. The enforcement mode is
+/// `default` unless one of the policies says `always`.
+///
+/// Since 1.20.0 the own node passes default-deny only where some policy has an ingress section about the
+/// endpoint: in mode `always` kubelet's probes of a pod that no such policy selects are dropped (cilium#48444).
 #[expect(single_use_lifetimes, reason = "a lifetime cannot be elided inside `impl Trait`")]
 pub fn endpoint_policy<'a>(
     policies: impl IntoIterator<Item = &'a Policy>,
@@ -163,12 +171,14 @@ pub fn endpoint_policy<'a>(
     if subject.is_reserved(Reserved::Host.name()) {
         return whole;
     }
+    let mut has_ingress = false;
     for policy in policies {
         if let Some(part) = policy.select(subject) {
+            has_ingress |= !matches!(policy, Policy::Mode(_)) && part.ingress.is_written();
             whole.add(&part);
         }
     }
-    whole.ingress.allows_host = whole.ingress.default_deny;
+    whole.ingress.allows_host = whole.ingress.default_deny && has_ingress;
     if subject.is_reserved(Reserved::Init.name()) {
         whole.ingress.default_deny = true;
         whole.egress.default_deny = true;

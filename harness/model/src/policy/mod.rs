@@ -13,6 +13,7 @@ mod cilium;
 mod decision;
 mod kubernetes;
 pub mod mesh;
+mod node_config;
 mod object;
 mod peers;
 mod ports;
@@ -28,3 +29,4 @@ pub use set::{Policy, Spec, Specs};
 
 pub(crate) use cilium::{clusterwide, namespaced};
 pub(crate) use kubernetes::network;
+pub(crate) use node_config::node_config;

@@ -17,6 +17,8 @@ pub enum PolicyKind {
     CiliumNetworkPolicy,
     /// `cilium.io/v2`, for the whole cluster.
     CiliumClusterwideNetworkPolicy,
+    /// `cilium.io/v2`, how Cilium's agents are configured: which pods policies are enforced for.
+    CiliumNodeConfig,
     /// `security.istio.io/v1`: who may speak in plain.
     PeerAuthentication,
     /// `security.istio.io/v1`: whose tokens are believed.
@@ -34,10 +36,11 @@ pub enum PolicyKind {
 
 impl PolicyKind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NetworkPolicy,
         Self::CiliumNetworkPolicy,
         Self::CiliumClusterwideNetworkPolicy,
+        Self::CiliumNodeConfig,
         Self::PeerAuthentication,
         Self::RequestAuthentication,
         Self::AuthorizationPolicy,
@@ -52,6 +55,7 @@ impl PolicyKind {
             Self::NetworkPolicy => "NetworkPolicy",
             Self::CiliumNetworkPolicy => "CiliumNetworkPolicy",
             Self::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+            Self::CiliumNodeConfig => "CiliumNodeConfig",
             Self::PeerAuthentication => "PeerAuthentication",
             Self::RequestAuthentication => "RequestAuthentication",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
@@ -65,7 +69,9 @@ impl PolicyKind {
     pub fn api_version(self) -> &'static str {
         match self {
             Self::NetworkPolicy => "networking.k8s.io/v1",
-            Self::CiliumNetworkPolicy | Self::CiliumClusterwideNetworkPolicy => "cilium.io/v2",
+            Self::CiliumNetworkPolicy
+            | Self::CiliumClusterwideNetworkPolicy
+            | Self::CiliumNodeConfig => "cilium.io/v2",
             Self::PeerAuthentication | Self::RequestAuthentication | Self::AuthorizationPolicy => {
                 "security.istio.io/v1"
             }

@@ -15,6 +15,8 @@ pub enum Policy {
     Cilium(Specs),
     /// A `CiliumClusterwideNetworkPolicy`.
     Clusterwide(Specs),
+    /// The enforcement mode `always`, of a `CiliumNodeConfig`.
+    Mode(Specs),
     /// A policy of the mesh, which Cilium does not know.
     Mesh(MeshPolicy),
     /// A policy of a kind that nobody enforces, whatever it says.
@@ -46,7 +48,9 @@ impl Policy {
     /// Its name.
     pub fn reference(&self) -> PolicyRef {
         match self {
-            Self::Network(it) | Self::Cilium(it) | Self::Clusterwide(it) => it.reference.clone(),
+            Self::Network(it) | Self::Cilium(it) | Self::Clusterwide(it) | Self::Mode(it) => {
+                it.reference.clone()
+            }
             Self::Mesh(policy) => policy.reference().clone(),
             Self::Unenforced(reference) => reference.clone(),
         }
@@ -56,14 +60,14 @@ impl Policy {
     pub const fn reads_handshakes(&self) -> bool {
         match self {
             Self::Network(it) | Self::Cilium(it) | Self::Clusterwide(it) => it.reads_handshakes,
-            Self::Mesh(_) | Self::Unenforced(_) => false,
+            Self::Mode(_) | Self::Mesh(_) | Self::Unenforced(_) => false,
         }
     }
 
     /// Whether it is about the whole cluster.
     pub fn is_clusterwide(&self) -> bool {
         match self {
-            Self::Clusterwide(_) | Self::Unenforced(_) => true,
+            Self::Clusterwide(_) | Self::Mode(_) | Self::Unenforced(_) => true,
             Self::Mesh(policy) => policy.is_meshwide(),
             Self::Network(_) | Self::Cilium(_) => false,
         }
@@ -72,7 +76,9 @@ impl Policy {
     /// What it says to Cilium.
     pub fn specs(&self) -> &[Spec] {
         match self {
-            Self::Network(it) | Self::Cilium(it) | Self::Clusterwide(it) => &it.specs,
+            Self::Network(it) | Self::Cilium(it) | Self::Clusterwide(it) | Self::Mode(it) => {
+                &it.specs
+            }
             Self::Mesh(_) | Self::Unenforced(_) => &[],
         }
     }

@@ -94,7 +94,15 @@ pub(super) fn manifest(
         let message = format!("the suite does not say that it needs {feature}");
         return Err(in_text(source, manifest.line, &manifest.reference.kind, message));
     }
+    let is_mode = matches!(manifest.policy, Policy::Mode(_));
+    if is_mode && !needs.contains(&Feature::EnforcementMode) {
+        let feature = Feature::EnforcementMode;
+        let message = format!("the suite does not say that it needs {feature}");
+        return Err(in_text(source, manifest.line, &manifest.reference.kind, message));
+    }
     match &manifest.reference.namespace {
+        // It is in a namespace of the cluster's, not of the world.
+        Some(_) if is_mode => Ok(()),
         Some(namespace) if world.namespace(namespace).is_none() => {
             let message = format!(
                 "{} is in namespace `{namespace}`, which the world does not have",

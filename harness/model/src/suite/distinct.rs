@@ -45,6 +45,7 @@ pub(super) fn cells(source: &Source, file: &SuiteFile, cases: &[Case]) -> Checke
             .chain(relabelled)
             .chain(restarted)
             .chain(ordered)
+            .chain(case.versions.to_strings())
             .collect();
         for cell in &case.cells {
             let question = (policies.clone(), &cell.from, &cell.send);

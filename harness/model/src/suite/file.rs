@@ -11,7 +11,7 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use crate::capture::Wire;
 use crate::outcome::{EnforcementPoint, Form};
 use crate::suite::matrix::MatrixFile;
-use crate::suite::{Component, Feature};
+use crate::suite::{Component, Feature, Part};
 use crate::yaml::Spanned;
 
 /// A suite: one YAML file in a folder under `suites/`, next to the manifests that it applies.
@@ -49,6 +49,10 @@ pub struct CaseFile {
     /// Cilium does not take it, `{ file: FILE, is: unenforced }` for one of a kind that nobody enforces.
     #[schemars(with = "Vec<Applied>")]
     pub apply: Vec<Spanned<Applied>>,
+    /// The versions that it is about, of parts of the cluster, such as `{ cilium: ">=1.20.0" }`: others list it as ignored.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<Part, String>")]
+    pub versions: BTreeMap<Part, Spanned<String>>,
     /// The documented hole that the case shows on purpose, in one sentence: what gets through, and past
     /// what.
     #[serde(default)]

@@ -8,7 +8,7 @@ use crate::stimulus::{Send, SendError};
 use crate::suite::file::{Applied, CaseFile, ExpectationFile, Is, SuiteFile, Taken};
 use crate::suite::{
     Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check, distinct, gaps, matrix, relabels,
-    removals, restarts, streams, wires, worlds,
+    removals, restarts, streams, versions, wires, worlds,
 };
 use crate::world::{PodRef, World};
 use crate::yaml::{self, Diagnostic, Source, Spanned};
@@ -112,6 +112,7 @@ impl Reader<'_> {
             because: file.because.value.trim().to_owned(),
             gap: gaps::gap(self.source, self.suite, file, &cells)?,
             world: self.world.world.clone(),
+            versions: versions::read(self.source, &file.versions)?,
             apply,
             remove,
             relabel,

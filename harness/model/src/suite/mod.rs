@@ -14,6 +14,7 @@ mod relabels;
 mod removals;
 mod restarts;
 mod streams;
+mod versions;
 mod wires;
 mod worlds;
 
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use check::peers;
 pub use load::{Library, load, world};
+pub use versions::{Part, Versions};
 
 use crate::manifest::{Manifest, ObjectRef};
 use crate::outcome::Expected;
@@ -81,6 +83,8 @@ pub enum Feature {
     AdminNetworkPolicy,
     /// What pods send and receive can be captured at their edges.
     Capture,
+    /// Cilium's enforcement mode can be changed, for the whole cluster.
+    EnforcementMode,
 }
 
 impl Feature {
@@ -104,6 +108,7 @@ impl fmt::Display for Feature {
             Self::AgentRestart => "agent-restart",
             Self::AdminNetworkPolicy => "admin-network-policy",
             Self::Capture => "capture",
+            Self::EnforcementMode => "enforcement-mode",
         })
     }
 }
@@ -174,6 +179,8 @@ pub struct Case {
     pub gap: Option<Gap>,
     /// The world that it runs against.
     pub world: String,
+    /// The versions that it is about.
+    pub versions: Versions,
     /// What to apply, in this order.
     pub apply: Vec<Manifest>,
     /// What to take away again once everything is enforced.

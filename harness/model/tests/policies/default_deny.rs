@@ -111,6 +111,52 @@ fn a_node_is_subject_to_no_policy() {
     assert_eq!(endpoint_policy(&policies, &node), EndpointPolicy::default());
 }
 
+/// The mode `always`, as `kubectl apply` takes it.
+const ALWAYS: &str = "apiVersion: cilium.io/v2\nkind: CiliumNodeConfig\n\
+                      metadata: { name: always, namespace: kube-system }\n\
+                      spec: { nodeSelector: {}, defaults: { enable-policy: always } }\n";
+
+/// `computePolicyEnforcementAndRules` in `pkg/policy/repository.go`: every endpoint, in both directions.
+#[test]
+fn always_closes_what_no_policy_selects() {
+    for flow in [peer("shop", "cart"), range("192.0.2.1/32")] {
+        assert_eq!(ingress(ALWAYS, &flow), Decision::NotAllowed);
+        assert_eq!(egress(ALWAYS, &flow), Decision::NotAllowed);
+    }
+    let node = Identity::Reserved(Reserved::Host).labels();
+    assert_eq!(endpoint_policy(&policies(ALWAYS), &node), EndpointPolicy::default());
+}
+
+/// The same: what a policy allows passes as ever.
+#[test]
+fn always_takes_no_allowance_away() {
+    let text = format!("{ALWAYS}---\n{}", namespaced("egress:\n- toEntities: [world]"));
+    assert_eq!(egress(&text, &range("192.0.2.1/32")), allowed(ONE));
+    assert_eq!(egress(&text, &peer("shop", "cart")), Decision::NotAllowed);
+}
+
+/// cilium#48444, seen on 1.20.2 (`docs/facts.md`, surprise 17).
+#[test]
+fn under_always_the_own_node_passes_only_where_a_policy_has_an_ingress_section() {
+    let host = Identity::Reserved(Reserved::Host);
+    let with = |spec: &str| ingress(&format!("{ALWAYS}---\n{}", namespaced(spec)), &host);
+    assert_eq!(ingress(ALWAYS, &host), Decision::NotAllowed);
+    assert_eq!(with("egress:\n- toEntities: [world]"), Decision::NotAllowed);
+    assert_eq!(with("ingress: [{}]"), NOTHING_ENFORCED);
+    let additive = "enableDefaultDeny: { ingress: false }\ningress:\n- fromEntities: [world]";
+    assert_eq!(with(additive), NOTHING_ENFORCED);
+}
+
+/// Half a cluster in another mode, another key or another mode is nothing that is evaluated.
+#[test]
+fn a_configuration_of_nodes_that_says_anything_else_is_refused() {
+    let refused = |from: &str, to: &str| refusal(&ALWAYS.replace(from, to));
+    assert!(refused("always }", "never }").contains("enforcement mode `never`"));
+    assert!(refused("enable-policy: always", "debug: true").contains("debug"));
+    assert!(refused("{}", "{ matchLabels: { a: b } }").contains("matchLabels"));
+    assert!(refused("kube-system", "shop").contains("outside of kube-system"));
+}
+
 /// `pkg/policy/repository.go`: an endpoint whose labels are not known yet is closed.
 #[test]
 fn an_endpoint_without_labels_is_closed_without_policies() {

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 use ztc_engine::event::CellReport;
+use ztc_model::policy::Policy;
 use ztc_model::suite::{Case, Cell, Component};
 use ztc_model::world::{PodRef, World};
 
@@ -95,6 +96,15 @@ pub enum Refusal {
         /// The pod.
         pod: PodRef,
     },
+    /// The script would take all traffic away from the whole cluster.
+    #[error(
+        "{policy} isolates every pod of the cluster, those of the system, too; by hand: apply it, and have each agent run \
+         `cilium-dbg config PolicyEnforcement=always`, and `=default` afterwards"
+    )]
+    Mode {
+        /// The policy.
+        policy: String,
+    },
     /// A script cannot say what was there before a restart and is no more.
     #[error(
         "{component} is restarted in this case; by hand: apply the policies, send in a loop, `kubectl rollout restart` its \
@@ -164,6 +174,9 @@ pub fn files(question: &Question<'_>) -> Result<Vec<File>, Refusal> {
     }
     if cell.wire().is_some() {
         return Err(Refusal::Wire { send: cell.send.to_string() });
+    }
+    if let Some(mode) = case.apply.iter().find(|it| matches!(it.policy, Policy::Mode(_))) {
+        return Err(Refusal::Mode { policy: mode.reference.to_string() });
     }
     let scene = Scene::of(case, cell, question.world)?;
     let file = |name, text| File { name, text, executable: false };

@@ -1,0 +1,124 @@
+//! The versions that a case is about. What an upstream project changes is expected of some versions, and its opposite of
+//! the others.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use schemars::JsonSchema;
+use semver::{Prerelease, Version, VersionReq};
+use serde::{Deserialize, Serialize};
+
+use crate::yaml::{Diagnostic, Source, Spanned};
+
+/// A part of a cluster that has a version.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// Kubernetes.
+    Kubernetes,
+    /// Cilium.
+    Cilium,
+    /// Istio.
+    Istio,
+    /// The resource definitions of the Gateway API.
+    GatewayApi,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kubernetes => "kubernetes",
+            Self::Cilium => "cilium",
+            Self::Istio => "istio",
+            Self::GatewayApi => "gateway-api",
+        })
+    }
+}
+
+/// Ranges of versions, by part; none is about all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Versions(BTreeMap<Part, VersionReq>);
+
+impl Versions {
+    /// Why a cluster of these versions, by the name of the part, is none that this is about.
+    pub fn exclude(&self, cluster: &BTreeMap<String, String>) -> Option<String> {
+        self.0.iter().find_map(|(part, range)| {
+            let Some(version) = cluster.get(&part.to_string()) else {
+                return Some(format!(
+                    "it is about {part} {range}, and the profile says no version of it"
+                ));
+            };
+            match Version::parse(version) {
+                Err(_) => Some(format!("it is about {part} {range}, and {version} is no version")),
+                Ok(it) if !range.matches(&released(&it)) => {
+                    Some(format!("it is about {part} {range}, and here is {version}"))
+                }
+                Ok(_) => None,
+            }
+        })
+    }
+
+    /// Each range with its part.
+    pub(super) fn to_strings(&self) -> impl Iterator<Item = String> + '_ {
+        self.0.iter().map(|(part, range)| format!("{part} {range}"))
+    }
+}
+
+/// The release that a version is of or leads to: `1.31.0` of `1.31.0-rc.1`. A range without a word of such versions would
+/// leave them out.
+fn released(version: &Version) -> Version {
+    Version { pre: Prerelease::EMPTY, ..version.clone() }
+}
+
+/// Reads the ranges of a case.
+///
+/// # Errors
+/// A diagnostic at one that is none.
+pub(super) fn read(
+    source: &Source,
+    written: &BTreeMap<Part, Spanned<String>>,
+) -> Result<Versions, Box<Diagnostic>> {
+    let range = |(part, text): (&Part, &Spanned<String>)| match text.value.parse() {
+        Ok(range) => Ok((*part, range)),
+        Err(error) => Err(source.diagnostic_at(
+            text,
+            format!("`{}` is no range of versions: {error}", text.value),
+            Some("write `>=1.20.0`, `<1.20.0` or `>=1.19.0, <1.20.3`"),
+        )),
+    };
+    Ok(Versions(written.iter().map(range).collect::<Result<_, _>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn about(part: Part, range: &str) -> Versions {
+        Versions(BTreeMap::from([(part, range.parse().unwrap())]))
+    }
+
+    fn cluster(part: &str, version: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([(part.to_owned(), version.to_owned())])
+    }
+
+    #[test]
+    fn a_version_is_in_the_range_or_the_reason_says_both() {
+        let since = about(Part::Cilium, ">=1.20.0");
+        assert_eq!(since.exclude(&cluster("cilium", "1.20.2")), None);
+        assert_eq!(
+            since.exclude(&cluster("cilium", "1.19.6")).unwrap(),
+            "it is about cilium >=1.20.0, and here is 1.19.6"
+        );
+        assert!(since.exclude(&cluster("istio", "1.31.1")).unwrap().contains("says no version"));
+        assert_eq!(Versions::default().exclude(&BTreeMap::new()), None);
+    }
+
+    #[test]
+    fn what_leads_to_a_release_counts_as_the_release() {
+        let since = about(Part::Istio, ">=1.31.0");
+        assert_eq!(since.exclude(&cluster("istio", "1.31.0-bench")), None);
+        assert!(since.exclude(&cluster("istio", "1.30.4-rc.1")).is_some());
+    }
+}
