@@ -7,6 +7,7 @@
 
 pub mod comparison;
 pub mod console;
+pub mod diff;
 pub mod evidence;
 pub mod failure;
 mod file;
@@ -24,6 +25,7 @@ mod sample;
 
 pub use comparison::{Comparison, NoRun, Side};
 pub use console::{Console, ConsoleOptions, Rendered};
+pub use diff::Diff;
 pub use evidence::EvidenceFolder;
 pub use failure::failure_text;
 pub use file::FileError;

@@ -14,6 +14,8 @@ use ztc_model::policy::Protocol;
 use ztc_model::suite::CaseId;
 use ztc_model::verdict::{Doubt, Failure, Verdict};
 
+use crate::comparison::Side;
+
 const BLOCK_METADATA: &str = "CiliumClusterwideNetworkPolicy/block-metadata";
 
 /// A leak in one cell; the other one is as expected.
@@ -288,4 +290,26 @@ pub(crate) fn run() -> Vec<Event> {
 /// An event of that kind, that many microseconds after the start.
 pub(crate) fn at(at_us: u64, kind: EventKind) -> Event {
     Event { at_us, kind }
+}
+
+/// The events of a run of these cases on a profile of that name.
+pub(crate) fn events(profile: &str, reports: &[CaseReport]) -> Vec<Event> {
+    let mut started = started(reports.iter().map(|it| it.case.clone()).collect());
+    if let EventKind::RunStarted(run) = &mut started.kind {
+        run.run = format!("2026-11-24-0410-{profile}");
+        run.profile = profile.to_owned();
+        run.fabric = profile.to_owned();
+    }
+    let mut summary = Summary { took_ms: 2_480, ..Summary::default() };
+    for report in reports {
+        summary.count(&report.verdict);
+    }
+    let finished = reports.iter().map(|it| EventKind::CaseFinished(Box::new(it.clone())));
+    let finished = finished.chain([EventKind::RunFinished(summary)]);
+    [started].into_iter().chain(finished.map(|kind| at(0, kind))).collect()
+}
+
+/// The same, put together.
+pub(crate) fn side(profile: &str, reports: &[CaseReport]) -> Side {
+    Side::of(events(profile, reports)).unwrap()
 }

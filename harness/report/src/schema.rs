@@ -4,11 +4,14 @@ use schemars::schema_for;
 use serde_json::Value;
 use ztc_engine::event::{CaseReport, Event};
 
-/// The schemas by the names of their files: of a line of `events.jsonl`, and of a file in
-/// `evidence/`.
+use crate::diff::Diff;
+
+/// The schemas by the names of their files: of a line of `events.jsonl`, of a diff, and of a
+/// file in `evidence/`.
 pub fn schemas() -> Vec<(&'static str, Value)> {
     vec![
         ("events.schema.json", schema_for!(Event).to_value()),
+        ("diff.schema.json", schema_for!(Diff).to_value()),
         ("evidence.schema.json", schema_for!(CaseReport).to_value()),
     ]
 }

@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tokio::runtime::{self, Runtime};
 use tokio::task::JoinSet;
 use ztc_engine::event::ExitStatus;
 use ztc_engine::profile::Profile;
 use ztc_lab::Entered;
-use ztc_report::Console;
+use ztc_report::{Console, Diff};
 
 use crate::benching::{self, Bench};
 use crate::bundling::{self, Order};
@@ -49,6 +49,17 @@ enum Command {
         run: String,
         /// The run to hold it against.
         against: String,
+    },
+    /// Say what changed from one finished run to another: who gets through now, who is stopped, and by whom.
+    #[command(after_help = DIFFERED)]
+    Diff {
+        /// The run before: its name under `target/ztc/`, or its folder.
+        before: String,
+        /// The run after.
+        after: String,
+        /// How to say it.
+        #[arg(long, value_enum, default_value = "text")]
+        format: DiffFormat,
     },
     /// Write one cell as manifests and a script of kubectl, curl and hubble that show it without ztc.
     #[command(after_help = reproducing::AFTER_HELP)]
@@ -88,6 +99,24 @@ and what is inconclusive on either, is listed as not compared.
 Exit codes: 0 everything that was compared agrees and both runs passed; 1 cells disagree, or an assertion is broken on \
 a side; 2 usage; 3 a side is inconclusive or did not finish, or nothing was compared; 4 a side has a flow that must be \
 denied and got through.";
+
+const DIFFERED: &str = "A flow is newly allowed when it got through and did not before, whatever was expected of it. One that is \
+inconclusive on either side, or that only the run before has, is undecided. A time to enforce is slower when it has more than \
+doubled, by more than half a second.
+
+Exit codes: 0 nothing changed, or times alone; 1 a flow is newly denied, or denied by somebody else; 2 usage; 3 something \
+is undecided, or nothing is in both runs; 4 a flow is newly allowed, or newly in clear.";
+
+/// How a diff is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DiffFormat {
+    /// For a terminal.
+    Text,
+    /// For pull requests and summaries of CI.
+    Markdown,
+    /// For programs: `docs/schemas/diff.schema.json`.
+    Json,
+}
 
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
@@ -142,6 +171,7 @@ pub fn main() -> ExitCode {
             let results = Project::find().results();
             compared(comparing::finished(&results, [&run, &against])).into()
         }
+        Command::Diff { before, after, format } => differed([&before, &after], format).into(),
         Command::Repro(order) => reproduced(&order).into(),
         Command::Prove(order) => proved(&order).into(),
         Command::Up(place) => up(&place).into(),
@@ -152,6 +182,20 @@ pub fn main() -> ExitCode {
         Command::Bench(Bench::World(order)) => bench_world(&order),
         Command::Schema { out } => write_schemas(&out).into(),
     }
+}
+
+fn differed(runs: [&str; 2], format: DiffFormat) -> ExitStatus {
+    let results = Project::find().results();
+    compared(comparing::two_runs(&results, runs).map(|sides| {
+        let diff = Diff::of(&sides);
+        let (width, colour) = terminal::look();
+        terminal::say(&match format {
+            DiffFormat::Text => diff.text(width, colour),
+            DiffFormat::Markdown => diff.markdown(),
+            DiffFormat::Json => diff.json(),
+        });
+        diff.exit_status()
+    }))
 }
 
 fn reproduced(order: &reproducing::Order) -> ExitStatus {

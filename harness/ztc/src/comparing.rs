@@ -117,6 +117,13 @@ impl CompareError {
 
 /// Holds two runs against each other that are there.
 pub(crate) fn finished(results: &Path, names: [&str; 2]) -> Result<ExitStatus, CompareError> {
+    let comparison = Comparison::of(two_runs(results, names)?);
+    show(&comparison);
+    Ok(comparison.exit_status())
+}
+
+/// Two different runs that are there.
+pub(crate) fn two_runs(results: &Path, names: [&str; 2]) -> Result<[Side; 2], CompareError> {
     let [one, other] = names.map(|name| folder_of(results, name));
     let folders = [one?, other?];
     let [one, other] = folders.each_ref().map(|it| fs::canonicalize(it).ok());
@@ -124,9 +131,7 @@ pub(crate) fn finished(results: &Path, names: [&str; 2]) -> Result<ExitStatus, C
         let [one, other] = names.map(ToOwned::to_owned);
         return Err(CompareError::SameRun { one, other });
     }
-    let comparison = compare(&folders)?;
-    show(&comparison);
-    Ok(comparison.exit_status())
+    sides(&folders)
 }
 
 /// The folder of a run by its name, or by its path.
@@ -138,9 +143,9 @@ fn folder_of(results: &Path, name: &str) -> Result<PathBuf, CompareError> {
         .ok_or_else(|| CompareError::NoRun { name: name.to_owned(), results: results.to_owned() })
 }
 
-fn compare(folders: &[PathBuf; 2]) -> Result<Comparison, CompareError> {
+fn sides(folders: &[PathBuf; 2]) -> Result<[Side; 2], CompareError> {
     let [one, other] = folders.each_ref().map(|it| side(it));
-    Ok(Comparison::of([one?, other?]))
+    Ok([one?, other?])
 }
 
 /// A run that is there, by its name or its folder.
@@ -217,7 +222,7 @@ impl SideBySide<'_> {
             failed |= !status.success();
         }
         let folders = names.map(|name| self.results.join(name));
-        let comparison = compare(&folders)?;
+        let comparison = Comparison::of(sides(&folders)?);
         terminal::say("");
         show(&comparison);
         let text = comparison.text(FILE_WIDTH, false);

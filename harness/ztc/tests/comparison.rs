@@ -32,10 +32,15 @@ fn run(project: &Project, name: &str, fault: &str) {
 
 /// A run without a fault and one with this, held against each other.
 fn against(fault: &str) -> (i32, String) {
+    of_two_runs("compare", fault)
+}
+
+/// What a command says of a run without a fault and of one with this.
+fn of_two_runs(command: &str, fault: &str) -> (i32, String) {
     let project = Project::new();
     run(&project, "sound", "");
     run(&project, "broken", fault);
-    let mut command = project.ztc(&["compare", "sound", "broken"]);
+    let mut command = project.ztc(&[command, "sound", "broken"]);
     // Wide enough for every line: words are looked for, not where they are broken.
     let output = command.env("COLUMNS", "500").output().unwrap();
     (code(&output), stdout(&output))
@@ -102,6 +107,17 @@ fn a_leak_comes_first_and_has_the_exit_code_of_a_leak() {
     assert_eq!(code, 4, "{shown}");
     assert!(shown.starts_with("✗ FAIL-OPEN     l1-cluster::"), "{shown}");
     assert!(shown.contains("verdict: pass on sound, fail-open on broken\n"), "{shown}");
+}
+
+#[test]
+fn what_a_fault_lets_through_is_newly_allowed() {
+    if !lab_is_possible() {
+        return;
+    }
+    let (code, shown) = of_two_runs("diff", "allow-everything");
+    assert_eq!(code, 4, "{shown}");
+    assert!(shown.starts_with("✗ ALLOWED"), "{shown}");
+    assert!(shown.contains("before    stopped by cilium: denied at egress by rule"), "{shown}");
 }
 
 #[test]

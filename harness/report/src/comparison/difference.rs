@@ -38,7 +38,7 @@ pub(super) fn between(cells: [&CellReport; 2]) -> Vec<Difference> {
 
 /// The denials on record, whatever they were written about and where.
 #[derive(Debug, PartialEq, Eq)]
-struct Denials(BTreeSet<Denial>);
+pub(crate) struct Denials(BTreeSet<Denial>);
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Denial {
@@ -48,7 +48,7 @@ struct Denial {
 }
 
 impl Denials {
-    fn of(evidence: &[EvidenceReport]) -> Self {
+    pub(crate) fn of(evidence: &[EvidenceReport]) -> Self {
         let told = evidence.iter().filter(|it| it.did.is_denial()).map(|it| Denial {
             point: it.point,
             kind: kind(&it.did),
@@ -64,8 +64,13 @@ impl Denials {
     }
 
     fn words(&self) -> String {
+        self.on_record().unwrap_or_else(|| "nobody, by the records".to_owned())
+    }
+
+    /// Who stopped the flow and how; nothing where there are no records.
+    pub(crate) fn on_record(&self) -> Option<String> {
         if self.0.is_empty() {
-            return "nobody, by the records".to_owned();
+            return None;
         }
         let words = self.0.iter().map(|Denial { point, kind, policies }| {
             let policies: Vec<&str> = policies.iter().map(String::as_str).collect();
@@ -74,7 +79,7 @@ impl Denials {
                 policies => format!("{point}: {kind} of {}", policies.join(", ")),
             }
         });
-        words.collect::<Vec<_>>().join(" and ")
+        Some(words.collect::<Vec<_>>().join(" and "))
     }
 }
 

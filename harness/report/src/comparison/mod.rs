@@ -39,7 +39,9 @@ use ztc_model::verdict::Verdict;
 use crate::failure::sent;
 use crate::file::{self, FileError};
 
+pub(crate) use difference::Denials;
 use difference::Difference;
+pub(crate) use side::cases;
 pub use side::{NoRun, Side};
 
 /// The name of the file, in the folders of both runs.
@@ -102,7 +104,7 @@ impl Comparison {
             not_compared: Vec::new(),
             times: Vec::new(),
         };
-        for case in side::cases(&comparison.sides) {
+        for case in cases(&comparison.sides) {
             comparison.add_case(&case);
         }
         let worst = |it: &Disagreement| it.cells.iter().map(|cell| cell.verdict.severity()).max();
@@ -218,7 +220,10 @@ impl Times {
 
 /// The cells of two reports of a case, in the order of the first one; what only the second has
 /// follows.
-fn pairs<'a>(ones: &'a [CellReport], others: &'a [CellReport]) -> Vec<[Option<&'a CellReport>; 2]> {
+pub(crate) fn pairs<'a>(
+    ones: &'a [CellReport],
+    others: &'a [CellReport],
+) -> Vec<[Option<&'a CellReport>; 2]> {
     let is_same =
         |one: &CellReport, other: &CellReport| (&one.from, &one.send) == (&other.from, &other.send);
     let mut left: Vec<&CellReport> = others.iter().collect();

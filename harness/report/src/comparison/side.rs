@@ -68,12 +68,22 @@ impl Side {
         Ok(Self { run, reports, ignored, summary, finished })
     }
 
-    pub(super) fn report(&self, case: &CaseId) -> Option<&CaseReport> {
+    pub(crate) fn report(&self, case: &CaseId) -> Option<&CaseReport> {
         self.reports.iter().find(|report| report.case == *case)
     }
 
+    /// Whether the case is among those of this run, whatever became of it.
+    pub(crate) fn has(&self, case: &CaseId) -> bool {
+        self.run.cases.contains(case) || self.ignores(case)
+    }
+
+    /// Whether its fabric cannot run the case.
+    pub(crate) fn ignores(&self, case: &CaseId) -> bool {
+        self.ignored.iter().any(|(ignored, _)| ignored == case)
+    }
+
     /// What this side has to say on a case that is not compared.
-    pub(super) fn word_on(&self, case: &CaseId) -> String {
+    pub(crate) fn word_on(&self, case: &CaseId) -> String {
         if let Some(report) = self.report(case) {
             return report.verdict.to_string();
         }
@@ -88,7 +98,7 @@ impl Side {
 }
 
 /// Every case that either side knows, in the order in which the first side takes them.
-pub(super) fn cases(sides: &[Side; 2]) -> Vec<CaseId> {
+pub(crate) fn cases(sides: &[Side; 2]) -> Vec<CaseId> {
     let mut cases: Vec<CaseId> = Vec::new();
     let run = sides.iter().flat_map(|side| &side.run.cases);
     let ignored = sides.iter().flat_map(|side| &side.ignored).map(|(case, _)| case);

@@ -1,35 +1,14 @@
 //! Every rule of a comparison, and how one reads.
 
-use ztc_engine::event::{Event, EventKind, EvidenceReport, SCHEMA};
+use ztc_engine::event::{EventKind, EvidenceReport, SCHEMA};
 use ztc_model::evidence::{Did, Direction};
 use ztc_model::outcome::EnforcementPoint;
 use ztc_model::verdict::Doubt;
 
 use super::*;
-use crate::sample;
+use crate::sample::{self, events, side};
 
 const BLOCK: &str = "CiliumClusterwideNetworkPolicy/block-metadata";
-
-/// The events of a run of these cases on a profile of that name.
-fn events(profile: &str, reports: &[CaseReport]) -> Vec<Event> {
-    let mut started = sample::started(reports.iter().map(|it| it.case.clone()).collect());
-    if let EventKind::RunStarted(run) = &mut started.kind {
-        run.run = format!("2026-11-24-0410-{profile}");
-        run.profile = profile.to_owned();
-        run.fabric = profile.to_owned();
-    }
-    let mut summary = Summary { took_ms: 2_480, ..Summary::default() };
-    for report in reports {
-        summary.count(&report.verdict);
-    }
-    let finished = reports.iter().map(|it| EventKind::CaseFinished(Box::new(it.clone())));
-    let finished = finished.chain([EventKind::RunFinished(summary)]);
-    [started].into_iter().chain(finished.map(|kind| sample::at(0, kind))).collect()
-}
-
-fn side(profile: &str, reports: &[CaseReport]) -> Side {
-    Side::of(events(profile, reports)).unwrap()
-}
 
 fn compared(lab: &[CaseReport], kind: &[CaseReport]) -> Comparison {
     Comparison::of([side("lab", lab), side("kind", kind)])
