@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use ztc_engine::authority::{Authority, AuthorityError};
 use ztc_model::world::{
-    Born, KubeService, Namespace, NodeSlot, Pod, ServiceProtocol, Waypoint, World,
+    Born, DNS_CAPTURE, KubeService, Namespace, NodeSlot, Pod, ServiceProtocol, Waypoint, World,
 };
 use ztc_model::ztunnel::HBONE_PORT;
 use ztc_wire::{AGENT_ENV, AgentConfig, FirstRun, Zone};
@@ -214,6 +214,9 @@ pub(crate) fn pod(
     for (key, value) in &pod.labels {
         metadata["labels"][key] = value.as_str().into();
     }
+    if let Some(captured) = pod.dns_capture {
+        metadata["annotations"][DNS_CAPTURE] = captured.to_string().into();
+    }
     let mut container = json!({
         "name": CONTAINER,
         "image": setting.image,
@@ -401,6 +404,18 @@ services:
         let world = ztc_model::suite::world(&ztc_model::yaml::Source::new("w.yaml", text)).unwrap();
         assert_eq!(before_pods(&world), [] as [Value; 0]);
         assert_eq!(namespace(&world, &world.namespaces[0])["metadata"]["name"], "zt-new");
+    }
+
+    #[test]
+    fn a_pod_says_who_asks_dns_for_it_where_the_world_does() {
+        let text = "world: w\nabout: A mesh.\nnamespaces: [{ name: zt-m, labels: { istio.io/dataplane-mode: ambient } }]\n\
+                    pods:\n- { namespace: zt-m, name: taken, node: a, dnsCapture: true }\n\
+                    - { namespace: zt-m, name: own, node: a, dnsCapture: false }\n\
+                    - { namespace: zt-m, name: silent, node: a }\n";
+        let world = ztc_model::suite::world(&ztc_model::yaml::Source::new("w.yaml", text)).unwrap();
+        let pods = pods(&world, &setting(), &Zone::default()).unwrap();
+        let said = pods.iter().map(|pod| pod["metadata"]["annotations"][DNS_CAPTURE].as_str());
+        assert_eq!(said.collect::<Vec<_>>(), [Some("true"), Some("false"), None]);
     }
 
     #[test]

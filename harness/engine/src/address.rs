@@ -60,14 +60,23 @@ fn headers(name: Option<&str>, tokens: &[Token]) -> Result<BTreeMap<String, Stri
     Ok(BTreeMap::from([("authorization".to_owned(), format!("Bearer {}", token.text))]))
 }
 
-/// Between whom a cell's connections go, where they are TCP.
+/// Between whom a cell's connections go, where they are TCP, and what name somebody else may ask for on its behalf.
 pub(crate) fn pair(cell: &Cell, world: &World, book: &AddressBook) -> Option<Pair> {
-    let (
-        Origin::Pod(from),
-        Send::Tcp(to) | Send::TcpFlow(to) | Send::Tls(to) | Send::Http { to, .. },
-    ) = (&cell.from, &cell.send)
-    else {
-        return None;
+    let Origin::Pod(from) = &cell.from else { return None };
+    let is_meshed = world.pod(from).is_some_and(|it| world.is_ambient(it));
+    let to = match &cell.send {
+        Send::Tcp(to) | Send::TcpFlow(to) | Send::Tls(to) | Send::Http { to, .. } => to,
+        Send::Dns { name, .. } if is_meshed => {
+            return Some(Pair {
+                client: *book.pods.get(from)?,
+                servers: BTreeSet::new(),
+                outside: BTreeSet::new(),
+                ports: BTreeSet::new(),
+                asked: Asked::Connection { port: DNS_PORT, to_server: true },
+                name: Some(name.clone()),
+            });
+        }
+        _ => return None,
     };
     let is_peer = |pod: &PodRef| cell.peers.contains(&pod.to_string());
     let servers: BTreeSet<IpAddr> =
@@ -75,7 +84,7 @@ pub(crate) fn pair(cell: &Cell, world: &World, book: &AddressBook) -> Option<Pai
     Some(Pair {
         client: *book.pods.get(from)?,
         servers,
-        outside: outside(cell, from, world, book),
+        outside: if is_meshed { outside(cell, book) } else { BTreeSet::new() },
         ports: ports(to, world),
         asked: match &cell.send {
             // What is inside of TLS no waypoint sees.
@@ -89,14 +98,15 @@ pub(crate) fn pair(cell: &Cell, world: &World, book: &AddressBook) -> Option<Pai
             },
             _ => Asked::Connection { port: to.port, to_server: !matches!(to.peer, Peer::Name(_)) },
         },
+        name: match &to.peer {
+            Peer::Name(name) if is_meshed => Some(name.clone()),
+            _ => None,
+        },
     })
 }
 
 /// The hosts outside that serve a client whose connections a ztunnel takes over.
-fn outside(cell: &Cell, from: &PodRef, world: &World, book: &AddressBook) -> BTreeSet<IpAddr> {
-    if !world.pod(from).is_some_and(|it| world.is_ambient(it)) {
-        return BTreeSet::new();
-    }
+fn outside(cell: &Cell, book: &AddressBook) -> BTreeSet<IpAddr> {
     let hosts = book.outside.iter().chain(&book.second_of_outside);
     let is_peer = |host: &str| cell.peers.contains(&Peer::Outside(host.to_owned()).to_string());
     hosts.filter(|(host, _)| is_peer(host)).map(|(_, address)| *address).collect()

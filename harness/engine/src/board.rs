@@ -49,6 +49,8 @@ pub(crate) struct Pair {
     pub(crate) ports: BTreeSet<u16>,
     /// What a waypoint knows it by.
     pub(crate) asked: Asked,
+    /// The name that is asked for, where a proxy of the client's asks DNS for it, from a port of its own.
+    pub(crate) name: Option<String>,
 }
 
 /// What a waypoint writes down of what a client asks for.
@@ -88,6 +90,12 @@ impl Pair {
         let reaches = match &evidence.record {
             // A waypoint sees the address that was asked for.
             Record::Waypoint(line) => self.asked.is_in(line, &self.servers),
+            Record::Hubble(line) if evidence.point == EnforcementPoint::DnsProxy => {
+                let query = line.flow.l7.as_ref().and_then(|it| it.dns.as_ref());
+                self.name
+                    .as_ref()
+                    .is_some_and(|name| query.is_some_and(|it| is_same(&it.query, name)))
+            }
             Record::Hubble(_) if self.outside.contains(&destination.ip()) => is_meant,
             // Cilium sees the port of the tunnel alone.
             Record::Hubble(_) | Record::Ztunnel(_) => {
@@ -97,6 +105,11 @@ impl Pair {
         };
         source.ip() == self.client && reaches
     }
+}
+
+/// Whether two names are the same, with or without their last dots.
+fn is_same(one: &str, other: &str) -> bool {
+    one.trim_end_matches('.').eq_ignore_ascii_case(other.trim_end_matches('.'))
 }
 
 impl Interest {
@@ -267,7 +280,7 @@ mod tests {
     use std::time::Duration;
 
     use ztc_model::evidence::{Did, Direction};
-    use ztc_model::hubble::{Flow, Line};
+    use ztc_model::hubble::{Dns, Flow, L7, L7Kind, Line};
 
     use super::*;
 
@@ -401,6 +414,7 @@ mod tests {
                 host: host.to_owned(),
                 path: path.to_owned(),
             },
+            name: None,
         }
     }
 
@@ -459,6 +473,7 @@ mod tests {
                 outside: outside.iter().map(|it| IpAddr::from(*it)).collect(),
                 ports: BTreeSet::from([port]),
                 asked: Asked::Connection { port, to_server: true },
+                name: None,
             };
             board.between(&pair, begun).len()
         };
@@ -467,6 +482,40 @@ mod tests {
         assert_eq!(found(client, &[server], 9001), 0);
         assert_eq!(found([10, 0, 0, 3], &[server], 9000), 0);
         assert_eq!(found(client, &[], 9000), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_query_of_a_proxy_is_found_by_its_client_and_the_name() {
+        let (stream, records) = broadcast::channel(8);
+        let board = Board::new(records);
+        let begun = Instant::now();
+        let dns = Dns { query: "rival.zt.test.".to_owned(), ..Dns::default() };
+        let l7 = Some(L7 { kind: L7Kind::Request, dns: Some(dns) });
+        let flow = Flow { l7, ..Flow::default() };
+        let line = Line { flow, node_name: String::new(), time: String::new() };
+        let refused = Evidence {
+            point: EnforcementPoint::DnsProxy,
+            did: Did::RefuseName { name: "rival.zt.test".to_owned() },
+            record: Record::Hubble(Arc::new(line)),
+            ..Evidence::clone(&denial())
+        };
+        stream.send(Witness::Spoke(Arc::new(refused))).unwrap();
+        tokio::task::yield_now().await;
+        let found = |client: [u8; 4], name: Option<&str>| {
+            let pair = Pair {
+                client: client.into(),
+                servers: BTreeSet::new(),
+                outside: BTreeSet::new(),
+                ports: BTreeSet::new(),
+                asked: Asked::Connection { port: 53, to_server: true },
+                name: name.map(str::to_owned),
+            };
+            board.between(&pair, begun).len()
+        };
+        assert_eq!(found([10, 0, 0, 1], Some("Rival.zt.test")), 1);
+        assert_eq!(found([10, 0, 0, 1], Some("partner.zt.test")), 0);
+        assert_eq!(found([10, 0, 0, 1], None), 0);
+        assert_eq!(found([10, 0, 0, 3], Some("rival.zt.test")), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -484,6 +533,7 @@ mod tests {
             outside: BTreeSet::new(),
             ports: BTreeSet::from([9000]),
             asked: Asked::Connection { port: 9000, to_server: true },
+            name: None,
         };
         // Cilium sees the port of the tunnel, whatever is in it.
         assert_eq!(board.between(&pair(&[[10, 0, 0, 2]]), begun).len(), 1);

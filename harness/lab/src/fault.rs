@@ -89,6 +89,13 @@ pub enum Fault {
     OpenConnectionsKept,
     /// `ztunnel-captures-probes`: kubelet's probes go to ztunnels as everything else does.
     ZtunnelCapturesProbes,
+    /// `capture-forwards-from-the-node`: what ztunnels ask for on behalf of pods is subject to no policy and goes past the
+    /// DNS proxy, as what their nodes ask for is.
+    CaptureForwardsFromTheNode,
+    /// `ztunnel-asks-for-services`: ztunnels know no name by themselves, not those of services.
+    ZtunnelAsksForServices,
+    /// `ztunnel-keeps-no-answers`: ztunnels put every query to the server, whatever they were told a moment ago.
+    ZtunnelKeepsNoAnswers,
     /// `hbone-in-clear`: ztunnels speak HTTP/2 to each other as it is, without TLS, and believe each other who they are.
     HboneInClear,
     /// `capture-blind`: captures of what pods send and receive see nothing.
@@ -108,7 +115,7 @@ pub enum Fault {
 }
 
 /// The faults without a number, by their names.
-const NAMED: [(&str, Fault); 33] = [
+const NAMED: [(&str, Fault); 36] = [
     ("ignore-egress-deny", Fault::IgnoreEgressDeny),
     ("allow-everything", Fault::AllowEverything),
     ("drop-everything", Fault::DropEverything),
@@ -135,6 +142,9 @@ const NAMED: [(&str, Fault); 33] = [
     ("ztunnel-ignores-port", Fault::ZtunnelIgnoresPort),
     ("open-connections-kept", Fault::OpenConnectionsKept),
     ("ztunnel-captures-probes", Fault::ZtunnelCapturesProbes),
+    ("capture-forwards-from-the-node", Fault::CaptureForwardsFromTheNode),
+    ("ztunnel-asks-for-services", Fault::ZtunnelAsksForServices),
+    ("ztunnel-keeps-no-answers", Fault::ZtunnelKeepsNoAnswers),
     ("hbone-in-clear", Fault::HboneInClear),
     ("capture-blind", Fault::CaptureBlind),
     ("waypoint-ignores-method", Fault::WaypointIgnoresMethod),

@@ -26,8 +26,8 @@ use crate::host::{
 };
 use crate::mesh::{Mesh, MeshAuthorityError, NamespacedName};
 use crate::plan::{
-    AddressPool, NODES, OutsidePlan, POD_IPV6, Plan, PlanError, PodPlan, WaypointPod, both,
-    node_configs, resolv_conf,
+    AddressPool, KUBE_DNS, NODES, OutsidePlan, POD_IPV6, Plan, PlanError, PodPlan, WaypointPod,
+    both, node_configs, resolv_conf,
 };
 
 /// How long a lane may take to come up.
@@ -101,7 +101,7 @@ impl RunningLane {
             .map_err(|source| LaneError::Directory { source })?;
         let nodes = node_configs();
         let services = plan.services.clone();
-        let mesh = Arc::new(Mesh::new(plan.mesh.clone(), faults.clone())?);
+        let mesh = Arc::new(Mesh::new(plan.mesh.clone(), plan.names.clone(), faults.clone())?);
         let datapath = Datapath::new(Config { nodes: nodes.clone(), services, faults });
         let pump = Arc::new(Pump::start(&format!("switch-{}", lane.0), datapath)?);
         let nodes = try_join_all(nodes.into_iter().enumerate().map(|(index, config)| {
@@ -227,6 +227,7 @@ impl RunningLane {
             mesh: Arc::clone(&self.mesh),
             node: node.config.name.clone(),
             workload: Arc::clone(workload),
+            resolver: pod.names_captured.then_some(KUBE_DNS.into()),
         });
         if let Some(workload) = &pod.workload {
             self.mesh.add(&addresses, workload);

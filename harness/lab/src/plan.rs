@@ -27,7 +27,7 @@ pub(crate) const NODES: [NodeSlot; 2] = [NodeSlot::A, NodeSlot::B];
 const DNS_PROXY_PORT: u16 = 10053;
 
 /// The address of cluster DNS in clusters made by kubeadm, which kind's are.
-const KUBE_DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+pub(crate) const KUBE_DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
 const DNS_PORT: u16 = 53;
 
@@ -55,6 +55,8 @@ pub(crate) struct Plan {
     pub(crate) services: Vec<ServiceVip>,
     /// The ports of all services over TCP, as the mesh knows them.
     pub(crate) mesh: Vec<MeshService>,
+    /// The names of all services, and their addresses.
+    pub(crate) names: Vec<(String, IpAddr)>,
     /// The waypoints.
     pub(crate) waypoints: Vec<WaypointPod>,
 }
@@ -95,6 +97,8 @@ pub(crate) struct PodPlan {
     pub(crate) readiness: Option<u16>,
     /// Whether it is in its node's network.
     pub(crate) host_network: bool,
+    /// Whether its ztunnel asks for names on its behalf.
+    pub(crate) names_captured: bool,
     /// What the mesh knows of it; nothing of a pod in its node's network.
     pub(crate) workload: Option<Arc<Workload>>,
     /// Whether it is made with the world.
@@ -144,6 +148,7 @@ impl Plan {
         let mut outside_zone = world.outside_zone(&outside_addresses);
         outside_zone.records.extend(world.outside_zone(&second).records);
         let mut cluster_zone = outside_zone.clone();
+        let others = cluster_zone.records.len();
         let mut services = kube_dns_service(&mut cluster_zone);
         let mut vips = AddressPool::of_services();
         let mut mesh = Vec::new();
@@ -158,6 +163,8 @@ impl Plan {
             }
         }
 
+        let of_services = &cluster_zone.records[others..];
+        let names = of_services.iter().map(|it| (it.name.clone(), it.address)).collect();
         let mut pods: BTreeMap<PodRef, PodPlan> = world
             .pods
             .iter()
@@ -184,7 +191,7 @@ impl Plan {
             })
             .collect::<Result<_, AuthorityError>>()?;
         let waypoints = world.waypoints.iter().map(|it| waypoint_pod(world, it)).collect();
-        Ok(Self { pods, outside, services, mesh, waypoints })
+        Ok(Self { pods, outside, services, mesh, names, waypoints })
     }
 }
 
@@ -420,6 +427,7 @@ fn pod_plan(world: &World, pod: &Pod, outside: &Zone, tls: Option<Tls>) -> PodPl
         tls,
         readiness: pod.readiness,
         host_network: pod.host_network,
+        names_captured: world.captures_dns(pod),
         workload: (!pod.host_network).then(|| {
             Arc::new(Workload {
                 reference: pod.reference(),
@@ -491,6 +499,7 @@ fn kube_dns_pod(world: &World, zone: Zone) -> PodPlan {
         tls: None,
         readiness: None,
         host_network: false,
+        names_captured: false,
         workload: None,
         with_the_world: true,
     }

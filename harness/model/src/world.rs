@@ -68,6 +68,9 @@ pub struct Namespace {
 /// The label by which Istio enrols a namespace or a pod in its ambient mesh.
 pub const AMBIENT_LABEL: (&str, &str) = ("istio.io/dataplane-mode", "ambient");
 
+/// The annotation by which a pod says whether its ztunnel takes its DNS queries (istio/istio, `cni/pkg/nodeagent/net.go`).
+pub const DNS_CAPTURE: &str = "ambient.istio.io/dns-capture";
+
 /// A pod with a probe agent in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -93,6 +96,10 @@ pub struct Pod {
     /// Whether it is in its node's network: it has the node's address, and to Cilium it is the node.
     #[serde(default)]
     pub host_network: bool,
+    /// Whether its ztunnel takes what it asks of DNS; when absent it is as the mesh is installed, which Istio does with
+    /// capture on. For pods of the mesh alone.
+    #[serde(default)]
+    pub dns_capture: Option<bool>,
     /// When it is made.
     #[serde(default)]
     pub born: Born,
@@ -515,6 +522,11 @@ impl World {
             zone.aliases.extend(host.aliases.iter().map(alias));
         }
         zone
+    }
+
+    /// Whether a ztunnel asks DNS for the pod, if the mesh is installed as Istio does it.
+    pub fn captures_dns(&self, pod: &Pod) -> bool {
+        self.is_ambient(pod) && pod.dns_capture != Some(false)
     }
 
     /// Whether the pod is enrolled in the ambient mesh, by its own label or its namespace's. One in

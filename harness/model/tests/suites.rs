@@ -520,3 +520,19 @@ fn a_wire_is_said_of_what_can_be_captured() {
     let error = suite("closed.yaml", denied).expect_err("it must be refused").message;
     assert_eq!(error, "only of what is allowed it is known to be on the wire");
 }
+
+#[test]
+fn whoever_is_not_in_the_mesh_has_nobody_who_asks_dns_for_it() {
+    let world = |labels: &str| {
+        shop(&format!(
+            "world: shop\nabout: A shop.\nnamespaces: [{{ name: shop, labels: {{ {labels} }} }}]\npods:\n- {{ namespace: \
+             shop, name: web, node: a, dnsCapture: true }}\n- {{ namespace: shop, name: cart, node: a }}\n"
+        ))
+    };
+    assert_eq!(
+        world("").map(|_| ()),
+        Err("shop/web is not in the mesh: nobody takes its queries".to_owned())
+    );
+    let mesh = world("istio.io/dataplane-mode: ambient").unwrap();
+    assert!(mesh.pods.iter().all(|pod| mesh.captures_dns(pod)));
+}

@@ -59,6 +59,8 @@ pub(super) struct Endpoint {
     pub(super) realised: u64,
     /// Whether its connections go to a ztunnel.
     pub(super) captured: bool,
+    /// Whether the names that it asks for do.
+    pub(super) names_captured: bool,
 }
 
 /// What is enforced for an endpoint. Endpoints of which policies say the same share their maps.

@@ -38,7 +38,7 @@ mod switch;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use capture::{INBOUND_PORT, OUTBOUND_PORT, PROBE_SOURCES};
+pub(crate) use capture::{INBOUND_PORT, NAMES_PORT, OUTBOUND_PORT, PROBE_SOURCES};
 pub(crate) use config::{Attachment, Backend, Config, NodeConfig, NodeId, Now, PortId, ServiceVip};
 pub(crate) use endpoints::EndpointState;
 pub(crate) use proxy::Redirect;

@@ -120,6 +120,7 @@ impl Datapath {
                     enforced: Enforced::closed(),
                     realised: 0,
                     captured: false,
+                    names_captured: false,
                 };
                 self.endpoints.insert(port, endpoint);
                 self.repository.regenerate(&mut self.endpoints);
@@ -337,6 +338,12 @@ impl Datapath {
                 return self.drop_at_egress(node, visit, DropReason::ServiceBackendNotFound);
             }
         };
+        if self.sabotage.faults.has(Fault::CaptureForwardsFromTheNode)
+            && self.is_forwarded_query(port, visit.packet.flow())
+        {
+            self.pass(node, Direction::Egress, belongs, visit);
+            return self.deliver(Some(node), visit);
+        }
         match self.judge(port, Direction::Egress, belongs, visit) {
             Fate::Passes => self.deliver(Some(node), visit),
             Fate::ToProxy => self.divert_to_proxy(port, node, visit),

@@ -158,7 +158,11 @@ fn start_ztunnel(
     for (file, value) in ZTUNNEL_SETTINGS {
         netns.set(file, value)?;
     }
+    let captures_names = plan.resolver.is_some();
     let ztunnel = Ztunnel::start(plan, netns, addresses, pump.switch(), plug.id())?;
     pump.switch().datapath().capture(plug.id());
+    if captures_names {
+        pump.switch().datapath().capture_names(plug.id());
+    }
     Ok(ztunnel)
 }

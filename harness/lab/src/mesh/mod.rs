@@ -5,6 +5,7 @@
 
 mod access_log;
 mod authority;
+mod names;
 mod request_log;
 mod spoil;
 mod waypoints;
@@ -24,6 +25,7 @@ use crate::fault::{Fault, Faults, WRONG_NAME};
 
 pub(crate) use access_log::{AccessLog, End};
 pub(crate) use authority::{Certified, MeshAuthority, MeshAuthorityError};
+pub(crate) use names::KnownName;
 pub(crate) use request_log::{Outcome, RequestLog};
 pub(crate) use waypoints::{NamespacedName, Target};
 
@@ -117,6 +119,8 @@ pub(crate) struct Mesh {
 struct Directory {
     workloads: HashMap<IpAddr, Arc<Workload>>,
     services: HashMap<SocketAddr, MeshService>,
+    /// The addresses of all services by their full names.
+    names: HashMap<String, Vec<IpAddr>>,
     waypoints: HashMap<NamespacedName, waypoints::Waypoint>,
     /// The oldest first: of policies that say the same, it counts.
     policies: Vec<MeshPolicy>,
@@ -132,11 +136,16 @@ impl Mesh {
     /// A mesh with services, and nobody in it yet.
     pub(crate) fn new(
         services: impl IntoIterator<Item = MeshService>,
+        names: impl IntoIterator<Item = (String, IpAddr)>,
         faults: Faults,
     ) -> Result<Self, MeshAuthorityError> {
         let services = services.into_iter().map(|service| (service.at, service)).collect();
+        let mut addresses: HashMap<String, Vec<IpAddr>> = HashMap::new();
+        for (name, address) in names {
+            addresses.entry(name).or_default().push(address);
+        }
         Ok(Self {
-            directory: Mutex::new(Directory { services, ..Directory::default() }),
+            directory: Mutex::new(Directory { services, names: addresses, ..Directory::default() }),
             revision: watch::Sender::new(0),
             authority: MeshAuthority::new()?,
             faults,

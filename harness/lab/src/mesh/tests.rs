@@ -38,7 +38,7 @@ fn mesh(faults: &str) -> (Mesh, Arc<Workload>) {
         at: at("10.96.0.20:80"),
         backends: vec![("app/srv".parse().unwrap(), 8080), ("app/gone".parse().unwrap(), 8080)],
     };
-    let mesh = Mesh::new([service], faults.parse().unwrap()).unwrap();
+    let mesh = Mesh::new([service], [], faults.parse().unwrap()).unwrap();
     let server = workload("app/srv", true);
     mesh.add(&["10.244.0.40".parse().unwrap()], &server);
     mesh.add(&["10.244.1.148".parse().unwrap()], &workload("plain/cli", false));
@@ -173,7 +173,7 @@ fn mesh_with_waypoint(faults: &str) -> (Mesh, Target) {
         waypoint: Some(named("waypoint")),
         backends: vec![("app/srv".parse().unwrap(), 8080)],
     };
-    let mesh = Mesh::new([service], faults.parse().unwrap()).unwrap();
+    let mesh = Mesh::new([service], [], faults.parse().unwrap()).unwrap();
     mesh.add(&["10.244.0.40".parse().unwrap()], &workload("app/srv", true));
     let waypoint = workload("app/waypoint", false);
     mesh.add_waypoint(named("waypoint"), &["10.244.1.33".parse().unwrap()], &waypoint);

@@ -422,6 +422,7 @@ fn pod(name: &str, node: NodeSlot) -> Pod {
         ],
         readiness: None,
         host_network: false,
+        dns_capture: None,
         born: Born::WithTheWorld,
     }
 }

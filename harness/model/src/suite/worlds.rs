@@ -47,6 +47,10 @@ pub(super) fn world(source: &Source, world: &World) -> Result<(), Box<Diagnostic
         if !seen.insert(reference.clone()) {
             return Err(in_text(source, 1, &pod.name, format!("pod {reference} is listed twice")));
         }
+        if pod.dns_capture.is_some() && !world.is_ambient(pod) {
+            let message = format!("{reference} is not in the mesh: nobody takes its queries");
+            return Err(in_text(source, 1, &pod.name, message));
+        }
         if let Some(port) = pod.readiness
             && !serves(&pod.serves, port, &[Speaks::Http])
         {

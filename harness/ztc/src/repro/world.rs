@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use ztc_model::world::{
-    KubeService, NodeSlot, Pod, ServedPort, ServiceProtocol, Speaks, Waypoint, World,
+    DNS_CAPTURE, KubeService, NodeSlot, Pod, ServedPort, ServiceProtocol, Speaks, Waypoint, World,
 };
 use ztc_model::ztunnel::HBONE_PORT;
 
@@ -103,11 +103,12 @@ fn pod(pod: &Pod, image: &str, over_ipv6: bool) -> String {
         )
     };
     let mut text = vec![format!(
-        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {}\n  namespace: {}\n  labels: {}\nspec:\n  # Pods of one letter are \
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {}\n  namespace: {}\n  labels: {}\n{}spec:\n  # Pods of one letter are \
          on one node, those of the other letter on another.\n  affinity:\n    podAffinity:\n{}    podAntiAffinity:\n{}",
         pod.name,
         pod.namespace,
         inline(&labels),
+        annotations(pod),
         near(slot),
         near(other)
     )];
@@ -132,6 +133,12 @@ fn pod(pod: &Pod, image: &str, over_ipv6: bool) -> String {
         text.push(format!("      {line}\n"));
     }
     text.concat()
+}
+
+fn annotations(pod: &Pod) -> String {
+    let captured = pod.dns_capture;
+    captured
+        .map_or_else(String::new, |it| format!("  annotations: {{ {DNS_CAPTURE}: \"{it}\" }}\n"))
 }
 
 /// The ports that policies may name; they open nothing.

@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
-use ztc_model::ztunnel::Side;
 
 use super::super::NodeId;
-use super::super::capture::{Captured, INBOUND_PORT, OUTBOUND_PORT};
-use super::cluster::{AMBIENT_PROBE, CART, Cluster, LEDGER, LEDGER_VIP, VENDOR, WEB, at};
+use super::super::capture::{Captor, Captured, INBOUND_PORT, NAMES_PORT, OUTBOUND_PORT};
+use super::cluster::{AMBIENT_PROBE, CART, Cluster, DNS_VIP, LEDGER, LEDGER_VIP, VENDOR, WEB, at};
 use super::packets::{ends, syn, syn_ack, udp};
 
 /// A port that agents send from.
@@ -41,7 +40,7 @@ fn what_a_pod_of_the_mesh_sends_goes_to_its_ztunnel_and_is_answered_by_whom_it_a
     let (peer, ztunnel) = ends(&packet);
     assert_eq!((to, ztunnel), ("web", at(WEB, OUTBOUND_PORT)));
     let captured = cluster.datapath.captured(cluster.port("web"), peer, cluster.now);
-    assert_eq!(captured, Some(Captured { side: Side::Outbound, client, asked }));
+    assert_eq!(captured, Some(Captured { by: Captor::Outbound, client, asked }));
 
     let (to, packet) = cluster.send("web", syn_ack(ztunnel, peer)).unwrap();
     assert_eq!((to, ends(&packet)), ("web", (asked, client)));
@@ -66,7 +65,7 @@ fn what_comes_in_plain_goes_to_the_ztunnel_and_is_answered_by_the_pod() {
     let (peer, ztunnel) = ends(&packet);
     assert_eq!((to, ztunnel), ("ledger", at(LEDGER, INBOUND_PORT)));
     let captured = cluster.datapath.captured(cluster.port("ledger"), peer, cluster.now);
-    assert_eq!(captured, Some(Captured { side: Side::Inbound, client, asked }));
+    assert_eq!(captured, Some(Captured { by: Captor::Inbound, client, asked }));
 
     let (to, packet) = cluster.send("ledger", syn_ack(ztunnel, peer)).unwrap();
     assert_eq!((to, ends(&packet)), ("vendor", (asked, client)));
@@ -97,7 +96,7 @@ fn clients_with_the_same_port_are_told_apart() {
 }
 
 #[test]
-fn probes_names_and_datagrams_are_left_alone() {
+fn probes_and_datagrams_are_left_alone() {
     let mut cluster = mesh();
     let (kubelet, served) = (at(AMBIENT_PROBE, 61_000), at(LEDGER, 8080));
     let (to, packet) = cluster.send("node-a", syn(kubelet, served)).unwrap();
@@ -105,11 +104,33 @@ fn probes_names_and_datagrams_are_left_alone() {
     let (to, packet) = cluster.send("ledger", syn_ack(served, kubelet)).unwrap();
     assert_eq!((to, ends(&packet)), ("node-a", (served, kubelet)));
 
-    assert_eq!(
-        cluster.reaches("web", syn(at(WEB, AGENT), at(super::cluster::DNS_VIP, 53))),
-        Some("coredns")
-    );
+    assert_eq!(cluster.reaches("web", udp(at(WEB, AGENT), at(DNS_VIP, 53))), Some("coredns"));
     assert_eq!(cluster.reaches("web", udp(at(WEB, AGENT), at(CART, 9000))), Some("cart"));
+}
+
+#[test]
+fn names_that_are_captured_are_asked_of_the_ztunnel_whomever_the_pod_asks() {
+    let mut cluster = mesh();
+    let web = cluster.port("web");
+    cluster.datapath.capture_names(web);
+    let client = at(WEB, AGENT);
+    for asked in [at(DNS_VIP, 53), at(VENDOR, 53)] {
+        for (query, is_tcp) in [(udp(client, asked), false), (syn(client, asked), true)] {
+            let (to, packet) = cluster.send("web", query).unwrap();
+            let (peer, ztunnel) = ends(&packet);
+            assert_eq!((to, ztunnel), ("web", at(WEB, NAMES_PORT)));
+            let captured = cluster.datapath.captured(web, peer, cluster.now);
+            assert_eq!(captured, Some(Captured { by: Captor::Names, client, asked }));
+            let answer = if is_tcp { syn_ack(ztunnel, peer) } else { udp(ztunnel, peer) };
+            let (to, packet) = cluster.send("web", answer).unwrap();
+            assert_eq!((to, ends(&packet)), ("web", (asked, client)));
+        }
+    }
+    assert!(cluster.recorded().is_empty(), "Cilium has seen none of it");
+    // What ztunnel asks in turn goes on, and other datagrams do.
+    let forwarded = udp(at(WEB, ZTUNNEL), at(DNS_VIP, 53));
+    assert_eq!(cluster.reaches("web", forwarded), Some("coredns"));
+    assert_eq!(cluster.reaches("web", udp(client, at(CART, 9000))), Some("cart"));
 }
 
 #[test]

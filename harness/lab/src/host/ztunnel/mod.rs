@@ -8,11 +8,12 @@
 //!
 //! Known differences from a real one:
 //! - a server sees its own pod as the client, where ztunnel takes the client's address;
-//! - the pod asks for names by itself, from the same address as ztunnel would;
+//! - of names, an answer that there are none is not kept;
 //! - a tunnel that is not acknowledged within a second is closed, and one that cannot be opened is tried again
 //!   each quarter of a second, for ten seconds in all: a kernel's time-outs, made short as kubelet's are.
 
 mod inbound;
+mod names;
 mod outbound;
 
 use std::collections::HashMap;
@@ -32,7 +33,7 @@ use super::hbone::{Ended, Pool, ProxyError, Tls, listen};
 use super::netns::NetNs;
 use super::pump::Switch;
 use super::runtime_thread::RuntimeThread;
-use crate::datapath::{INBOUND_PORT, OUTBOUND_PORT, PortId};
+use crate::datapath::{INBOUND_PORT, NAMES_PORT, OUTBOUND_PORT, PortId};
 use crate::fault::Fault;
 use crate::mesh::{AccessLog, End, Mesh, Workload};
 
@@ -45,6 +46,8 @@ pub(crate) struct ZtunnelPlan {
     pub(crate) node: String,
     /// The pod.
     pub(crate) workload: Arc<Workload>,
+    /// Whom it asks for the names that the pod wants; absent where the pod asks by itself.
+    pub(crate) resolver: Option<IpAddr>,
 }
 
 /// A ztunnel at work in a pod. Dropped, it ends with all of its connections.
@@ -64,6 +67,7 @@ struct Proxy {
     tls: Tls,
     pool: Pool,
     open: Open,
+    kept: names::Kept,
 }
 
 /// The connections into the pod that are open, by a number.
@@ -104,6 +108,7 @@ impl Ztunnel {
             tls,
             pool: Pool::default(),
             open: Open::default(),
+            kept: names::Kept::default(),
         });
         for address in addresses {
             let runtime = thread.handle();
@@ -111,6 +116,12 @@ impl Ztunnel {
             runtime.spawn(Arc::clone(&proxy).accept(listen(OUTBOUND_PORT)?, Proxy::serve_outbound));
             runtime.spawn(Arc::clone(&proxy).accept(listen(INBOUND_PORT)?, Proxy::serve_plain));
             runtime.spawn(Arc::clone(&proxy).accept(listen(HBONE_PORT)?, Proxy::serve_tunnel));
+            if proxy.plan.resolver.is_some() {
+                let datagrams = names::bind(runtime, netns, SocketAddr::new(*address, NAMES_PORT))?;
+                runtime.spawn(Arc::clone(&proxy).serve_names(datagrams));
+                runtime
+                    .spawn(Arc::clone(&proxy).accept(listen(NAMES_PORT)?, Proxy::serve_names_of));
+            }
         }
         let (says, realised) = watch::channel(0);
         thread.handle().spawn(proxy.look_again(says));
