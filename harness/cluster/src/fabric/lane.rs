@@ -22,6 +22,7 @@ use ztc_engine::fabric::{
     AddressBook, Cause, Change, Cluster, Endpoint, FabricError, Inspection, Readiness, Receipt,
     Session, Settling, Witness,
 };
+use ztc_engine::mesh_authority::MeshAuthority;
 use ztc_engine::wait::{Look, until};
 use ztc_model::identity::Reserved;
 use ztc_model::manifest::{Manifest, ObjectRef};
@@ -543,6 +544,10 @@ impl Cluster for RealLane {
     async fn capture_points(&self) -> Result<BTreeMap<NodeSlot, PodRef>, FabricError> {
         let points = self.capturing_pods().await;
         points.map_err(|error| FabricError::Capture { source: error.into() })
+    }
+
+    async fn mesh_authority(&self) -> Result<Arc<MeshAuthority>, FabricError> {
+        self.authority().await
     }
 
     async fn inspect(&self, pods: &[PodRef]) -> Vec<Inspection> {

@@ -22,8 +22,8 @@ use ztc_model::ztunnel::HBONE_PORT;
 
 use crate::fault::{Fault, Faults, WRONG_NAME};
 
-pub(crate) use access_log::{AccessLog, End};
-pub(crate) use authority::{Certified, MeshAuthority, MeshAuthorityError};
+pub(crate) use access_log::{AccessLog, Early, End};
+pub(crate) use authority::{Certified, Trust, TrustError};
 pub(crate) use request_log::{Outcome, RequestLog};
 pub(crate) use waypoints::{NamespacedName, Target};
 
@@ -109,7 +109,7 @@ pub(crate) struct Mesh {
     directory: Mutex<Directory>,
     /// The last revision of the policies that has a policy of the mesh changed.
     revision: watch::Sender<u64>,
-    authority: MeshAuthority,
+    trust: Trust,
     pub(crate) faults: Faults,
 }
 
@@ -133,19 +133,19 @@ impl Mesh {
     pub(crate) fn new(
         services: impl IntoIterator<Item = MeshService>,
         faults: Faults,
-    ) -> Result<Self, MeshAuthorityError> {
+    ) -> Result<Self, TrustError> {
         let services = services.into_iter().map(|service| (service.at, service)).collect();
         Ok(Self {
             directory: Mutex::new(Directory { services, ..Directory::default() }),
             revision: watch::Sender::new(0),
-            authority: MeshAuthority::new()?,
+            trust: Trust::new()?,
             faults,
         })
     }
 
     /// Who issues the certificates of its workloads.
-    pub(crate) fn authority(&self) -> &MeshAuthority {
-        &self.authority
+    pub(crate) fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// Says that a workload has these addresses.
