@@ -221,6 +221,7 @@ pub(crate) struct DumpedWorkload {
     pub(crate) waypoint: Option<DumpedWaypoint>,
 }
 
+pub(crate) mod authority;
 mod wanted;
 
 pub(crate) use wanted::{Enforced, Enrolled, EnrolledPod, Stored, lag, waypoint_lag};

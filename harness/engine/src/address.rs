@@ -3,24 +3,37 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use ztc_model::stimulus::{Peer, Send, Target};
+use ztc_model::policy::mesh::SpiffeId;
+use ztc_model::stimulus::{Bearer, Hbone, Peer, Send, Target};
 use ztc_model::suite::{Cell, Origin};
 use ztc_model::world::{Called, PodRef, Token, World};
-use ztc_wire::{Family, Host, Stimulus};
+use ztc_model::ztunnel::HBONE_PORT;
+use ztc_wire::{Family, Host, Papers, Stimulus};
 
 use crate::board::{Asked, Pair};
+use crate::chain;
 use crate::fabric::AddressBook;
+use crate::mesh_authority::{MeshAuthority, TRUST_DOMAIN};
 
 const DNS_PORT: u16 = 53;
+
+/// What stimuli carry.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Baggage<'a> {
+    /// The tokens of the world.
+    pub(crate) tokens: &'a [Token],
+    /// Who issues certificates of the mesh, and the world that has their pods, where something is sent in tunnels.
+    pub(crate) mesh: Option<(&'a MeshAuthority, &'a World)>,
+}
 
 /// The stimulus that an agent can send; nothing for a readiness probe, which is kubelet's.
 ///
 /// # Errors
-/// Whose address, or which token, is not known.
+/// Whose address, or which token, is not known, or what certificate cannot be made.
 pub(crate) fn stimulus(
     send: &Send,
     book: &AddressBook,
-    tokens: &[Token],
+    baggage: Baggage<'_>,
 ) -> Result<Option<Stimulus>, String> {
     Ok(Some(match send {
         Send::Tcp(to) => Stimulus::Tcp { to: target(to, book)? },
@@ -34,7 +47,7 @@ pub(crate) fn stimulus(
             method: method.clone(),
             to: target(to, book)?,
             path: path.clone(),
-            headers: headers(token.as_deref(), tokens)?,
+            headers: headers(token.as_deref(), baggage.tokens)?,
         },
         Send::Dns { name, ipv6, tcp, server } => Stimulus::Dns {
             name: name.clone(),
@@ -48,7 +61,40 @@ pub(crate) fn stimulus(
                 Some(peer) => Some(SocketAddr::new(address(peer, None, book)?, DNS_PORT)),
             },
         },
+        Send::Hbone(tunnel) => {
+            let through = Peer::Pod(tunnel.through.clone());
+            Stimulus::Hbone {
+                at: SocketAddr::new(address(&through, None, book)?, HBONE_PORT),
+                authority: SocketAddr::new(address(&tunnel.to.peer, None, book)?, tunnel.to.port),
+                papers: papers(tunnel, baggage)?,
+            }
+        }
         Send::Readiness(_) => return Ok(None),
+    }))
+}
+
+/// What the client of a tunnel believes and shows; nothing where it speaks in clear.
+fn papers(tunnel: &Hbone, baggage: Baggage<'_>) -> Result<Option<Papers>, String> {
+    if tunnel.speaks == Bearer::InClear {
+        return Ok(None);
+    }
+    let (authority, world) = baggage.mesh.ok_or("nobody issues certificates of the mesh here")?;
+    let identity = |pod: &PodRef| {
+        let pod = world.pod(pod).ok_or_else(|| format!("the world has no pod {pod}"))?;
+        Ok::<_, String>(SpiffeId {
+            trust_domain: TRUST_DOMAIN.to_owned(),
+            namespace: pod.namespace.clone(),
+            service_account: pod.service_account.clone(),
+        })
+    };
+    let shows = match &tunnel.speaks {
+        Bearer::Pod { pod, flaw } => Some(authority.issue(&identity(pod)?, *flaw)),
+        Bearer::Nobody | Bearer::InClear => None,
+    };
+    Ok(Some(Papers {
+        authority: authority.certificate().clone(),
+        peer: identity(&tunnel.through)?.to_string(),
+        shows: shows.transpose().map_err(|error| chain(&error))?,
     }))
 }
 
@@ -170,7 +216,7 @@ mod tests {
             about: "the teller's".to_owned(),
             text: "a.b.c".to_owned(),
         };
-        stimulus(&text.parse().unwrap(), &book, &[token])
+        stimulus(&text.parse().unwrap(), &book, Baggage { tokens: &[token], mesh: None })
     }
 
     #[test]

@@ -11,7 +11,7 @@ use ztc_model::outcome::{Reading, Seen};
 use ztc_model::stimulus::Send;
 use ztc_model::world::PodRef;
 
-use crate::address;
+use crate::address::{self, Baggage};
 use crate::agent::{Agent, first_run};
 use crate::board::Board;
 use crate::chain;
@@ -61,7 +61,7 @@ impl Burst {
     ) -> Result<Self, String> {
         let book = cluster.addresses().await.map_err(|error| chain(&error))?;
         let stimulus = |send: &Send| {
-            address::stimulus(send, &book, &[])?
+            address::stimulus(send, &book, Baggage::default())?
                 .ok_or_else(|| format!("an agent does not send `{send}`"))
         };
         let stimuli = sends.iter().map(stimulus).collect::<Result<Vec<_>, String>>()?;
@@ -75,6 +75,7 @@ impl Burst {
             stimulus,
             canary: None,
             after: None,
+            beside: None,
             deadline,
             pair: None,
         };

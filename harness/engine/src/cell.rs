@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use ztc_model::evidence::Evidence;
-use ztc_model::outcome::EnforcementPoint;
+use ztc_model::outcome::{EnforcementPoint, Seen};
 use ztc_model::suite::Cell;
 use ztc_model::verdict::Sample;
 
@@ -38,6 +38,8 @@ pub(crate) struct Watched {
     pub(crate) samples: Vec<Sample>,
     /// What was said of tunnels between the two sides meanwhile.
     pub(crate) beyond: Vec<Arc<Evidence>>,
+    /// What came of what is beside a refused stimulus, under the same policies.
+    pub(crate) beside: Option<Seen>,
     /// Why the denial did not become true, if it did not.
     pub(crate) unsettled: Option<String>,
     /// From the acceptance to the last answer that still came.
@@ -199,6 +201,29 @@ pub(crate) async fn watch_newborn(
 ) -> Watched {
     hold(&mut volley, pace, interruption).await;
     Watched::of(&volley.finish().await, accepted)
+}
+
+/// Sends through the hold what is refused whatever policies say, and then what is beside it. Everything counts.
+pub(crate) async fn watch_refusal(
+    cell: &Cell,
+    aim: Aim,
+    pace: &Pace,
+    mut stage: watch::Receiver<Stage>,
+    interruption: &Interruption,
+) -> Watched {
+    let Some(Moments { accepted, .. }) = realised(&mut stage).await else {
+        return Watched::default();
+    };
+    let control = aim.control();
+    let mut volley = Volley::new(aim);
+    hold(&mut volley, pace, interruption).await;
+    let shots = volley.finish().await;
+    let beside = control.until_through(&cell.peers, pace.beside_every(), pace.pass_ceiling());
+    let beside = tokio::select! {
+        seen = beside => Some(seen),
+        () = interruption.wait() => None,
+    };
+    Watched { beside, ..Watched::of(&shots, accepted) }
 }
 
 /// Waits until the flow passes under the policies, then sends on through the hold.

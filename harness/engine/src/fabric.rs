@@ -24,6 +24,8 @@ use ztc_model::suite::{CaseId, Component, Relabelled};
 use ztc_model::world::{NodeSlot, PodRef, World};
 use ztc_wire::FirstRun;
 
+use crate::mesh_authority::MeshAuthority;
+
 /// Makes clusters, one a lane.
 #[async_trait]
 pub trait Fabric: fmt::Debug + Send + Sync {
@@ -91,6 +93,11 @@ pub trait Cluster: fmt::Debug + Send + Sync {
     /// there is none yet. Sessions with them are opened as with those of pods.
     async fn capture_points(&self) -> Result<BTreeMap<NodeSlot, PodRef>, FabricError> {
         Err(FabricError::Capture { source: "this fabric does not capture".into() })
+    }
+
+    /// The authority of the mesh, whose certificates its proxies believe.
+    async fn mesh_authority(&self) -> Result<Arc<MeshAuthority>, FabricError> {
+        Err(FabricError::MeshAuthority { source: "this fabric has none".into() })
     }
 
     /// Asks the enforcement points with their own tools, as a person would who looks why these pods'
@@ -344,6 +351,12 @@ pub enum FabricError {
     /// What pods send cannot be captured.
     #[error("cannot capture what pods send and receive")]
     Capture {
+        /// Why.
+        source: Cause,
+    },
+    /// The authority of the mesh cannot be had.
+    #[error("cannot have the authority of the mesh")]
+    MeshAuthority {
         /// Why.
         source: Cause,
     },

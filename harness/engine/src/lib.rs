@@ -17,6 +17,7 @@ pub mod event;
 pub mod fabric;
 mod interruption;
 mod lane;
+pub mod mesh_authority;
 pub mod profile;
 mod readiness;
 pub mod runner;

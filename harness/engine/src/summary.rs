@@ -71,6 +71,7 @@ pub(crate) fn cell(
         expected: cell.expected.to_string(),
         expected_by: match &cell.expected {
             Expected::Denied { by, .. } | Expected::Interrupted { by, .. } => *by,
+            Expected::Refused { by, .. } => Some(*by),
             Expected::Allowed { .. } | Expected::Throughout => None,
         },
         verdict: with_gaps(verdict, denied, gaps),

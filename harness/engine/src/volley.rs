@@ -32,6 +32,8 @@ pub(crate) struct Aim {
     pub(crate) canary: Option<Canary>,
     /// What has to get through first, under the policies, and who may answer it.
     pub(crate) after: Option<(Stimulus, BTreeSet<String>)>,
+    /// What gets through where this is refused whatever policies say.
+    pub(crate) beside: Option<Stimulus>,
     pub(crate) deadline: Duration,
     /// Between whom it goes, where a pod serves it.
     pub(crate) pair: Option<Pair>,
@@ -48,6 +50,14 @@ impl Aim {
                 News::Lost { reason } => return unsent(reason),
                 _ => {}
             }
+        }
+    }
+
+    /// What has to get through where this is to be stopped: the same, at another time, or what is beside it.
+    pub(crate) fn control(&self) -> Self {
+        match &self.beside {
+            Some(beside) => Self { stimulus: beside.clone(), beside: None, ..self.clone() },
+            None => self.clone(),
         }
     }
 

@@ -13,6 +13,7 @@ use ztc_engine::fabric::{
     AddressBook, Change, Cluster, Endpoint, Fabric, FabricError, Lane, Readiness, Receipt, Session,
     Settling, Witness,
 };
+use ztc_engine::mesh_authority::MeshAuthority;
 use ztc_model::identity::Reserved;
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::policy::mesh::waypoint::NotEvaluated;
@@ -418,6 +419,12 @@ impl Cluster for LabCluster {
 
     async fn capture_points(&self) -> Result<BTreeMap<NodeSlot, PodRef>, FabricError> {
         self.listeners().await.map_err(|error| FabricError::Capture { source: error.into() })
+    }
+
+    async fn mesh_authority(&self) -> Result<Arc<MeshAuthority>, FabricError> {
+        let running = self.running().await;
+        let authority = running.map(|it| it.mesh().trust().authority());
+        authority.map_err(|error| FabricError::MeshAuthority { source: error.into() })
     }
 
     fn evidence(&self) -> broadcast::Receiver<Witness> {

@@ -98,6 +98,13 @@ pub enum Fault {
     ZtunnelKeepsNoAnswers,
     /// `hbone-in-clear`: ztunnels speak HTTP/2 to each other as it is, without TLS, and believe each other who they are.
     HboneInClear,
+    /// `hbone-accepts-any-certificate`: ztunnels believe every certificate, and that a peer without one is who its address
+    /// says.
+    HboneAcceptsAnyCertificate,
+    /// `hbone-accepts-clear`: ztunnels accept tunnels without TLS, too, and believe that a peer is who its address says.
+    HboneAcceptsClear,
+    /// `hbone-ignores-authority`: ztunnels lead a tunnel to their pod, whomever it is asked for.
+    HboneIgnoresAuthority,
     /// `capture-blind`: captures of what pods send and receive see nothing.
     CaptureBlind,
     /// `waypoint-ignores-method`: to waypoints a rule for a method is about all of them.
@@ -110,12 +117,14 @@ pub enum Fault {
     /// `pod-ip-skips-hardening`: ztunnels know no policy that lets waypoints alone pass, so that the address of a pod
     /// is a way past its waypoint.
     PodIpSkipsHardening,
+    /// `waypoint-hangs`: waypoints accept what is sent through them, and say nothing more.
+    WaypointHangs,
     /// `waypoint-for-services-alone`: no ztunnel asks a waypoint about what is sent to the address of a pod.
     WaypointForServicesAlone,
 }
 
 /// The faults without a number, by their names.
-const NAMED: [(&str, Fault); 36] = [
+const NAMED: [(&str, Fault); 40] = [
     ("ignore-egress-deny", Fault::IgnoreEgressDeny),
     ("allow-everything", Fault::AllowEverything),
     ("drop-everything", Fault::DropEverything),
@@ -146,11 +155,15 @@ const NAMED: [(&str, Fault); 36] = [
     ("ztunnel-asks-for-services", Fault::ZtunnelAsksForServices),
     ("ztunnel-keeps-no-answers", Fault::ZtunnelKeepsNoAnswers),
     ("hbone-in-clear", Fault::HboneInClear),
+    ("hbone-accepts-any-certificate", Fault::HboneAcceptsAnyCertificate),
+    ("hbone-accepts-clear", Fault::HboneAcceptsClear),
+    ("hbone-ignores-authority", Fault::HboneIgnoresAuthority),
     ("capture-blind", Fault::CaptureBlind),
     ("waypoint-ignores-method", Fault::WaypointIgnoresMethod),
     ("waypoint-skips-expiry", Fault::WaypointSkipsExpiry),
     ("waypoint-forwards-client-identity", Fault::WaypointForwardsClientIdentity),
     ("pod-ip-skips-hardening", Fault::PodIpSkipsHardening),
+    ("waypoint-hangs", Fault::WaypointHangs),
     ("waypoint-for-services-alone", Fault::WaypointForServicesAlone),
 ];
 

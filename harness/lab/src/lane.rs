@@ -24,7 +24,7 @@ use crate::host::{
     Agent, AgentCommand, AgentError, Network, Node, NodeError, Prober, ProxyError, Pump, PumpError,
     WORK_DIR, Waypoint, WaypointPlan, Workload, WorkloadError, WorkloadPlan, Ztunnel, ZtunnelPlan,
 };
-use crate::mesh::{Mesh, MeshAuthorityError, NamespacedName};
+use crate::mesh::{Mesh, NamespacedName, TrustError};
 use crate::plan::{
     AddressPool, KUBE_DNS, NODES, OutsidePlan, POD_IPV6, Plan, PlanError, PodPlan, WaypointPod,
     both, node_configs, resolv_conf,
@@ -41,7 +41,7 @@ pub(crate) enum LaneError {
     #[error(transparent)]
     Pump(#[from] PumpError),
     #[error(transparent)]
-    Mesh(#[from] MeshAuthorityError),
+    Mesh(#[from] TrustError),
     #[error(transparent)]
     Node(#[from] NodeError),
     #[error(transparent)]

@@ -213,6 +213,9 @@ fn tunnel_deed(line: &ztunnel::Line) -> (Did, Vec<PolicyRef>) {
             None => (Did::Fail { reason: error.clone() }, Vec::new()),
         };
     }
+    if let Some(did) = tunnel_refusal(line.direction, error) {
+        return (did, Vec::new());
+    }
     match error.strip_prefix("http status: ") {
         // The only status with which a ztunnel or a waypoint denies a tunnel by policy.
         Some(status) if status.starts_with("401") => {
@@ -220,6 +223,24 @@ fn tunnel_deed(line: &ztunnel::Line) -> (Did, Vec<PolicyRef>) {
         }
         _ => (Did::Fail { reason: error.clone() }, Vec::new()),
     }
+}
+
+/// What a ztunnel refuses of tunnels to it whatever policies say (`serve_connect` in `src/proxy/inbound.rs` and `src/tls/`
+/// of istio/ztunnel). A handshake that its peer ended, or that was cut, it did not refuse.
+fn tunnel_refusal(side: ztunnel::Side, error: &str) -> Option<Did> {
+    if side == ztunnel::Side::Outbound {
+        return None;
+    }
+    if let Some(why) = error.strip_prefix(ztunnel::HANDSHAKE) {
+        let why = why.strip_prefix(ztunnel::OWN_FAULT_OF_TLS)?.trim_end_matches([' ', '}']);
+        return match why {
+            why if why.starts_with("AlertReceived(") => None,
+            why if why.starts_with("InvalidMessage(") => Some(Did::RefusePlaintext),
+            why => Some(Did::RefuseCertificate { why: why.to_owned() }),
+        };
+    }
+    let is_about_its_target = ztunnel::WRONG_TARGETS.iter().any(|it| error.starts_with(it));
+    is_about_its_target.then(|| Did::RefuseTarget { why: error.to_owned() })
 }
 
 /// Only TCP tells an opening packet from later ones; a message to a proxy always asks anew.
@@ -324,6 +345,16 @@ pub enum Did {
         /// Its answer.
         status: String,
     },
+    /// It ended TLS with a peer that showed no certificate that it believes.
+    RefuseCertificate {
+        /// Its words.
+        why: String,
+    },
+    /// It did not open a tunnel, because of whom it was asked for.
+    RefuseTarget {
+        /// Its words.
+        why: String,
+    },
     /// It refused a request because of its token.
     RefuseToken {
         /// Its words.
@@ -361,7 +392,7 @@ impl fmt::Display for Direction {
 }
 
 impl Did {
-    /// Whether the flow was stopped by policy.
+    /// Whether the flow was stopped on purpose: by policy, or as it must be without one.
     pub const fn is_denial(&self) -> bool {
         matches!(
             self,
@@ -370,6 +401,8 @@ impl Did {
                 | Self::RefuseName { .. }
                 | Self::RefusePlaintext
                 | Self::RefuseTunnel { .. }
+                | Self::RefuseCertificate { .. }
+                | Self::RefuseTarget { .. }
                 | Self::RefuseToken { .. }
         )
     }
@@ -386,6 +419,8 @@ impl fmt::Display for Did {
             Self::RefuseName { name } => write!(f, "refused the query for {name}"),
             Self::RefusePlaintext => f.write_str("refused a peer that speaks in plain"),
             Self::RefuseTunnel { status } => write!(f, "was refused the tunnel: {status}"),
+            Self::RefuseCertificate { why } => write!(f, "refused the certificate: {why}"),
+            Self::RefuseTarget { why } => write!(f, "refused whom the tunnel is for: {why}"),
             Self::RefuseToken { why } => write!(f, "refused the token: {why}"),
             Self::Fail { reason } => write!(f, "failed: {reason}"),
             Self::DropOtherwise { reason } => write!(f, "dropped: {reason}"),

@@ -52,6 +52,12 @@ pub enum Form {
     PlaintextRefused,
     /// The token of a request was not accepted.
     TokenRefused,
+    /// The peer of a tunnel showed no certificate that the mesh believes.
+    CertificateRefused,
+    /// A tunnel was asked for somebody, or for a port, that its end leads to for nobody.
+    TargetRefused,
+    /// A tunnel was asked for a port on which nobody listens where it ends.
+    Unserved,
 }
 
 impl Form {
@@ -62,9 +68,22 @@ impl Form {
                 &[EnforcementPoint::Cilium, EnforcementPoint::Ztunnel, EnforcementPoint::Waypoint]
             }
             Self::DnsRefused => &[EnforcementPoint::DnsProxy],
-            Self::PlaintextRefused => &[EnforcementPoint::Ztunnel],
+            Self::PlaintextRefused
+            | Self::CertificateRefused
+            | Self::TargetRefused
+            | Self::Unserved => &[EnforcementPoint::Ztunnel],
             Self::TokenRefused => &[EnforcementPoint::Waypoint],
         }
+    }
+
+    /// Whether a policy can be what asks for it.
+    pub const fn is_of_policies(self) -> bool {
+        !matches!(self, Self::CertificateRefused | Self::TargetRefused | Self::Unserved)
+    }
+
+    /// Whether it needs no policy that asks for it.
+    pub const fn is_of_tunnels(self) -> bool {
+        matches!(self, Self::PlaintextRefused) || !self.is_of_policies()
     }
 }
 
@@ -76,6 +95,9 @@ impl fmt::Display for Form {
             Self::DnsRefused => "dns-refused",
             Self::PlaintextRefused => "plaintext-refused",
             Self::TokenRefused => "token-refused",
+            Self::CertificateRefused => "certificate-refused",
+            Self::TargetRefused => "target-refused",
+            Self::Unserved => "unserved",
         })
     }
 }
@@ -114,6 +136,14 @@ pub enum Expected {
         /// removed alone.
         behind: Vec<ObjectRef>,
     },
+    /// It does not, whatever policies say: nobody can remove what stops it. Something that differs from it in one
+    /// attribute gets through at the same time.
+    Refused {
+        /// Who stops it.
+        by: EnforcementPoint,
+        /// In which form.
+        form: Form,
+    },
 }
 
 impl Expected {
@@ -123,6 +153,7 @@ impl Expected {
             Self::Allowed { via: point, .. }
             | Self::Denied { by: point, .. }
             | Self::Interrupted { by: point, .. } => *point,
+            Self::Refused { by, .. } => Some(*by),
             Self::Throughout => None,
         }
     }
@@ -134,7 +165,7 @@ impl Expected {
 
     /// Whether the flow must not get through.
     pub const fn is_denied(&self) -> bool {
-        matches!(self, Self::Denied { .. })
+        matches!(self, Self::Denied { .. } | Self::Refused { .. })
     }
 }
 
@@ -153,6 +184,7 @@ impl fmt::Display for Expected {
                 }
             }
             Self::Throughout => f.write_str("allowed throughout"),
+            Self::Refused { by, form } => write!(f, "refused by {by} as {form}"),
             Self::Denied { by, form, policy, .. } | Self::Interrupted { by, form, policy } => {
                 f.write_str(if self.is_denied() { "denied" } else { "interrupted" })?;
                 if let Some(by) = by {
@@ -262,6 +294,7 @@ impl Reading {
             | Observed::Cancelled { .. }
             | Observed::Closed { .. }
             | Observed::HandshakeCut { .. }
+            | Observed::NoTunnel { .. }
             | Observed::Http { status: 401 | 403 | 503, .. }
             | Observed::Unreachable { .. } => Self::Stopped,
             Observed::Dns { rcode: DnsRcode::NOERROR, answers, peer, remote }

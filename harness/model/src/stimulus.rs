@@ -14,6 +14,7 @@
 //! dns      A api.zt.test               to the pod's own resolver
 //! dns/tcp  A api.zt.test @outside/dns  to another one, over TCP
 //! readiness zt-mesh/web                kubelet's probe (from: kubelet)
+//! hbone zt-pay/ledger:9000 as zt-pay/web   in a tunnel of the mesh, with the certificate that is the web's
 //! ```
 
 use std::fmt;
@@ -24,6 +25,10 @@ use thiserror::Error;
 use ztc_wire::{DnsTransport, Family, RecordType};
 
 use crate::world::PodRef;
+
+mod hbone;
+
+pub use hbone::{Bearer, Flaw, Hbone};
 
 /// The namespace-like word that stands for the hosts outside the nodes.
 pub const OUTSIDE: &str = "outside";
@@ -56,6 +61,8 @@ pub enum Send {
         /// The name of the token that it carries, if it carries one.
         token: Option<String>,
     },
+    /// A connection with a nonce in a tunnel of the mesh.
+    Hbone(Hbone),
     /// A DNS query.
     Dns {
         /// The name, fully qualified.
@@ -109,8 +116,8 @@ pub enum Peer {
 pub enum SendError {
     /// The first word is none of ours.
     #[error(
-        "`{word}` is no stimulus; there are tcp, tcp/flow, tls, udp, udp/flow, ping, dns, dns/tcp, readiness, METHOD http://… \
-         and https://…"
+        "`{word}` is no stimulus; there are tcp, tcp/flow, tls, udp, udp/flow, ping, dns, dns/tcp, hbone, readiness, METHOD \
+         http://… and https://…"
     )]
     Verb {
         /// The word.
@@ -174,6 +181,7 @@ impl Send {
             | Self::Tls(to)
             | Self::Http { to, .. } => Some(&to.peer),
             Self::Ping(to) => Some(&to.peer),
+            Self::Hbone(tunnel) => Some(&tunnel.to.peer),
             Self::Dns { server, .. } => server.as_ref(),
             Self::Readiness(_) => None,
         }
@@ -191,7 +199,7 @@ impl Send {
             | Self::Tls(to)
             | Self::Http { to, .. } => to.family,
             Self::Ping(to) => to.family,
-            Self::Dns { .. } | Self::Readiness(_) => None,
+            Self::Hbone(_) | Self::Dns { .. } | Self::Readiness(_) => None,
         }
     }
 
@@ -206,7 +214,7 @@ impl Send {
             | Self::Tls(to)
             | Self::Http { to, .. } => (&to.peer, &mut to.family),
             Self::Ping(to) => (&to.peer, &mut to.family),
-            Self::Dns { .. } | Self::Readiness(_) => return None,
+            Self::Hbone(_) | Self::Dns { .. } | Self::Readiness(_) => return None,
         };
         if matches!(peer, Peer::Address(_)) {
             return None;
@@ -238,6 +246,7 @@ impl FromStr for Send {
             ["tls", target] => target.parse().map(Self::Tls),
             ["udp/flow", target] => target.parse().map(Self::UdpFlow),
             ["tcp/flow", target] => target.parse().map(Self::TcpFlow),
+            ["hbone", words @ ..] => hbone::parse(words),
             ["readiness", pod] => pod.parse().map(Self::Readiness).map_err(|_not_a_pod| {
                 SendError::Shape { verb: "readiness", form: "readiness NAMESPACE/POD" }
             }),
@@ -419,6 +428,7 @@ impl fmt::Display for Send {
                 write!(f, "{verb} {record} {name}")?;
                 server.iter().try_for_each(|server| write!(f, " @{server}"))
             }
+            Self::Hbone(tunnel) => tunnel.fmt(f),
             Self::Readiness(pod) => write!(f, "readiness {pod}"),
         }?;
         self.family().iter().try_for_each(|family| write!(f, " over {family}"))
@@ -456,6 +466,13 @@ mod tests {
             "dns/tcp AAAA api.zt.test @outside/other",
             "dns A api.zt.test @203.0.113.53",
             "readiness zt-mesh/web",
+            "hbone zt-pay/ledger:9000 as zt-pay/web",
+            "hbone zt-pay/ledger:9000 as zt-pay/web forged",
+            "hbone zt-pay/ledger:9000 as zt-pay/web expired",
+            "hbone zt-pay/ledger:9000 as zt-pay/web early through zt-pay/vault",
+            "hbone zt-pay/ledger:15020 without certificate",
+            "hbone zt-pay/ledger:9000 in clear",
+            "hbone 127.0.0.1:9000 as zt-pay/web through zt-pay/ledger",
         ] {
             let send: Send = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(send.to_string(), text);
@@ -495,6 +512,14 @@ mod tests {
             ("dns MX zt.test", "is written"),
             ("dns A zt.test 10.0.0.1", "is written"),
             ("readiness ledger", "is written"),
+            ("hbone", "is written"),
+            ("hbone zt-pay/ledger:9000", "is written"),
+            ("hbone zt-pay/ledger as zt-pay/web", "has no port"),
+            ("hbone zt-pay/ledger:9000 as zt-pay/web late", "is written"),
+            ("hbone zt-pay/ledger:9000 as outside/api", "is written"),
+            ("hbone 127.0.0.1:9000 as zt-pay/web", "is written"),
+            ("hbone ledger.zt-pay:9000 as zt-pay/web through zt-pay/ledger", "is written"),
+            ("hbone zt-pay/ledger:9000 in clear over ipv6", "is not sent over a family"),
         ] {
             let error = text.parse::<Send>().expect_err(text);
             assert!(error.to_string().contains(words), "{text}: {error}");

@@ -3,6 +3,7 @@
 //! The order of the questions is the product: a leak outranks everything, then comes whether the
 //! question could be asked at all, then whether the answer has proof.
 
+mod refusal;
 mod stream;
 mod wire;
 
@@ -191,7 +192,8 @@ impl fmt::Display for Doubt {
 pub struct Facts {
     /// Why the cell could not be begun or finished, if so.
     pub broken: Option<Doubt>,
-    /// The stimulus before the policies, or the twin's under them. Absent for allowed cells.
+    /// The stimulus before the policies, or the twin's under them; of what is refused without a policy what differs from it
+    /// in one attribute. Absent for allowed cells.
     pub control: Option<Seen>,
     /// Whether a denial became true before the ceiling; when it did not, why.
     pub unsettled: Option<String>,
@@ -205,7 +207,8 @@ pub struct Facts {
     pub beyond: Vec<Arc<Evidence>>,
     /// What captures saw of it, by node, where the case asks.
     pub wire: Vec<AtNode>,
-    /// The stimulus after the removal of the denying policy alone.
+    /// The stimulus after the removal of the denying policy alone; of what is refused without one what differs from it in one
+    /// attribute, under the same policies.
     pub proof: Option<Seen>,
     /// The stimulus after the removal of everything.
     pub recovery: Option<Seen>,
@@ -246,6 +249,12 @@ pub fn judge(expected: &Expected, peers: &BTreeSet<String>, facts: &Facts) -> Ve
                 return Verdict::Fail(leak);
             }
             verdict_of(judge_denied(&denial, peers, facts))
+        }
+        Expected::Refused { by, form } => {
+            if let Some(leak) = leak(peers, facts) {
+                return Verdict::Fail(leak);
+            }
+            verdict_of(refusal::judge((*by, *form), peers, facts))
         }
     }
 }
@@ -322,11 +331,8 @@ impl Denial<'_> {
     }
 }
 
-fn judge_denied(
-    denial: &Denial<'_>,
-    peers: &BTreeSet<String>,
-    facts: &Facts,
-) -> Result<(), Verdict> {
+/// Whether the question could be asked, and every stimulus was stopped.
+fn was_stopped(peers: &BTreeSet<String>, facts: &Facts) -> Result<(), Verdict> {
     let doubt = |doubt| Err(Verdict::Inconclusive(doubt));
     if let Some(broken) = &facts.broken {
         return doubt(broken.clone());
@@ -348,6 +354,16 @@ fn judge_denied(
             _ => {}
         }
     }
+    Ok(())
+}
+
+fn judge_denied(
+    denial: &Denial<'_>,
+    peers: &BTreeSet<String>,
+    facts: &Facts,
+) -> Result<(), Verdict> {
+    let doubt = |doubt| Err(Verdict::Inconclusive(doubt));
+    was_stopped(peers, facts)?;
     if let Some(why) = &facts.unsettled {
         return doubt(Doubt::NoEvidence(why.clone()));
     }
@@ -426,6 +442,8 @@ const fn form_of(did: &Did) -> Option<Form> {
         Did::RefuseName { .. } => Some(Form::DnsRefused),
         Did::RefusePlaintext => Some(Form::PlaintextRefused),
         Did::RefuseToken { .. } => Some(Form::TokenRefused),
+        Did::RefuseCertificate { .. } => Some(Form::CertificateRefused),
+        Did::RefuseTarget { .. } => Some(Form::TargetRefused),
         // Why a tunnel was refused is said by the proxy that refused it.
         Did::RefuseTunnel { .. }
         | Did::Allow { .. }

@@ -23,6 +23,21 @@ pub const DENIED_BY: &str = "explicitly denied by: ";
 /// What follows where nothing allows.
 pub const NONE_ALLOWED: &str = "allow policies exist, but none allowed";
 
+/// How the `error` begins where TLS with a peer fails (`src/tls/lib.rs`); what follows is an error of Rust's standard library
+/// as it is debugged.
+pub const HANDSHAKE: &str = "tls handshake error: ";
+
+/// What follows there where TLS itself found fault with what came, and not the network.
+pub const OWN_FAULT_OF_TLS: &str = "Custom { kind: InvalidData, error: ";
+
+/// How the `error` begins where a tunnel is asked for what it does not lead to: somebody else than the workload, or a port
+/// of ztunnel's own.
+pub const WRONG_TARGETS: [&str; 3] =
+    ["ip mismatch: ", "attempted recursive call to ourselves", "invalid CONNECT address "];
+
+/// How the `error` begins where the workload does not take the connection.
+pub const NOT_TAKEN: &str = "connection failed: ";
+
 /// The `scope` of the lines that are about connections.
 const ACCESS: &str = "access";
 

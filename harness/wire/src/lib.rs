@@ -16,8 +16,8 @@ pub use capture::{Canary, Captured, Sighting, Speaks, Tunnel, Watch};
 pub use config::{AGENT_ENV, AgentConfig, ConfigError, FirstRun};
 pub use frame::{FrameError, LineSplitter, MAX_LINE, decode, encode};
 pub use message::{Event, FromAgent, Leg, PROTOCOL, RunId, ToAgent};
-pub use observed::{DnsRcode, Observed, Phase};
+pub use observed::{DnsRcode, Observed, Phase, TunnelAnswer};
 pub use stimulus::{
     DnsTransport, Family, Host, RecordType, Service, Stimulus, Target, Zone, ZoneAlias, ZoneRecord,
 };
-pub use tls::{Certified, Der, Tls};
+pub use tls::{Certified, Der, Papers, Tls};

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Canary, Captured, Observed, Stimulus, Watch};
 
 /// The version of these messages. Both sides refuse another one.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// Names one run of a stimulus; unique in the life of an agent, chosen by the engine.
 #[derive(

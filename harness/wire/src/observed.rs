@@ -79,6 +79,14 @@ pub enum Observed {
         /// What is wrong with it.
         error: String,
     },
+    /// The peer of a tunnel (HBONE) answered, and did not open it to whom it was asked for.
+    NoTunnel {
+        /// The identity (SPIFFE) that the peer had proved by then; absent where it had proved none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        identity: Option<String>,
+        /// Its answer.
+        answer: TunnelAnswer,
+    },
     /// The connection was refused.
     Refused,
     /// The network answered that there is no way.
@@ -149,12 +157,45 @@ impl fmt::Display for Observed {
             Self::TlsAlert { description } => write!(f, "TLS alert: {description}"),
             Self::WrongName { names } => write!(f, "a certificate for {}", names.join(", ")),
             Self::Untrusted { error } => write!(f, "a certificate that is not believed: {error}"),
+            Self::NoTunnel { identity: Some(identity), answer } => {
+                write!(f, "no tunnel: {answer} from {identity}")
+            }
+            Self::NoTunnel { identity: None, answer } => write!(f, "no tunnel: {answer}"),
             Self::Refused => f.write_str("refused"),
             Self::Unreachable { error } => write!(f, "unreachable ({error})"),
             Self::Unresolved { rcode, name } => write!(f, "{rcode} for {name}"),
             Self::Garbled { got } => write!(f, "an answer that is not ours: {got:?}"),
             Self::Cancelled { phase } => write!(f, "silence so far: no answer to {phase}"),
             Self::Unsent { operation, error } => write!(f, "not sent: {operation}: {error}"),
+        }
+    }
+}
+
+/// How the peer of a tunnel did not open it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum TunnelAnswer {
+    /// The CONNECT was answered with another status than 200.
+    Status(u16),
+    /// TLS was ended with an alert (RFC 8446 §6), in the words of the RFC.
+    Alert(String),
+    /// The connection ended without a word.
+    Closed {
+        /// True for a reset, false for an orderly end of the stream.
+        reset: bool,
+    },
+    /// HTTP/2 was ended with an error (RFC 9113 §7), in the words of the RFC.
+    Http2(String),
+}
+
+impl fmt::Display for TunnelAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "status {status}"),
+            Self::Alert(description) => write!(f, "TLS alert {description}"),
+            Self::Closed { reset: true } => f.write_str("a reset"),
+            Self::Closed { reset: false } => f.write_str("an end"),
+            Self::Http2(error) => write!(f, "HTTP/2 error {error}"),
         }
     }
 }

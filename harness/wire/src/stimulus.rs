@@ -7,8 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::Papers;
+
 /// One thing that an agent sends, once; all but the flows on a fresh socket.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Stimulus {
     /// Connect, send a line with a nonce, wait for the line that answers it.
@@ -58,6 +60,17 @@ pub enum Stimulus {
         /// Headers to add.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         headers: BTreeMap<String, String>,
+    },
+    /// The words of TCP in a tunnel of the mesh (HBONE): a CONNECT of HTTP/2 inside of mutual TLS 1.3. The tunnel is of
+    /// its own, whatever proxies would have done for the agent's pod.
+    Hbone {
+        /// Where the tunnel ends.
+        at: SocketAddr,
+        /// Whom the peer is asked for: the authority of the CONNECT.
+        authority: SocketAddr,
+        /// Whom to believe and what to show; without it the CONNECT is spoken in clear.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        papers: Option<Papers>,
     },
     /// One DNS query for exactly this name: no search list, no cache, no retry.
     Dns {

@@ -16,8 +16,21 @@ pub struct Tls {
     pub shows: Option<Certified>,
 }
 
+/// What a client of a tunnel of the mesh needs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Papers {
+    /// The certificate (X.509) of the mesh's authority: the peer's has to be issued by it.
+    pub authority: Der,
+    /// The identity (SPIFFE) that the peer has to prove.
+    pub peer: String,
+    /// What the client shows; absent where it shows no certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shows: Option<Certified>,
+}
+
 /// A certificate and what proves that one has a right to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Certified {
     /// The certificate (X.509), issued by the authority itself.
@@ -27,7 +40,7 @@ pub struct Certified {
 }
 
 /// Something in DER, the distinguished encoding of ASN.1; in JSON hexadecimal.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Der(pub Vec<u8>);
 
 impl fmt::Debug for Der {

@@ -117,7 +117,10 @@ fn what_a_fault_lets_through_is_newly_allowed() {
     let (code, shown) = of_two_runs("diff", "allow-everything");
     assert_eq!(code, 4, "{shown}");
     assert!(shown.starts_with("✗ ALLOWED"), "{shown}");
-    assert!(shown.contains("before    stopped by cilium: denied at egress by a deny rule"), "{shown}");
+    assert!(
+        shown.contains("before    stopped by cilium: denied at egress by a deny rule"),
+        "{shown}"
+    );
 }
 
 #[test]

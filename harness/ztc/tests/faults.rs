@@ -80,8 +80,14 @@ fn a_lab_that_allows_everything_fails_open_in_every_denied_cell() {
     let Some((code, reports)) = whole(&OPEN) else { return };
     assert_eq!(code, 4);
     assert!(!reports.is_empty());
-    for cell in cells(reports, true) {
+    // What no policy refuses stays refused.
+    let (refused, denied): (Vec<_>, Vec<_>) =
+        cells(reports, true).into_iter().partition(|it| it.expected.starts_with("refused"));
+    for cell in denied {
         assert_eq!(cell.verdict.word(), "fail-open", "{}", told(cell));
+    }
+    for cell in refused {
+        assert_eq!(cell.verdict.word(), "pass", "{}", told(cell));
     }
 }
 
@@ -401,6 +407,17 @@ fn a_rule_that_is_got_wrong_fails_the_cases_about_it() {
                 ("a-name-that-is-kept-is-not-learnt", "fail-open"),
             ],
         ),
+        (
+            "hbone-accepts-any-certificate",
+            "l4-hbone",
+            &[("a-certificate-has-to-be-the-authoritys-and-of-this-day", "fail-open")],
+        ),
+        ("hbone-accepts-clear", "l4-hbone", &[("a-tunnel-in-clear-is-refused", "fail-open")]),
+        (
+            "hbone-ignores-authority",
+            "l4-hbone",
+            &[("a-tunnel-leads-to-the-pod-it-came-to", "fail-open")],
+        ),
         ("ztunnel-captures-probes", "l3-mtls", &[("strict-lets-the-mesh-pass", "fail-closed")]),
     ] {
         let leaked = noticed.iter().any(|(_, word)| *word == "fail-open");
@@ -464,6 +481,30 @@ fn a_rule_of_waypoints_that_is_got_wrong_fails_the_cases_about_it_and_no_others(
     for (fault, filter, noticed) in known {
         let leaked = noticed.iter().any(|(_, word)| *word == "fail-open");
         notices(&project, (fault, filter), noticed, if leaked { 4 } else { 1 });
+    }
+}
+
+/// A waypoint that accepts and says nothing: what must pass does not, what is denied has no control, and nobody waits longer
+/// than he may.
+#[test]
+fn a_waypoint_that_hangs_hangs_no_case() {
+    if !lab_is_possible() {
+        return;
+    }
+    let project = project();
+    project.edit("clusters/lab.yaml", "ztunnel, agent-restart", "ztunnel, waypoint, agent-restart");
+    let case = "a-method-is-denied-by-the-waypoint";
+    let begun = std::time::Instant::now();
+    let (code, reports) = project.run(case, Some("waypoint-hangs"));
+    assert_eq!((code, reports.len()), (1, 1));
+    // The ceilings of its phases, a few seconds each, and the bring-up.
+    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
+    let through_it = |it: &&CellReport| it.send.contains("//vault");
+    for cell in cells(&reports, false).into_iter().filter(through_it) {
+        assert_eq!(cell.verdict.word(), "fail-closed", "{}", told(cell));
+    }
+    for cell in cells(&reports, true).into_iter().filter(through_it) {
+        assert_eq!(word(&cell.verdict), "inconclusive Control", "{}", told(cell));
     }
 }
 
@@ -540,7 +581,7 @@ fn no_cell_is_vacuous() {
         };
         let flips = [&open, &closed, &probes, &names].into_iter().any(flipped);
         assert!(flips, "nothing flips {name}");
-        if cell.expected.starts_with("denied") {
+        if cell.expected.starts_with("denied") || cell.expected.starts_with("refused") {
             assert!(cell.proof.is_some() && cell.control.is_some(), "{name} has no proof");
             let by_cilium = cell.expected_by == Some(EnforcementPoint::Cilium);
             assert!(!by_cilium || !cell.evidence.is_empty(), "{name} has no record");

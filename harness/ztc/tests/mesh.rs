@@ -12,11 +12,12 @@ use ztc_model::policy::Policy;
 use ztc_model::policy::mesh::waypoint::{self, Asked, Named, Request, Token, WaypointPolicies};
 use ztc_model::policy::mesh::ztunnel::{self, Connection, Distributed, Workload};
 use ztc_model::policy::mesh::{CONVERTED_PEERS, MeshPolicy, STATIC_STRICT, SpiffeId};
-use ztc_model::stimulus::{Peer, Send, Target};
+use ztc_model::stimulus::{Bearer, Hbone, Peer, Send, Target};
 use ztc_model::suite::{Case, Cell, Origin};
 use ztc_model::world::{Called, KubeService, Pod, World};
 
-const SUITES: [&str; 5] = ["l3-mtls", "l4-ztunnel", "l5-waypoint", "l5-waypoint-kinds", "l5-jwt"];
+const SUITES: [&str; 6] =
+    ["l3-mtls", "l4-ztunnel", "l4-hbone", "l5-waypoint", "l5-waypoint-kinds", "l5-jwt"];
 
 /// A moment of 2026.
 const NOW: u64 = 1_795_000_000;
@@ -79,6 +80,9 @@ impl<'a> Scene<'a> {
     fn stopped(&self, cell: &Cell) -> Stopped {
         let Origin::Pod(client) = &cell.from else { panic!("kubelet is not asked about") };
         let client = self.world.pod(client).expect("the world has the pod");
+        if let Send::Hbone(tunnel) = &cell.send {
+            return self.at_end_of(tunnel, self.address(client));
+        }
         let (Send::Tcp(to) | Send::TcpFlow(to) | Send::Http { to, .. }) = &cell.send else {
             panic!("{} is not asked about", cell.send)
         };
@@ -103,6 +107,17 @@ impl<'a> Scene<'a> {
             let waypoint = id(namespace, name);
             self.at_server(&server, Some(waypoint), [10, 1, 0, 250].into())
         })
+    }
+
+    /// What policy says of a tunnel that somebody opened by himself.
+    fn at_end_of(&self, tunnel: &Hbone, source: IpAddr) -> Stopped {
+        let Bearer::Pod { pod, flaw: None } = &tunnel.speaks else {
+            panic!("no policy is asked about a tunnel {}", tunnel.speaks)
+        };
+        let [bearer, pod] = [pod, &tunnel.through].map(|it| self.world.pod(it));
+        let (bearer, pod) = bearer.zip(pod).expect("the world has the pods");
+        let server = Server { pod, port: tunnel.to.port, service: None };
+        self.at_server(&server, self.identity(bearer), source)
     }
 
     fn at_waypoint(
@@ -177,20 +192,20 @@ fn id(namespace: &str, account: &str) -> SpiffeId {
 
 /// What is wrong with a cell, if anything is.
 fn disagreement(world: &World, case: &Case, cell: &Cell) -> Option<String> {
-    let stopped = Scene::new(world, case, None).stopped(cell);
+    let stopped = || Scene::new(world, case, None).stopped(cell);
     let said = format!("{}: {} from {}", case.id, cell.send, cell.from);
     match &cell.expected {
-        Expected::Allowed { .. } => stopped.map(|it| format!("{said} is stopped: {it:?}")),
+        Expected::Allowed { .. } => stopped().map(|it| format!("{said} is stopped: {it:?}")),
         Expected::Denied { by, form, policy, .. } => {
-            let Some((point, how)) = stopped else { return Some(format!("{said} passes")) };
+            let Some((point, how)) = stopped() else { return Some(format!("{said} passes")) };
             if by.is_some_and(|it| it != point) || form.is_some_and(|it| it != how) {
                 return Some(format!("{said} is stopped by {point} as {how:?}"));
             }
             let proof = Scene::new(world, case, Some(policy)).stopped(cell);
             proof.map(|it| format!("{said} is stopped without {policy}, too: {it:?}"))
         }
-        // What happens meanwhile is no question of policies.
-        Expected::Throughout | Expected::Interrupted { .. } => None,
+        // What happens meanwhile is no question of policies, and neither is what is refused without one.
+        Expected::Refused { .. } | Expected::Throughout | Expected::Interrupted { .. } => None,
     }
 }
 

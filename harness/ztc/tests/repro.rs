@@ -187,6 +187,7 @@ fn every_cell_of_the_suites_is_a_script_or_has_a_reason() {
                 Err(Refusal::Tls { send }) => {
                     assert!(send.starts_with("tls ") || send.contains("https://"), "{send}");
                 }
+                Err(Refusal::Tunnel { send }) => assert!(send.starts_with("hbone "), "{send}"),
                 Err(refusal) => panic!("{} cell {number}: {refusal}", case.id),
             }
         }

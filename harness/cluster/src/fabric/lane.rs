@@ -23,6 +23,7 @@ use ztc_engine::fabric::{
     AddressBook, Cause, Change, Cluster, Endpoint, FabricError, Inspection, Readiness, Receipt,
     Session, Settling, Witness,
 };
+use ztc_engine::mesh_authority::MeshAuthority;
 use ztc_engine::wait::{Look, until};
 use ztc_model::identity::Reserved;
 use ztc_model::manifest::{Manifest, ObjectRef};
@@ -420,8 +421,8 @@ fn named(pod: &Value) -> PodRef {
 
 /// A pod that says what it was made of. The run that makes it does not matter.
 fn annotated(mut pod: Value) -> Value {
-    let digest = Sha256::digest(pod["spec"].to_string().as_bytes());
-    pod["metadata"]["annotations"] = serde_json::json!({ CONTENTS: hex(&digest) });
+    let contents = format!("{}{}", pod["metadata"]["annotations"], pod["spec"]);
+    pod["metadata"]["annotations"][CONTENTS] = hex(&Sha256::digest(contents)).into();
     pod
 }
 
@@ -551,6 +552,10 @@ impl Cluster for RealLane {
     async fn capture_points(&self) -> Result<BTreeMap<NodeSlot, PodRef>, FabricError> {
         let points = self.capturing_pods().await;
         points.map_err(|error| FabricError::Capture { source: error.into() })
+    }
+
+    async fn mesh_authority(&self) -> Result<Arc<MeshAuthority>, FabricError> {
+        self.authority().await
     }
 
     async fn inspect(&self, pods: &[PodRef]) -> Vec<Inspection> {

@@ -1,6 +1,7 @@
 //! The life of a case (`docs/architecture.md`): preconditions, controls, apply, settle, assert and hold, proof,
 //! recovery, clean-up. No retry anywhere turns a leak into a pass.
 
+mod aims;
 mod captures;
 mod labels;
 mod newborns;
@@ -18,22 +19,21 @@ use ztc_model::capture::Wire;
 use ztc_model::manifest::Manifest;
 use ztc_model::outcome::{Expected, Reading, Seen};
 use ztc_model::stimulus::Send;
-use ztc_model::suite::{Case, Cell, Origin, peers};
+use ztc_model::suite::{Case, Cell, Origin};
 use ztc_model::verdict::{Doubt, Facts, passes};
 use ztc_model::world::{Born, PodRef};
-use ztc_wire::{Canary, Stimulus};
+use ztc_wire::Canary;
 
-use crate::address;
-use crate::agent::Agent;
 use crate::board::Interest;
 use crate::case::labels::Changed;
 use crate::case::policies::Policies;
-use crate::cell::{Pulse, Watched, watch_denial, watch_passage, watch_stream};
+use crate::cell::{Pulse, Watched, watch_denial, watch_passage, watch_refusal, watch_stream};
 use crate::chain;
 use crate::event::Phase;
 use crate::fabric::{AddressBook, Inspection, Receipt};
 use crate::interruption::Interruption;
 use crate::lane::LiveLane;
+use crate::mesh_authority::MeshAuthority;
 use crate::profile::Pace;
 use crate::readiness::KubeletProbe;
 use crate::stage::Stage;
@@ -61,6 +61,8 @@ pub(crate) struct Life<'a> {
     pub(crate) outcomes: Vec<Outcome>,
     /// By cell: what its nonces begin with, where its wire is asked about.
     canaries: Vec<Option<Canary>>,
+    /// Where something is sent in tunnels: who issues certificates of the mesh.
+    mesh: Option<Arc<MeshAuthority>>,
     /// From the last acceptance until everything was realised.
     pub(crate) settled: Option<Duration>,
     /// What enforcement points said when they were asked, if something went wrong.
@@ -96,6 +98,7 @@ impl<'a> Life<'a> {
             enter,
             outcomes,
             canaries: captures::canaries(&case.cells),
+            mesh: None,
             settled: None,
             inspections: Vec::new(),
             policies: Policies::default(),
@@ -149,6 +152,7 @@ impl<'a> Life<'a> {
         (self.enter)(Phase::Preconditions);
         self.preconditions().await.map_err(Doubt::Precondition)?;
         let book = self.addresses().await?;
+        self.mesh = self.mesh_authority().await?;
         let senders = self.senders(&book).await.map_err(Doubt::Precondition)?;
         (self.enter)(Phase::Controls);
         self.controls(&senders).await;
@@ -204,6 +208,7 @@ impl<'a> Life<'a> {
         });
         let targets = self.case.cells.iter().filter_map(|cell| match &cell.send {
             Send::Readiness(pod) => Some(pod),
+            Send::Hbone(tunnel) => Some(&tunnel.through),
             send => match send.peer() {
                 Some(ztc_model::stimulus::Peer::Pod(pod)) => Some(pod),
                 _ => None,
@@ -250,16 +255,6 @@ impl<'a> Life<'a> {
         }
     }
 
-    fn after(
-        &self,
-        cell: &Cell,
-        book: &AddressBook,
-    ) -> Result<Option<(Stimulus, BTreeSet<String>)>, String> {
-        let Some(send) = &cell.after else { return Ok(None) };
-        let stimulus = address::stimulus(send, book, &self.lane.world.tokens)?;
-        Ok(stimulus.map(|it| (it, peers(&self.lane.world, send))))
-    }
-
     fn kubelet_probe(&self, cell: &Cell, book: &AddressBook) -> Result<KubeletProbe, String> {
         let Send::Readiness(pod) = &cell.send else {
             return Err(format!("kubelet does not send `{}`", cell.send));
@@ -298,8 +293,12 @@ impl<'a> Life<'a> {
     async fn pass(&self, cell: &Cell, sender: &Sender) -> Option<Seen> {
         match sender {
             Sender::Agent(aim) => {
-                let (every, ceiling) = (self.pace.stream_every(), self.pace.pass_ceiling());
-                Some(aim.until_through(&cell.peers, every, ceiling).await)
+                let ceiling = self.pace.pass_ceiling();
+                let every = match &aim.beside {
+                    Some(_) => self.pace.beside_every(),
+                    None => self.pace.stream_every(),
+                };
+                Some(aim.control().until_through(&cell.peers, every, ceiling).await)
             }
             Sender::Kubelet(probe) => {
                 Some(probe.until_ready(true, self.pace.pass_ceiling(), &self.pace).await)
@@ -347,6 +346,10 @@ impl<'a> Life<'a> {
             Sender::Kubelet(probe) => probe.watch(denied, &self.pace, stage, interruption).await,
             Sender::Agent(aim) if cell.expected.is_stream() => {
                 watch_stream(cell, self.left_of(aim), &self.pace, stage, pulse, interruption).await
+            }
+            Sender::Agent(aim) if aim.beside.is_some() => {
+                let aim = Aim::clone(aim);
+                watch_refusal(cell, aim, &self.pace, stage, interruption).await
             }
             Sender::Agent(aim) if denied => {
                 watch_denial(cell, self.left_of(aim), &self.pace, stage, interruption).await
@@ -431,20 +434,6 @@ impl<'a> Life<'a> {
         }));
         let ceiling = self.pace.stream_every() + self.pace.probe_deadline() * 2;
         let _all = tokio::time::timeout(ceiling, beats).await;
-    }
-
-    fn aim(&self, cell: &Cell, agent: &Arc<Agent>, book: &AddressBook) -> Result<Aim, String> {
-        let stimulus = address::stimulus(&cell.send, book, &self.lane.world.tokens)?;
-        let stimulus = stimulus.ok_or_else(|| format!("an agent does not send `{}`", cell.send))?;
-        Ok(Aim {
-            agent: Arc::clone(agent),
-            board: Arc::clone(&self.lane.board),
-            stimulus,
-            canary: None,
-            after: self.after(cell, book)?,
-            deadline: self.pace.probe_deadline(),
-            pair: address::pair(cell, &self.lane.world, book),
-        })
     }
 
     /// Removes each denying policy, alone or with those that are behind it, and sees its flows pass.
@@ -597,6 +586,7 @@ impl Outcome {
         self.facts.meanwhile.extend(watched.meanwhile);
         self.facts.samples.extend(watched.samples);
         self.facts.beyond.extend(watched.beyond);
+        self.facts.proof = self.facts.proof.take().or(watched.beside);
         self.facts.unsettled = self.facts.unsettled.take().or(watched.unsettled);
         self.time_to_enforce = self.time_to_enforce.or(watched.time_to_enforce);
         self.settled_after.extend(watched.settled_after);

@@ -13,7 +13,6 @@ use ztc_model::world::PodRef;
 use ztc_wire::{FirstRun, RunId};
 
 use super::{Life, Sender};
-use crate::address;
 use crate::agent::{Agent, Flight};
 use crate::cell::watch_newborn;
 use crate::chain;
@@ -91,8 +90,7 @@ impl Life<'_> {
         let mut ids: BTreeMap<usize, Vec<RunId>> = BTreeMap::new();
         let cells = self.case.cells.iter().enumerate();
         for (index, cell) in cells.filter(|(_, it)| it.from == Origin::Pod(pod.clone())) {
-            let stimulus = address::stimulus(&cell.send, book, &self.lane.world.tokens)
-                .map_err(Doubt::Precondition)?;
+            let stimulus = self.stimulus(&cell.send, book).map_err(Doubt::Precondition)?;
             // Records of several echo requests in flight could not be told apart.
             let count = if matches!(cell.send, Send::Ping(_)) { 1 } else { FIRST_STIMULI };
             for stimulus in std::iter::repeat_n(stimulus, count).flatten() {

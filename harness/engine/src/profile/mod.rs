@@ -148,6 +148,12 @@ impl Pace {
         Self { stream_every_ms: self.stream_every_ms.saturating_mul(share.max(1)), ..self }
     }
 
+    /// Between two attempts of what is beside a refused stimulus. Nothing is timed by it, and several cells of a case may have
+    /// the same.
+    pub(crate) fn beside_every(&self) -> Duration {
+        self.hold_every(self.allowed_samples).max(self.stream_every())
+    }
+
     /// Between two samples of a hold.
     pub(crate) fn hold_every(&self, samples: u32) -> Duration {
         period(self.hold_ms / u64::from(samples.max(1)))

@@ -92,6 +92,47 @@ struct Line<'a> {
     error: Option<&'a str>,
 }
 
+/// A connection that ended before it was known what it is for (`log_early_deny` in `src/proxy/metrics.rs`).
+#[derive(Debug, Clone)]
+pub(crate) struct Early {
+    /// Where it came from.
+    pub(crate) source: SocketAddr,
+    /// Where it came to.
+    pub(crate) destination: SocketAddr,
+    /// Why it ended.
+    pub(crate) error: String,
+}
+
+#[derive(Serialize)]
+struct EarlyLine<'a> {
+    level: &'a str,
+    time: String,
+    scope: &'a str,
+    message: &'a str,
+    #[serde(rename = "src.addr")]
+    source: SocketAddr,
+    #[serde(rename = "dst.addr")]
+    destination: SocketAddr,
+    direction: Side,
+    error: &'a str,
+}
+
+impl Early {
+    /// The line of a connection to the server that ended at this time.
+    pub(crate) fn line(&self, now: Timestamp) -> Result<String, serde_json::Error> {
+        serde_json::to_string(&EarlyLine {
+            level: "warn",
+            time: format!("{now:.6}"),
+            scope: "access",
+            message: "connection failed",
+            source: self.source,
+            destination: self.destination,
+            direction: Side::Inbound,
+            error: &self.error,
+        })
+    }
+}
+
 impl AccessLog {
     /// The line of a connection that ended at this time.
     pub(crate) fn line(&self, end: &End, now: Timestamp) -> Result<String, serde_json::Error> {

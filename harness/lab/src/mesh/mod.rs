@@ -23,8 +23,8 @@ use ztc_model::ztunnel::HBONE_PORT;
 
 use crate::fault::{Fault, Faults, WRONG_NAME};
 
-pub(crate) use access_log::{AccessLog, End};
-pub(crate) use authority::{Certified, MeshAuthority, MeshAuthorityError};
+pub(crate) use access_log::{AccessLog, Early, End};
+pub(crate) use authority::{Certified, Trust, TrustError};
 pub(crate) use names::KnownName;
 pub(crate) use request_log::{Outcome, RequestLog};
 pub(crate) use waypoints::{NamespacedName, Target};
@@ -111,7 +111,7 @@ pub(crate) struct Mesh {
     directory: Mutex<Directory>,
     /// The last revision of the policies that has a policy of the mesh changed.
     revision: watch::Sender<u64>,
-    authority: MeshAuthority,
+    trust: Trust,
     pub(crate) faults: Faults,
 }
 
@@ -138,7 +138,7 @@ impl Mesh {
         services: impl IntoIterator<Item = MeshService>,
         names: impl IntoIterator<Item = (String, IpAddr)>,
         faults: Faults,
-    ) -> Result<Self, MeshAuthorityError> {
+    ) -> Result<Self, TrustError> {
         let services = services.into_iter().map(|service| (service.at, service)).collect();
         let mut addresses: HashMap<String, Vec<IpAddr>> = HashMap::new();
         for (name, address) in names {
@@ -147,14 +147,14 @@ impl Mesh {
         Ok(Self {
             directory: Mutex::new(Directory { services, names: addresses, ..Directory::default() }),
             revision: watch::Sender::new(0),
-            authority: MeshAuthority::new()?,
+            trust: Trust::new()?,
             faults,
         })
     }
 
     /// Who issues the certificates of its workloads.
-    pub(crate) fn authority(&self) -> &MeshAuthority {
-        &self.authority
+    pub(crate) fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// Says that a workload has these addresses.

@@ -16,7 +16,7 @@ use thiserror::Error;
 use crate::dns::DnsRule;
 use crate::manifest::{Manifest, ObjectRef, manifests};
 use crate::outcome::Expected;
-use crate::stimulus::{Echo, Peer, Send, Target};
+use crate::stimulus::{Bearer, Echo, Hbone, Peer, Send, Target};
 use crate::suite::{Case, Cell, Component, Origin, Relabelled};
 use crate::world::{PodRef, World};
 use crate::yaml::Source;
@@ -215,10 +215,13 @@ impl Renaming {
                 Expected::Interrupted { by, form, policy } => {
                     Expected::Interrupted { by: *by, form: *form, policy: self.object_ref(policy) }
                 }
-                expected @ (Expected::Allowed { .. } | Expected::Throughout) => expected.clone(),
+                expected @ (Expected::Allowed { .. }
+                | Expected::Throughout
+                | Expected::Refused { .. }) => expected.clone(),
             },
             peers: cell.peers.iter().map(peer).collect(),
             twin: cell.twin.as_ref().map(|it| self.pod(it)),
+            beside: cell.beside.as_ref().map(|it| self.send(it)),
             line: cell.line,
         }
     }
@@ -256,6 +259,14 @@ impl Renaming {
                 tcp: *tcp,
                 server: server.as_ref().map(|it| self.peer(it)),
             },
+            Send::Hbone(Hbone { to, through, speaks }) => Send::Hbone(Hbone {
+                to: target(to),
+                through: self.pod(through),
+                speaks: match speaks {
+                    Bearer::Pod { pod, flaw } => Bearer::Pod { pod: self.pod(pod), flaw: *flaw },
+                    speaks => speaks.clone(),
+                },
+            }),
             Send::Readiness(pod) => Send::Readiness(self.pod(pod)),
         }
     }

@@ -6,8 +6,8 @@ use crate::manifest::{Manifest, ObjectRef};
 use crate::outcome::EnforcementPoint;
 use crate::policy::Policy;
 use crate::stimulus::{Peer, Send, Target};
-use crate::suite::file::{ExpectationFile, OneOrMany};
-use crate::suite::{Cell, Feature, Origin};
+use crate::suite::file::{ExpectationFile, Is, OneOrMany};
+use crate::suite::{Cell, Feature, Origin, tunnels};
 use crate::world::{Born, Called, OutsideHost, PodRef, ServedPort, Speaks, World};
 use crate::yaml::{Diagnostic, Source, Spanned};
 use ztc_wire::Family;
@@ -222,6 +222,14 @@ pub(super) fn reachable<T>(
             let listening = listens(world, to, &[speaks]);
             listening.and_then(|()| has_token(world, token.as_deref())).or_else(wrong)
         }
+        (Origin::Pod(pod), Send::Hbone(tunnel)) => tunnels::can_be_opened(world, pod, tunnel)
+            .and_then(|()| match file.is {
+                // Where nothing gets through nobody has to listen; what is beside it has to.
+                Is::Refused => Ok(()),
+                _ => tunnels::leads_to_its_end(tunnel)
+                    .and_then(|()| listens(world, &tunnel.to, &[Speaks::Tcp])),
+            })
+            .or_else(wrong),
         (Origin::Pod(_), Send::Dns { server: None, .. }) => Ok(()),
         (Origin::Pod(_), Send::Dns { server: Some(server), .. }) => {
             let to = Target { peer: server.clone(), port: DNS_PORT, family: None };
@@ -318,6 +326,10 @@ pub fn peers(world: &World, send: &Send) -> BTreeSet<String> {
     let Some(peer) = send.peer().filter(|_| !says_no_name) else {
         return BTreeSet::new();
     };
+    if let Send::Hbone(tunnel) = send {
+        // Whomever it is asked for, nobody else is behind it.
+        return BTreeSet::from([tunnel.through.to_string()]);
+    }
     let outside = |host: &OutsideHost| Peer::Outside(host.name.clone()).to_string();
     match peer {
         Peer::Pod(pod) => BTreeSet::from([pod.to_string()]),
@@ -473,6 +485,10 @@ pub(super) fn form_fits_point(source: &Source, file: &ExpectationFile) -> Checke
             None => Ok(()),
         };
     };
+    if !form.value.is_of_policies() && !matches!(file.is, Is::Refused) {
+        let message = format!("no policy denies as {}: say `is: refused`", form.value);
+        return Err(source.diagnostic_at(form, message, None));
+    }
     let points = form.value.points();
     if points.contains(&by.value) {
         Ok(())

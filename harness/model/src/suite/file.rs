@@ -109,7 +109,7 @@ pub struct ExpectationFile {
     /// Who sends: a pod as `namespace/name`, or `kubelet`; one or a list.
     #[schemars(with = "OneOrMany")]
     pub from: Spanned<OneOrMany>,
-    /// What: `tcp`, `tls`, `udp`, `ping`, `dns`, `METHOD http://…` or `https://…`, `readiness`; one or a list.
+    /// What: `tcp`, `tls`, `udp`, `ping`, `dns`, `METHOD http://…` or `https://…`, `hbone`, `readiness`; one or a list.
     #[schemars(with = "OneOrMany")]
     pub send: Spanned<OneOrMany>,
     /// What each source has to get through with first, under the policies: only what is sent after
@@ -153,6 +153,10 @@ pub struct ExpectationFile {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub twin: Option<Spanned<String>>,
+    /// Of a refused flow: a stimulus that differs in one attribute and must get through at the same time.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub beside: Option<Spanned<String>>,
 }
 
 /// A file of manifests that a case applies.
@@ -236,6 +240,8 @@ pub enum Is {
     Denied,
     /// It does before the policies and once all of them are enforced, and does not in between.
     Interrupted,
+    /// It does not, whatever policies say.
+    Refused,
 }
 
 /// One text, or a list of them.

@@ -8,7 +8,7 @@ use crate::stimulus::{Send, SendError};
 use crate::suite::file::{Applied, CaseFile, ExpectationFile, Is, SuiteFile, Taken};
 use crate::suite::{
     Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check, distinct, gaps, matrix, relabels,
-    removals, restarts, streams, versions, wires, worlds,
+    removals, restarts, streams, tunnels, versions, wires, worlds,
 };
 use crate::world::{PodRef, World};
 use crate::yaml::{self, Diagnostic, Source, Spanned};
@@ -202,10 +202,14 @@ impl Reader<'_> {
                     &origin,
                     &send,
                 )?;
+                tunnels::needs_authority(self.source, self.needs, &file.send, &send)?;
                 let after = self.after(file, create, &origin)?;
+                let beside = self.beside(file, create, &origin, &send)?;
+                let both = [Some(&send), beside.as_ref()].into_iter().flatten();
                 let cell = Cell {
                     after,
-                    peers: check::peers(self.world, &send),
+                    peers: both.flat_map(|it| check::peers(self.world, it)).collect(),
+                    beside,
                     from: origin.clone(),
                     send,
                     expected: expected.clone(),
@@ -236,7 +240,26 @@ impl Reader<'_> {
             Origin::Pod(pod) if !create.contains(pod) => {}
             _ => return Err(wrong(format!("nothing is sent first by {origin}"))),
         }
+        tunnels::needs_authority(self.source, self.needs, text, &send)?;
         check::reachable(self.source, (file, text), self.world, create, origin, &send)?;
+        Ok(Some(send))
+    }
+
+    /// What differs from a refused stimulus in one attribute and gets through.
+    fn beside(
+        &self,
+        file: &ExpectationFile,
+        create: &[PodRef],
+        origin: &Origin,
+        refused: &Send,
+    ) -> Result<Option<Send>, Box<Diagnostic>> {
+        tunnels::beside_fits(self.source, file, create, origin)?;
+        let Some(text) = &file.beside else { return Ok(None) };
+        let wrong = |message: String| self.source.diagnostic_at(text, message, None);
+        let send: Send = text.value.parse().map_err(|error: SendError| wrong(error.to_string()))?;
+        let passing = ExpectationFile { is: Is::Allowed, ..file.clone() };
+        check::reachable(self.source, (&passing, text), self.world, create, origin, &send)?;
+        tunnels::differ_in_one_attribute(refused, &send).map_err(wrong)?;
         Ok(Some(send))
     }
 
@@ -279,6 +302,12 @@ impl Reader<'_> {
                     form: file.form.as_ref().map(|form| form.value),
                     policy: check::denying_policy(self.source, file, apply)?,
                 })
+            }
+            Is::Refused => {
+                check::nothing_of_passages(self.source, file)?;
+                check::form_fits_point(self.source, file)?;
+                let (by, form) = tunnels::refused_as(self.source, file)?;
+                Ok(Expected::Refused { by, form })
             }
             Is::Denied => {
                 check::nothing_of_passages(self.source, file)?;

@@ -128,6 +128,7 @@ fn expectation(
         policy: matrix.policy.clone().filter(|_| denied),
         behind: Vec::new(),
         twin: None,
+        beside: None,
     }
 }
 

@@ -14,6 +14,7 @@ mod relabels;
 mod removals;
 mod restarts;
 mod streams;
+mod tunnels;
 mod versions;
 mod wires;
 mod worlds;
@@ -85,11 +86,14 @@ pub enum Feature {
     Capture,
     /// Cilium's enforcement mode can be changed, for the whole cluster.
     EnforcementMode,
+    /// Certificates of the mesh's own authority can be had, for any identity.
+    MeshAuthority,
 }
 
 impl Feature {
     /// Those that only a cluster with Istio ambient has.
-    pub const OF_THE_MESH: [Self; 3] = [Self::AmbientProbes, Self::Ztunnel, Self::Waypoint];
+    pub const OF_THE_MESH: [Self; 4] =
+        [Self::AmbientProbes, Self::Ztunnel, Self::Waypoint, Self::MeshAuthority];
 }
 
 impl fmt::Display for Feature {
@@ -109,6 +113,7 @@ impl fmt::Display for Feature {
             Self::AdminNetworkPolicy => "admin-network-policy",
             Self::Capture => "capture",
             Self::EnforcementMode => "enforcement-mode",
+            Self::MeshAuthority => "mesh-authority",
         })
     }
 }
@@ -291,6 +296,8 @@ pub struct Cell {
     pub peers: BTreeSet<String>,
     /// Who must get through at the same moment, where no earlier moment can be the control.
     pub twin: Option<PodRef>,
+    /// Of what is refused whatever policies say: what differs from it in one attribute and must get through at the same time.
+    pub beside: Option<Send>,
     /// The line of the expectation.
     pub line: usize,
 }

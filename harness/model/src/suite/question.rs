@@ -30,6 +30,7 @@ fn asked(cell: &Cell) -> String {
     for (word, what) in [
         ("after", cell.after.as_ref().map(ToString::to_string)),
         ("twin", cell.twin.as_ref().map(ToString::to_string)),
+        ("beside", cell.beside.as_ref().map(ToString::to_string)),
         ("is", Some(cell.expected.to_string())),
     ] {
         if let Some(what) = what {

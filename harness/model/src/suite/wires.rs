@@ -66,7 +66,7 @@ fn carries_its_nonce(send: &Send) -> bool {
     match send {
         Send::Tcp(_) | Send::TcpFlow(_) | Send::Udp(_) | Send::UdpFlow(_) | Send::Ping(_) => true,
         Send::Http { tls, .. } => !tls,
-        Send::Tls(_) | Send::Dns { .. } | Send::Readiness(_) => false,
+        Send::Tls(_) | Send::Hbone(_) | Send::Dns { .. } | Send::Readiness(_) => false,
     }
 }
 

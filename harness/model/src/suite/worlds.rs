@@ -20,6 +20,10 @@ const DAEMON_PORTS: [u16; 18] = [
     9891, 9901,
 ];
 
+/// The longest token, in bytes: twice what a waypoint takes of a whole head (`max_request_headers_kb` of Envoy), and half of
+/// what an agent takes of an order.
+const LONGEST_TOKEN: usize = 128 * 1024;
+
 /// Whether a world can be made.
 ///
 /// # Errors
@@ -132,6 +136,13 @@ fn tokens(source: &Source, world: &World) -> Result<(), Box<Diagnostic>> {
         }
         if text.is_empty() || !text.chars().all(|it| it.is_ascii_graphic()) {
             let message = format!("the text of token `{name}` is not one word of ASCII");
+            return Err(in_text(source, 1, name, message));
+        }
+        if text.len() > LONGEST_TOKEN {
+            let message = format!(
+                "the text of token `{name}` has {} bytes; at most {LONGEST_TOKEN} are sent",
+                text.len()
+            );
             return Err(in_text(source, 1, name, message));
         }
     }

@@ -6,6 +6,7 @@
 mod dns;
 mod failure;
 mod flow;
+mod hbone;
 mod http;
 mod ping;
 mod resolve;

@@ -2,7 +2,7 @@
 
 use ztc_wire::{Observed, Stimulus};
 
-use super::{dns, flow, http, ping, resolve, stream, tcp, tls, udp};
+use super::{dns, flow, hbone, http, ping, resolve, stream, tcp, tls, udp};
 use crate::run::Run;
 
 /// Sends a stimulus and returns what was seen. Dropping the future closes its socket.
@@ -18,6 +18,9 @@ async fn exchange(run: &Run, stimulus: &Stimulus) -> Result<Observed, Observed> 
         Stimulus::UdpFlow { to } => flow::exchange(run, resolve::target(run, to).await?).await,
         Stimulus::TcpFlow { to } => stream::exchange(run, resolve::target(run, to).await?).await,
         Stimulus::Tls { to } => tls::exchange(run, to, resolve::target(run, to).await?).await,
+        Stimulus::Hbone { at, authority, papers } => {
+            hbone::exchange(run, *at, *authority, papers.as_ref()).await
+        }
         Stimulus::Http { tls, method, to, path, headers } => {
             let request = http::request(*tls, method, to, path, headers, &run.nonce())?;
             let remote = resolve::target(run, to).await?;

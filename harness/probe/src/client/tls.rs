@@ -4,10 +4,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use rustls::pki_types::ServerName;
-use rustls::{CertificateError, Error};
+use rustls::{CertificateError, ClientConfig, Error};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -42,6 +43,15 @@ pub(super) async fn connect(
     run.wait_for(Phase::Connect);
     let stream = socket::connect(run, Leg::Send, remote).await?;
     run.wait_for(Phase::Handshake);
+    shake_hands(config, name, stream).await
+}
+
+/// TLS on a connection.
+pub(super) async fn shake_hands(
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    stream: TcpStream,
+) -> Result<TlsStream<Opening>, Observed> {
     let opening = Opening { stream, heard: Vec::new() };
     let shaken = TlsConnector::from(config).connect(name, opening).into_fallible().await;
     shaken.map_err(|(error, opening)| failed(&error, &opening.heard))

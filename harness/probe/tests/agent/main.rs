@@ -3,6 +3,7 @@
 
 mod clients;
 mod executable;
+mod hbone;
 mod names;
 mod sessions;
 mod support;

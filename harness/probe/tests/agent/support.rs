@@ -188,6 +188,15 @@ impl Session {
         }
     }
 
+    /// What was observed next, of whichever run.
+    pub(crate) async fn next_observed(&mut self) -> Observed {
+        loop {
+            if let Event::Observed { observed, .. } = self.event().await {
+                return observed;
+            }
+        }
+    }
+
     pub(crate) async fn observe(&mut self, id: u64, stimulus: Stimulus) -> Run {
         self.run(id, 5_000, stimulus).await;
         self.ended(id).await

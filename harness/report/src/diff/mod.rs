@@ -269,7 +269,8 @@ impl Fate {
     /// What became of a flow, by its verdict; nothing where there is no proof.
     fn of(cell: &CellReport) -> Option<Self> {
         // The words of `Expected`: whatever else is expected gets through in the end.
-        let must_be_stopped = cell.expected.starts_with("denied");
+        let is = |word| cell.expected.starts_with(word);
+        let must_be_stopped = is("denied") || is("refused");
         match &cell.verdict {
             Verdict::Pass if must_be_stopped => Some(Self::Stopped),
             Verdict::Pass | Verdict::Fail(Failure::FailOpen { .. }) => Some(Self::Through),

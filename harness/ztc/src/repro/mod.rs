@@ -141,6 +141,15 @@ pub enum Refusal {
         /// The stimulus.
         send: String,
     },
+    /// It needs certificates of the mesh, and a client of tunnels.
+    #[error(
+        "`{send}` is a tunnel of the mesh, with a certificate of its authority; by hand: issue one with the key in the secret \
+         istio-ca-secret of istio-system, and send CONNECT over HTTP/2 with it"
+    )]
+    Tunnel {
+        /// The stimulus.
+        send: String,
+    },
     /// What counts is what is on the wire.
     #[error(
         "`{send}` is about what is on the wire; by hand: `tcpdump -X` in the network of the nodes while the client sends it"

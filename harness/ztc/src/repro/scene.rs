@@ -40,6 +40,9 @@ impl<'a> Scene<'a> {
             if matches!(send, Send::Tls(_) | Send::Http { tls: true, .. }) {
                 return Err(Refusal::Tls { send: send.to_string() });
             }
+            if matches!(send, Send::Hbone(_)) {
+                return Err(Refusal::Tunnel { send: send.to_string() });
+            }
             for touched in touched(world, send) {
                 match touched {
                     Touched::Pod(pod) => {

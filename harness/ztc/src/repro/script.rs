@@ -52,10 +52,11 @@ pub(super) fn script(question: &Question<'_>, cell: &Cell, scene: &Scene<'_>) ->
                 without(&std::iter::once(policy).chain(behind).collect::<Vec<_>>())
             )
         }
-        // Streams are refused before.
-        Expected::Allowed { .. } | Expected::Throughout | Expected::Interrupted { .. } => {
-            ALLOWED.to_owned()
-        }
+        // Streams and tunnels are refused before.
+        Expected::Allowed { .. }
+        | Expected::Throughout
+        | Expected::Interrupted { .. }
+        | Expected::Refused { .. } => ALLOWED.to_owned(),
     });
     parts.join("\n")
 }
@@ -124,9 +125,10 @@ fn enforced(question: &Question<'_>) -> String {
 fn evidence(cell: &Cell, scene: &Scene<'_>) -> String {
     let (by, form) = match &cell.expected {
         Expected::Denied { by, form, .. } => (*by, *form),
-        Expected::Allowed { .. } | Expected::Throughout | Expected::Interrupted { .. } => {
-            (Some(EnforcementPoint::Cilium), None)
-        }
+        Expected::Allowed { .. }
+        | Expected::Throughout
+        | Expected::Interrupted { .. }
+        | Expected::Refused { .. } => (Some(EnforcementPoint::Cilium), None),
     };
     let body = match by {
         None => "  # The case leaves open who stops it.\n  return 0\n".to_owned(),

@@ -28,7 +28,8 @@ pub(super) fn quoted(text: &str) -> String {
 /// The shell function of that name that sends it once.
 pub(super) fn function(name: &str, send: &Send, scene: &Scene<'_>) -> String {
     let body = match send {
-        // What goes on or is over TLS is refused before.
+        // What goes on, is over TLS or in a tunnel is refused before.
+        Send::Hbone(_) => Vec::new(),
         Send::Tcp(to) | Send::TcpFlow(to) | Send::Tls(to) => exchange(send, to, "nc -w 3", scene),
         Send::Udp(to) | Send::UdpFlow(to) => exchange(send, to, "nc -u -w 3", scene),
         Send::Ping(to) => ping(&to.peer, to.family, scene),

@@ -106,7 +106,7 @@ pub(crate) fn stderr(output: &Output) -> String {
 pub(crate) fn cells(reports: &[CaseReport], denied: bool) -> Vec<&CellReport> {
     let cells = reports.iter().flat_map(|report| &report.cells);
     let stopped = |cell: &CellReport| {
-        cell.expected.starts_with("denied") || cell.expected.starts_with("interrupted")
+        ["denied", "interrupted", "refused"].iter().any(|it| cell.expected.starts_with(it))
     };
     cells.filter(|cell| stopped(cell) == denied).collect()
 }

@@ -1,6 +1,10 @@
 //! Whether the mesh has realised what the API server holds for a world.
 
+use std::sync::Arc;
+
 use kube::api::DynamicObject;
+use ztc_engine::fabric::FabricError;
+use ztc_engine::mesh_authority::MeshAuthority;
 use ztc_model::manifest::manifests;
 use ztc_model::policy::mesh::ROOT_NAMESPACE;
 use ztc_model::policy::mesh::waypoint::Named;
@@ -10,7 +14,7 @@ use ztc_model::yaml::Source;
 
 use crate::api;
 use crate::fabric::ClusterError;
-use crate::mesh::{Enrolled, EnrolledPod, Stored, lag, waypoint_lag};
+use crate::mesh::{Enrolled, EnrolledPod, Stored, authority, lag, waypoint_lag};
 
 use super::RealLane;
 
@@ -54,6 +58,14 @@ impl RealLane {
             }
         }
         Ok(None)
+    }
+
+    /// The authority of the mesh, read anew.
+    pub(super) async fn authority(&self) -> Result<Arc<MeshAuthority>, FabricError> {
+        let authority = authority::of_istiod(&self.client).await;
+        let failed =
+            |error: authority::AuthorityError| FabricError::MeshAuthority { source: error.into() };
+        authority.map(Arc::new).map_err(failed)
     }
 
     /// The services that a waypoint is asked for.

@@ -1,5 +1,6 @@
 //! Tunnels that come.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How many connections a tunnel carries at a time (`POOL_MAX_STREAMS_PER_CONNECTION` of ztunnel).
 pub(in crate::host) const STREAMS: u32 = 100;
 
+/// The first byte of TLS: the type of a record with a handshake in it (RFC 8446 §5.1).
+const RECORD_OF_HANDSHAKE: u8 = 0x16;
+
 /// A tunnel that has come.
 pub(in crate::host) struct Tunnel {
     /// Whose it is.
@@ -36,27 +40,57 @@ pub(in crate::host) trait Carrier: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Carrier for T {}
 
-/// Accepts a tunnel; nothing where its peer does not get that far. What fails here fails at the other end too, which has
-/// a connection to tell of. Where TLS is left out on purpose, a peer is whoever it is `believed` to be.
+/// Why a tunnel that came was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::host) enum NotAccepted {
+    /// TLS failed. The words are ztunnel's (`TlsError` in `src/tls/lib.rs`).
+    #[error("tls handshake error: {0:?}")]
+    Handshake(io::Error),
+    /// It is not known whose the tunnel would be.
+    #[error("the peer has no identity")]
+    Nobody,
+    /// HTTP/2 failed.
+    #[error("http2 handshake failed: {0}")]
+    Http(h2::Error),
+    /// The peer took too long.
+    #[error("the peer took longer than {HANDSHAKE:?}")]
+    Late,
+}
+
+/// Accepts a tunnel. Where that is what is broken on purpose, a peer that shows nothing is whoever it is `believed` to be.
 pub(in crate::host) async fn accept(
     tls: &Tls,
     stream: TcpStream,
     believed: impl FnOnce() -> Option<SpiffeId>,
-) -> Option<Tunnel> {
+) -> Result<Tunnel, NotAccepted> {
     // Without it a connection is slower and no other.
     stream.set_nodelay(true).ok();
-    let (identity, stream): (SpiffeId, Box<dyn Carrier>) = if tls.is_left_out() {
-        (believed()?, Box::new(stream))
+    let late = |_elapsed| NotAccepted::Late;
+    let in_clear = tls.is_left_out() || (tls.accepts_clear() && !begins_tls(&stream).await);
+    let (identity, stream): (Option<SpiffeId>, Box<dyn Carrier>) = if in_clear {
+        (believed(), Box::new(stream))
     } else {
         let accepted = TlsAcceptor::from(tls.server()).accept(stream);
-        let stream = timeout(HANDSHAKE, accepted).await.ok()?.ok()?;
+        let stream = timeout(HANDSHAKE, accepted).await.map_err(late)?;
+        let stream = stream.map_err(NotAccepted::Handshake)?;
         let (_, session) = stream.get_ref();
-        let identity = session.peer_certificates().and_then(<[_]>::first).and_then(identity_of)?;
+        let identity = match session.peer_certificates().and_then(<[_]>::first) {
+            Some(certificate) => identity_of(certificate),
+            // None but a broken one comes here without.
+            None => believed(),
+        };
         (identity, Box::new(stream))
     };
+    let identity = identity.ok_or(NotAccepted::Nobody)?;
     let tunnel = h2::server::Builder::new().max_concurrent_streams(STREAMS).handshake(stream);
-    let connections = timeout(HANDSHAKE, tunnel).await.ok()?.ok()?;
-    Some(Tunnel { identity, connections })
+    let connections = timeout(HANDSHAKE, tunnel).await.map_err(late)?.map_err(NotAccepted::Http)?;
+    Ok(Tunnel { identity, connections })
+}
+
+/// Whether the first byte of a peer is that of TLS.
+async fn begins_tls(stream: &TcpStream) -> bool {
+    let mut first = [0];
+    !matches!(stream.peek(&mut first).await, Ok(1) if first[0] != RECORD_OF_HANDSHAKE)
 }
 
 /// Answers a CONNECT that leads nowhere.

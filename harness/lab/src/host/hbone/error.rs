@@ -7,14 +7,14 @@ use super::tls::TlsError;
 use crate::host::netns::NetnsError;
 use crate::host::pump::PumpError;
 use crate::host::runtime_thread::RuntimeThreadError;
-use crate::mesh::MeshAuthorityError;
+use crate::mesh::TrustError;
 
 /// Why there is no ztunnel or no waypoint.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProxyError {
     /// There is no certificate for its identity.
     #[error(transparent)]
-    Certificate(#[from] MeshAuthorityError),
+    Certificate(#[from] TrustError),
     /// It cannot speak TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),

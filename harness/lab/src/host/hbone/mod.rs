@@ -11,7 +11,7 @@ mod pool;
 mod tests;
 mod tls;
 
-pub(super) use accept::{Carrier, Tunnel, accept, answer, listen};
+pub(super) use accept::{Carrier, NotAccepted, Tunnel, accept, answer, listen};
 pub(super) use carry::{Admitted, Ended, Tunnelled, carry, carry_once_admitted};
 pub(crate) use error::ProxyError;
 pub(super) use pool::{Pool, TunnelError};

@@ -12,11 +12,11 @@ use rustls::crypto::ring::default_provider;
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::version::TLS13;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, PeerMisbehaved, RootCertStore,
-    ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, PeerMisbehaved,
+    RootCertStore, ServerConfig, SignatureScheme,
 };
 
 use ztc_model::policy::mesh::SpiffeId;
@@ -47,6 +47,8 @@ pub(in crate::host) struct Tls {
     server: Arc<ServerConfig>,
     /// Tunnels are opened without it.
     left_out: bool,
+    /// Tunnels without it are accepted.
+    accepts_clear: bool,
 }
 
 impl fmt::Debug for Tls {
@@ -58,8 +60,8 @@ impl fmt::Debug for Tls {
 impl Tls {
     /// That of a workload with an identity in a mesh.
     pub(in crate::host) fn of(mesh: &Mesh, identity: &SpiffeId) -> Result<Self, ProxyError> {
-        let authority = mesh.authority();
-        Ok(Self::new(authority.roots(), authority.issue(identity)?, &mesh.faults)?)
+        let trust = mesh.trust();
+        Ok(Self::new(trust.roots(), trust.issue(identity)?, &mesh.faults)?)
     }
 
     pub(in crate::host) fn new(
@@ -71,21 +73,33 @@ impl Tls {
         let peers = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
             .build()
             .map_err(TlsError::Verifier)?;
+        let clients: Arc<dyn ClientCertVerifier> = if faults.has(Fault::HboneAcceptsAnyCertificate)
+        {
+            Arc::new(Anybody(Arc::clone(&peers)))
+        } else {
+            Arc::clone(&peers)
+        };
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])
             .map_err(TlsError::Certificate)?
-            .with_client_cert_verifier(Arc::clone(&peers))
+            .with_client_cert_verifier(clients)
             .with_single_cert(vec![own.certificate.clone()], own.key.clone_key())
             .map_err(TlsError::Certificate)?;
         server.alpn_protocols = vec![ALPN.to_vec()];
         server.send_tls13_tickets = 0;
         let left_out = faults.has(Fault::HboneInClear);
-        Ok(Self { provider, peers, own, server: Arc::new(server), left_out })
+        let accepts_clear = faults.has(Fault::HboneAcceptsClear);
+        Ok(Self { provider, peers, own, server: Arc::new(server), left_out, accepts_clear })
     }
 
     /// Whether tunnels go without.
     pub(super) const fn is_left_out(&self) -> bool {
         self.left_out
+    }
+
+    /// Whether tunnels that come may go without.
+    pub(super) const fn accepts_clear(&self) -> bool {
+        self.accepts_clear
     }
 
     /// For tunnels that come.
@@ -170,5 +184,50 @@ impl ServerCertVerifier for IdentityVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Lets a client be whoever it says, and nobody: what is broken on purpose.
+#[derive(Debug)]
+struct Anybody(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for Anybody {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
     }
 }

@@ -140,7 +140,8 @@ impl Proxy {
     /// Serves a tunnel: all connections in it, until its peer leaves.
     async fn serve_tunnel(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         let believed = || self.plan.mesh.workload(peer.ip()).map(|it| it.identity());
-        let Some(Tunnel { identity, mut connections }) = accept(&self.tls, stream, believed).await
+        // A waypoint says nothing of a tunnel that did not come about, and its peer has a connection to tell of.
+        let Ok(Tunnel { identity, mut connections }) = accept(&self.tls, stream, believed).await
         else {
             return;
         };
@@ -169,6 +170,10 @@ impl Proxy {
         // A peer that has gone needs no answer.
         let Ok(sends) = respond.send_response(Response::new(()), false) else { return };
         let mut stream = Tunnelled::new(sends, request.into_body(), None);
+        if self.plan.mesh.faults.has(Fault::WaypointHangs) {
+            // The client's side stays open with it.
+            return std::future::pending().await;
+        }
         let is_http = match target.service() {
             Some(service) => service.is_http,
             // Nothing says what a workload speaks, so what comes first does.

@@ -1,6 +1,7 @@
 //! What comes to the pod: in plain, or in a tunnel.
 
-use std::net::SocketAddr;
+use std::error::Error;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,16 +9,18 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{Method, Request, Response, StatusCode};
+use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use ztc_model::policy::mesh::SpiffeId;
 use ztc_model::policy::mesh::ztunnel::Connection;
-use ztc_model::ztunnel::Side;
+use ztc_model::ztunnel::{HBONE_PORT, Side};
 
 use super::{Hold, Proxy};
-use crate::datapath::Now;
-use crate::host::hbone::{Ended, Tunnel, Tunnelled, accept, answer, carry};
-use crate::mesh::AccessLog;
+use crate::datapath::{INBOUND_PORT, Now, OUTBOUND_PORT};
+use crate::fault::Fault;
+use crate::host::hbone::{Ended, NotAccepted, Tunnel, Tunnelled, accept, answer, carry};
+use crate::mesh::{AccessLog, Early};
 
 /// Why a connection is not carried.
 enum Refusal {
@@ -52,9 +55,14 @@ impl Proxy {
     pub(super) async fn serve_tunnel(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         let Ok(local) = stream.local_addr() else { return };
         let believed = || self.plan.mesh.workload(peer.ip()).map(|it| it.identity());
-        let Some(Tunnel { identity, mut connections }) = accept(&self.tls, stream, believed).await
-        else {
-            return;
+        let accepted = accept(&self.tls, stream, believed).await;
+        let Tunnel { identity, mut connections } = match accepted {
+            Ok(tunnel) => tunnel,
+            Err(NotAccepted::Handshake(error)) => {
+                return self.log_early(peer, local, &NotAccepted::Handshake(error));
+            }
+            // A real one tells only of what ends before there is TLS.
+            Err(_) => return,
         };
         while let Some(Ok((request, respond))) = connections.accept().await {
             let (proxy, identity) = (Arc::clone(&self), identity.clone());
@@ -74,11 +82,14 @@ impl Proxy {
     ) {
         let begun = Instant::now();
         let authority = request.uri().authority().map(|it| it.as_str().to_owned());
-        let wanted = authority.as_ref().and_then(|it| it.parse::<SocketAddr>().ok());
-        let wanted = wanted.filter(|it| self.addresses.contains(&it.ip()));
-        let (Some(destination), &Method::CONNECT) = (wanted, request.method()) else {
-            answer(&mut respond, StatusCode::BAD_REQUEST);
-            return;
+        let lenient = self.plan.mesh.faults.has(Fault::HboneIgnoresAuthority);
+        let wanted = wanted(request.method(), authority.as_deref(), local.ip(), lenient);
+        let destination = match wanted {
+            Ok(destination) => destination,
+            Err(wrong) => {
+                self.log_early(peer, local, &wrong);
+                return answer(&mut respond, wrong.status());
+            }
         };
         let connection = Connection { peer: Some(identity), source: peer.ip(), destination };
         let record = self.record(&connection, peer, local, authority);
@@ -100,6 +111,12 @@ impl Proxy {
             }
         };
         self.log(&record, begun, ended);
+    }
+
+    /// Writes the line of a tunnel, or of a connection in one, that ended before it was known what it is for.
+    fn log_early(&self, source: SocketAddr, destination: SocketAddr, why: &dyn Error) {
+        let early = Early { source, destination, error: why.to_string() };
+        self.tell(early.line(Timestamp::now()));
     }
 
     /// Asks policy, then the pod. To be called with the connection among the open ones: what changes after policy
@@ -137,6 +154,52 @@ impl Proxy {
     }
 }
 
+/// Why a tunnel does not lead where it is asked for, whatever policies say (`build_inbound_request` in
+/// `src/proxy/inbound.rs` of ztunnel, whose words these are).
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Misled {
+    #[error("expected method CONNECT, got {0}")]
+    Method(Method),
+    #[error("invalid CONNECT address {0}")]
+    Address(String),
+    #[error("ip mismatch: {0} != {1}")]
+    Elsewhere(IpAddr, IpAddr),
+    #[error("attempted recursive call to ourselves")]
+    Itself,
+}
+
+impl Misled {
+    const fn status(&self) -> StatusCode {
+        match self {
+            Self::Itself => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+/// Where in a pod a tunnel that came to one of its addresses leads: to that address alone, and to no port of ztunnel's own.
+/// A lenient one takes the port, and no interest in the address.
+fn wanted(
+    method: &Method,
+    authority: Option<&str>,
+    local: IpAddr,
+    lenient: bool,
+) -> Result<SocketAddr, Misled> {
+    if method != Method::CONNECT {
+        return Err(Misled::Method(method.clone()));
+    }
+    let authority = authority.unwrap_or_default();
+    let asked: SocketAddr =
+        authority.parse().map_err(|_error| Misled::Address(authority.to_owned()))?;
+    if asked.ip() != local && !lenient {
+        return Err(Misled::Elsewhere(local, asked.ip()));
+    }
+    if [OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT].contains(&asked.port()) {
+        return Err(Misled::Itself);
+    }
+    Ok(SocketAddr::new(local, asked.port()))
+}
+
 /// Carries an admitted connection until it is over or allowed no longer.
 async fn carried(hold: &Hold<'_>, client: impl AsyncRead + AsyncWrite, server: TcpStream) -> Ended {
     tokio::select! {
@@ -158,5 +221,40 @@ impl Refusal {
             Self::Denied(why) => why.clone(),
             Self::Failed(error) => format!("connection failed: {error}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 244, 0, 7));
+
+    fn asked(authority: &str) -> Result<SocketAddr, Misled> {
+        wanted(&Method::CONNECT, Some(authority), LOCAL, false)
+    }
+
+    #[test]
+    fn a_tunnel_leads_to_the_address_that_it_came_to() {
+        assert_eq!(asked("10.244.0.7:9000"), Ok((LOCAL, 9000).into()));
+        for elsewhere in ["10.244.0.8:9000", "127.0.0.1:9000", "[::1]:9000"] {
+            assert!(matches!(asked(elsewhere), Err(Misled::Elsewhere(..))), "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn a_tunnel_leads_to_no_port_of_the_proxy() {
+        for port in [15_001, 15_006, 15_008] {
+            assert_eq!(asked(&format!("10.244.0.7:{port}")), Err(Misled::Itself));
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_or_no_connect_is_refused_in_words() {
+        for authority in ["ledger:9000", "10.244.0.7", ""] {
+            assert_eq!(asked(authority), Err(Misled::Address(authority.to_owned())));
+        }
+        let got = wanted(&Method::GET, Some("10.244.0.7:9000"), LOCAL, false);
+        assert_eq!(got.unwrap_err().to_string(), "expected method CONNECT, got GET");
     }
 }

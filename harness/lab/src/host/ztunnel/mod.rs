@@ -61,7 +61,6 @@ pub(crate) struct Ztunnel {
 #[derive(Debug)]
 struct Proxy {
     plan: ZtunnelPlan,
-    addresses: Vec<IpAddr>,
     switch: Arc<Switch>,
     pod: PortId,
     tls: Tls,
@@ -102,7 +101,6 @@ impl Ztunnel {
         let tls = Tls::of(&plan.mesh, &plan.workload.identity())?;
         let proxy = Arc::new(Proxy {
             plan,
-            addresses: addresses.to_vec(),
             switch: Arc::clone(switch),
             pod,
             tls,
@@ -174,7 +172,10 @@ impl Proxy {
     fn log(&self, connection: &AccessLog, begun: Instant, ended: Ended) {
         let Ended { sent, received, error } = ended;
         let end = End { sent, received, after: begun.elapsed(), error };
-        let line = connection.line(&end, Timestamp::now());
+        self.tell(connection.line(&end, Timestamp::now()));
+    }
+
+    fn tell(&self, line: Result<String, serde_json::Error>) {
         match line.and_then(|line| ztunnel::read(&line)) {
             Ok(Some(line)) => {
                 if !self.plan.mesh.faults.has(Fault::LoseFlowRecords) {

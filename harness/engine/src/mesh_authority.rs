@@ -1,0 +1,175 @@
+//! The authority of a mesh: certificates with SPIFFE identities, as istiod issues them.
+//!
+//! A fabric has one, of its own or read from a cluster; it makes papers for the clients of tunnels, good ones and ones with
+//! a flaw. Nothing here outlives the run, and a certificate is good for days.
+
+use std::fmt;
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, date_time_ymd,
+};
+use ztc_model::policy::mesh::SpiffeId;
+use ztc_model::stimulus::Flaw;
+use ztc_wire::{Certified, Der};
+
+/// The trust domain of a mesh that is given no other.
+pub const TRUST_DOMAIN: &str = "cluster.local";
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum MeshAuthorityError {
+    /// The authority could not be made.
+    #[error("cannot make the authority of the mesh")]
+    Make(#[source] rcgen::Error),
+    /// The key of an authority that is there already cannot be used.
+    #[error("cannot use the key of the mesh's authority")]
+    Key(#[source] rcgen::Error),
+    /// Its certificate cannot be read.
+    #[error("cannot read the certificate of the mesh's authority")]
+    Read(#[source] rcgen::Error),
+    /// A certificate could not be made.
+    #[error("cannot make a certificate for {identity}")]
+    Issue {
+        /// For whom.
+        identity: SpiffeId,
+        /// Why.
+        source: rcgen::Error,
+    },
+}
+
+/// The authority of a mesh.
+pub struct MeshAuthority {
+    issuer: Issuer<'static, KeyPair>,
+    /// Of the same name, and believed by nobody.
+    forger: Issuer<'static, KeyPair>,
+    certificate: Der,
+}
+
+impl fmt::Debug for MeshAuthority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MeshAuthority").finish_non_exhaustive()
+    }
+}
+
+impl MeshAuthority {
+    /// A new one.
+    ///
+    /// # Errors
+    /// [`MeshAuthorityError::Make`].
+    pub fn new() -> Result<Self, MeshAuthorityError> {
+        let key = KeyPair::generate().map_err(MeshAuthorityError::Make)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::OrganizationName, TRUST_DOMAIN);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let certificate = params.self_signed(&key).map_err(MeshAuthorityError::Make)?;
+        Self::known(certificate.der().to_vec(), key)
+    }
+
+    /// One that is there already, by its certificate (X.509) and its key (PKCS #8), both in DER.
+    ///
+    /// # Errors
+    /// [`MeshAuthorityError`], when either is none.
+    pub fn of(certificate: Vec<u8>, key: Vec<u8>) -> Result<Self, MeshAuthorityError> {
+        let key = KeyPair::try_from(key).map_err(MeshAuthorityError::Key)?;
+        Self::known(certificate, key)
+    }
+
+    fn known(certificate: Vec<u8>, key: KeyPair) -> Result<Self, MeshAuthorityError> {
+        let der = certificate.as_slice().into();
+        let named = |key| Issuer::from_ca_cert_der(&der, key).map_err(MeshAuthorityError::Read);
+        let issuer = named(key)?;
+        let other = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256);
+        let forger = named(other.map_err(MeshAuthorityError::Make)?)?;
+        Ok(Self { issuer, forger, certificate: Der(certificate) })
+    }
+
+    /// Its certificate.
+    pub const fn certificate(&self) -> &Der {
+        &self.certificate
+    }
+
+    /// A certificate for an identity, which is all that it names, with a flaw or without.
+    ///
+    /// # Errors
+    /// [`MeshAuthorityError::Issue`].
+    pub fn issue(
+        &self,
+        identity: &SpiffeId,
+        flaw: Option<Flaw>,
+    ) -> Result<Certified, MeshAuthorityError> {
+        let issuer = if flaw == Some(Flaw::Forged) { &self.forger } else { &self.issuer };
+        let issue = || {
+            let key = KeyPair::generate()?;
+            let mut params = CertificateParams::default();
+            params.subject_alt_names = vec![SanType::URI(identity.to_string().try_into()?)];
+            params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+            params.extended_key_usages =
+                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+            let begins = |day: Date| {
+                let (month, of_month) = (day.month().unsigned_abs(), day.day().unsigned_abs());
+                date_time_ymd(day.year().into(), month, of_month)
+            };
+            [params.not_before, params.not_after] = validity(today(), flaw).map(begins);
+            let certificate = params.signed_by(&key, issuer)?;
+            let certificate = Der(certificate.der().to_vec());
+            Ok(Certified { certificate, key: Der(key.serialize_der()) })
+        };
+        issue().map_err(|source| MeshAuthorityError::Issue { identity: identity.clone(), source })
+    }
+}
+
+fn today() -> Date {
+    Timestamp::now().to_zoned(TimeZone::UTC).date()
+}
+
+/// From when to when a certificate is good, with days to spare for clocks that differ.
+fn validity(today: Date, flaw: Option<Flaw>) -> [Date; 2] {
+    let in_days = |days: i64| today.saturating_add(days.days());
+    match flaw {
+        None | Some(Flaw::Forged) => [in_days(-1), in_days(2)],
+        Some(Flaw::Expired) => [in_days(-3), in_days(-1)],
+        Some(Flaw::Early) => [in_days(2), in_days(4)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_good_today_unless_its_flaw_is_its_time() {
+        let today = date(2026, 3, 1);
+        let good = |flaw| {
+            let [from, until] = validity(today, flaw);
+            from < today && today < until
+        };
+        assert!(good(None) && good(Some(Flaw::Forged)));
+        assert!(!good(Some(Flaw::Expired)) && !good(Some(Flaw::Early)));
+    }
+
+    #[test]
+    fn every_certificate_has_a_key_of_its_own() {
+        let authority = MeshAuthority::new().unwrap();
+        let teller = "spiffe://cluster.local/ns/zt-bank/sa/teller".parse().unwrap();
+        let issued = [None, None, Some(Flaw::Forged)].map(|it| authority.issue(&teller, it));
+        let [one, other, forged] = issued.map(|it| it.unwrap().key);
+        assert!(one != other && other != forged);
+    }
+
+    #[test]
+    fn what_is_no_key_or_no_certificate_is_told() {
+        let key = KeyPair::generate().unwrap().serialize_der();
+        let error = MeshAuthority::of(vec![1, 2, 3], key).unwrap_err();
+        assert!(matches!(error, MeshAuthorityError::Read(_)), "{error}");
+        let certificate = MeshAuthority::new().unwrap().certificate().0.clone();
+        let error = MeshAuthority::of(certificate, vec![1, 2, 3]).unwrap_err();
+        assert!(matches!(error, MeshAuthorityError::Key(_)), "{error}");
+    }
+}
