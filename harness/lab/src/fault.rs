@@ -1,6 +1,6 @@
 //! Ways to break the lab on purpose, so that the harness can be tested: each must be noticed.
 //!
-//! Most faults come after the decision about a packet, and let kubelet's probes of pods pass where no
+//! Most faults come after the decision about a packet, and let kubelet's probes of pods and what waypoints ask of istiod pass where no
 //! policy denies them, so that pods become ready and the harness comes to the point where it has to
 //! notice. Others get one rule of Cilium's wrong, so that
 //! the decision itself and its records are wrong: each is for a mistake that somebody could make, and
@@ -101,12 +101,14 @@ pub enum Fault {
     /// `pod-ip-skips-hardening`: ztunnels know no policy that lets waypoints alone pass, so that the address of a pod
     /// is a way past its waypoint.
     PodIpSkipsHardening,
+    /// `waypoint-ready-without-control-plane`: waypoints are ready although nobody has told them what to do.
+    WaypointReadyWithoutControlPlane,
     /// `waypoint-for-services-alone`: no ztunnel asks a waypoint about what is sent to the address of a pod.
     WaypointForServicesAlone,
 }
 
 /// The faults without a number, by their names.
-const NAMED: [(&str, Fault); 32] = [
+const NAMED: [(&str, Fault); 33] = [
     ("ignore-egress-deny", Fault::IgnoreEgressDeny),
     ("allow-everything", Fault::AllowEverything),
     ("drop-everything", Fault::DropEverything),
@@ -138,6 +140,7 @@ const NAMED: [(&str, Fault); 32] = [
     ("waypoint-skips-expiry", Fault::WaypointSkipsExpiry),
     ("waypoint-forwards-client-identity", Fault::WaypointForwardsClientIdentity),
     ("pod-ip-skips-hardening", Fault::PodIpSkipsHardening),
+    ("waypoint-ready-without-control-plane", Fault::WaypointReadyWithoutControlPlane),
     ("waypoint-for-services-alone", Fault::WaypointForServicesAlone),
 ];
 

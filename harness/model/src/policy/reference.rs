@@ -23,6 +23,8 @@ pub enum PolicyKind {
     RequestAuthentication,
     /// `security.istio.io/v1`: who may do what.
     AuthorizationPolicy,
+    /// `gateway.networking.k8s.io/v1`: a waypoint, to which policies are bound.
+    Gateway,
     /// `policy.networking.k8s.io/v1alpha1`, which Cilium does not know (cilium#23380).
     AdminNetworkPolicy,
     /// The same, below all others.
@@ -34,13 +36,14 @@ pub enum PolicyKind {
 
 impl PolicyKind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NetworkPolicy,
         Self::CiliumNetworkPolicy,
         Self::CiliumClusterwideNetworkPolicy,
         Self::PeerAuthentication,
         Self::RequestAuthentication,
         Self::AuthorizationPolicy,
+        Self::Gateway,
         Self::AdminNetworkPolicy,
         Self::BaselineAdminNetworkPolicy,
         Self::ClusterNetworkPolicy,
@@ -55,6 +58,7 @@ impl PolicyKind {
             Self::PeerAuthentication => "PeerAuthentication",
             Self::RequestAuthentication => "RequestAuthentication",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::Gateway => "Gateway",
             Self::AdminNetworkPolicy => "AdminNetworkPolicy",
             Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
             Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
@@ -69,6 +73,7 @@ impl PolicyKind {
             Self::PeerAuthentication | Self::RequestAuthentication | Self::AuthorizationPolicy => {
                 "security.istio.io/v1"
             }
+            Self::Gateway => "gateway.networking.k8s.io/v1",
             Self::AdminNetworkPolicy | Self::BaselineAdminNetworkPolicy => {
                 "policy.networking.k8s.io/v1alpha1"
             }
