@@ -342,6 +342,10 @@ pub(crate) enum Ours<'a> {
     World(&'a str),
     /// What another run than this one applied.
     OtherRuns(&'a str),
+    /// What a case has applied in a world, and not what the world consists of.
+    AppliedIn(&'a str),
+    /// What a case of another run than this one has applied.
+    AppliedByOthers(&'a str),
     /// What belongs to a world that is none of these.
     OtherWorlds(&'a BTreeSet<String>),
 }
@@ -357,6 +361,8 @@ pub(crate) async fn ours(
         Ours::World(world) => format!("{WORLD}={world}"),
         // What has no such label is meant, too.
         Ours::OtherRuns(run) => format!("{RUN}!={run}"),
+        Ours::AppliedIn(world) => format!("{WORLD}={world},{RUN}"),
+        Ours::AppliedByOthers(run) => format!("{RUN},{RUN}!={run}"),
         // `notin` alone means what has no such label, too.
         Ours::OtherWorlds(worlds) => {
             let worlds: Vec<&str> = worlds.iter().map(String::as_str).collect();
@@ -427,12 +433,15 @@ pub(crate) async fn all(
     kind: &str,
 ) -> Result<Vec<DynamicObject>, ApiError> {
     let types = TypeMeta { api_version: api_version.to_owned(), kind: kind.to_owned() };
-    let listed = api(client, &types, None).list(&ListParams::default()).await;
-    let listed = listed.map_err(|source| ApiError::Read {
-        what: format!("objects of the kind {kind}"),
-        source: source.into(),
-    })?;
-    Ok(listed.items)
+    match api(client, &types, None).list(&ListParams::default()).await {
+        Ok(listed) => Ok(listed.items),
+        // A cluster without gateways does not know their kind.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        Err(source) => {
+            let what = format!("objects of the kind {kind}");
+            Err(ApiError::Read { what, source: source.into() })
+        }
+    }
 }
 
 /// The same objects as they are stored, as JSON.

@@ -47,7 +47,8 @@ impl Ledger {
     pub fn left_behind(&self, keeps_worlds: bool) -> Vec<String> {
         let is_policy = |object: &String| {
             let kind = object.split('/').next().unwrap_or_default();
-            PolicyKind::ALL.iter().any(|it| it.name() == kind)
+            // A gateway may be part of a world, and goes as that does.
+            PolicyKind::ALL.iter().any(|it| it.name() == kind && *it != PolicyKind::Gateway)
         };
         let mut left = self.left();
         left.retain(|object| !keeps_worlds || is_policy(object));
@@ -57,7 +58,9 @@ impl Ledger {
         let mut lines: Vec<String> =
             left.iter().map(|object| format!("left behind: {object}")).collect();
         if left.iter().any(is_policy) {
-            let kinds = PolicyKind::ALL.map(|it| it.name().to_lowercase()).join(",");
+            let kinds = PolicyKind::ALL.into_iter().filter(|it| *it != PolicyKind::Gateway);
+            let kinds: Vec<String> = kinds.map(|it| it.name().to_lowercase()).collect();
+            let kinds = kinds.join(",");
             lines.push(format!(
                 "the next run on the cluster removes policies; to do it now: kubectl delete {kinds} --all-namespaces -l {}={}",
                 MANAGED_BY.0, MANAGED_BY.1

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use ztc_engine::authority::{Authority, AuthorityError};
 use ztc_model::world::{
-    Born, DNS_CAPTURE, KubeService, Namespace, NodeSlot, Pod, ServiceProtocol, Waypoint, World,
+    Born, DNS_CAPTURE, KubeService, Namespace, NodeSlot, Pod, ServiceProtocol, USE_WAYPOINT,
+    Waypoint, World,
 };
 use ztc_model::ztunnel::HBONE_PORT;
 use ztc_wire::{AGENT_ENV, AgentConfig, FirstRun, Zone};
@@ -122,12 +123,22 @@ fn security(world: &World, namespace: &str) -> &'static str {
         // A pod in its node's network is more than the baseline profile allows.
         return "privileged";
     }
-    if world.waypoints.iter().any(|it| it.namespace == namespace) {
+    if has_waypoints(world, namespace) {
         // Istio's own waypoints need not be as restricted as our pods are (`files/waypoint.yaml` of istiod's
         // chart: without `gateways.seccompProfile` they have no seccomp profile).
         return "baseline";
     }
     "restricted"
+}
+
+/// Whether there are waypoints in a namespace, or may be in a case: something in it is put behind one.
+fn has_waypoints(world: &World, namespace: &str) -> bool {
+    let services =
+        world.services.iter().filter(|it| it.namespace == namespace).map(|it| &it.labels);
+    let pods = world.pods.iter().filter(|it| it.namespace == namespace).map(|it| &it.labels);
+    let of_namespace = world.namespace(namespace).map(|it| &it.labels);
+    world.waypoints.iter().any(|it| it.namespace == namespace)
+        || services.chain(pods).chain(of_namespace).any(|it| it.contains_key(USE_WAYPOINT))
 }
 
 /// The pods that are made with the world.

@@ -4,6 +4,7 @@
 //! their logs through the API server. A
 //! stream that breaks is opened again, and whatever may be missing is said: a gap is never silence.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,12 +37,19 @@ pub(crate) struct Observers {
     listening: Vec<AbortHandle>,
     /// The streams of flows, by node.
     flows: Vec<(String, Hearing)>,
+    /// The streams of waypoints that come and go, by name.
+    waypoints: Mutex<BTreeMap<String, (Hearing, AbortHandle)>>,
 }
 
 impl Observers {
     /// Those of a lane that is not ready: nothing is ever said.
     pub(crate) fn of_nobody() -> Self {
-        Self { sender: broadcast::Sender::new(1), listening: Vec::new(), flows: Vec::new() }
+        Self {
+            sender: broadcast::Sender::new(1),
+            listening: Vec::new(),
+            flows: Vec::new(),
+            waypoints: Mutex::default(),
+        }
     }
 
     /// Listens on every node from now on; to ztunnels where the cluster has a mesh, and to these waypoints.
@@ -69,7 +77,32 @@ impl Observers {
             let listener = Listener { source, place, sender: sender.clone(), hearing };
             listening.push(tokio::spawn(listener.listen()).abort_handle());
         }
-        Self { sender, listening, flows }
+        Self { sender, listening, flows, waypoints: Mutex::default() }
+    }
+
+    /// Listens to one more waypoint, if nobody does yet; whether what it says is heard.
+    pub(crate) fn hear_waypoint(&self, waypoint: Waypoint) -> bool {
+        let mut waypoints = self.waypoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = waypoint.to_string();
+        let (hearing, _) = waypoints.entry(place.clone()).or_insert_with(|| {
+            let hearing = Hearing::default();
+            let listener = Listener {
+                source: Source::Waypoint(waypoint),
+                place,
+                sender: self.sender.clone(),
+                hearing: hearing.clone(),
+            };
+            (hearing, tokio::spawn(listener.listen()).abort_handle())
+        });
+        hearing.is_sound()
+    }
+
+    /// Does not listen to a waypoint any more.
+    pub(crate) fn leave_waypoint(&self, name: &str) {
+        let mut waypoints = self.waypoints.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, listening)) = waypoints.remove(name) {
+            listening.abort();
+        }
     }
 
     /// A node whose flows are not heard now, in words.
@@ -86,7 +119,8 @@ impl Observers {
 
 impl Drop for Observers {
     fn drop(&mut self) {
-        for task in &self.listening {
+        let waypoints = self.waypoints.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for task in self.listening.iter().chain(waypoints.values().map(|(_, task)| task)) {
             task.abort();
         }
     }

@@ -198,6 +198,23 @@ impl Board {
         records.filter(|it| pair.covers(it) && !had_begun(it, begun)).cloned().collect()
     }
 
+    /// The denials of what was sent from these addresses to a port, since a moment.
+    pub(crate) fn sent_to(
+        &self,
+        from: &BTreeSet<IpAddr>,
+        port: u16,
+        since: Instant,
+    ) -> Vec<Arc<Evidence>> {
+        let pinned = lock(&self.shared);
+        let recent = pinned.kept.partition_point(|(at, _)| *at < since);
+        let records = pinned.kept.range(recent..).map(|(_, evidence)| evidence);
+        let is_meant = |it: &&Arc<Evidence>| {
+            let FlowKey { source, destination, .. } = it.flow;
+            from.contains(&source.ip()) && destination.port() == port && it.did.is_denial()
+        };
+        records.filter(is_meant).cloned().collect()
+    }
+
     /// The interruptions of the stream so far, in words.
     pub(crate) fn gaps(&self) -> Vec<String> {
         let pinned = lock(&self.shared);

@@ -62,6 +62,12 @@ pub trait Cluster: fmt::Debug + Send + Sync {
     /// What kubelet says of one pod now; nothing where there is no such pod.
     async fn readiness(&self, pod: &PodRef) -> Result<Option<Readiness>, FabricError>;
 
+    /// What kubelet says of the one pod of a waypoint that a case has made, and where it is; nothing where there is no
+    /// such pod.
+    async fn waypoint(&self, _waypoint: &PodRef) -> Result<Option<WaypointState>, FabricError> {
+        Ok(None)
+    }
+
     /// Applies one object as it is; returns when the API has accepted it.
     async fn apply(&self, manifest: &Manifest) -> Result<Receipt, FabricError>;
 
@@ -166,6 +172,17 @@ pub struct Readiness {
     pub probes: Option<u64>,
     /// Kubelet's words for the last failed probe.
     pub message: Option<String>,
+}
+
+/// What kubelet says of a waypoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaypointState {
+    /// The `Ready` condition of its pod.
+    pub ready: bool,
+    /// Why it is not ready, in kubelet's words.
+    pub message: Option<String>,
+    /// The addresses of its pod, as far as it has some.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A command of an enforcement point's own tools, and what it printed.

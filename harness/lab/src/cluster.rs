@@ -11,7 +11,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, broadcast};
 use ztc_engine::authority::{Authority, AuthorityError};
 use ztc_engine::fabric::{
     AddressBook, Change, Cluster, Endpoint, Fabric, FabricError, Lane, Readiness, Receipt, Session,
-    Settling, Witness,
+    Settling, WaypointState, Witness,
 };
 use ztc_engine::mesh_authority::MeshAuthority;
 use ztc_model::identity::Reserved;
@@ -19,14 +19,14 @@ use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::policy::mesh::waypoint::NotEvaluated;
 use ztc_model::policy::{Policy, PolicyKind, PolicyRef};
 use ztc_model::suite::{Component, Relabelled};
-use ztc_model::world::{NodeSlot, PodRef, World};
+use ztc_model::world::{NodeSlot, PodRef, Waypoint, World};
 use ztc_wire::FirstRun;
 
 use crate::datapath::{Datapath, EndpointState, NodeId, Now};
 use crate::fault::{self, Faults, NotAFault};
 use crate::host::{AgentCommand, AgentError, PumpError, Switch, WorkloadError, is_inside};
 use crate::lane::{LaneError, RunningLane};
-use crate::mesh::Mesh;
+use crate::mesh::{self, Mesh, NamespacedName};
 use crate::plan::{NODES, Plan};
 
 /// How long the agent of a pod that exists may take to answer.
@@ -225,7 +225,7 @@ impl LabCluster {
             _ => None,
         };
         if let Some(policy) = &of_the_mesh {
-            self.running().await?.mesh().check(policy)?;
+            mesh::check(policy)?;
         }
         let apply = |datapath: &mut Datapath, mesh: &Mesh, now| {
             let revision = datapath.apply(policy, now);
@@ -235,6 +235,41 @@ impl LabCluster {
             revision
         };
         self.change(apply).await
+    }
+
+    async fn apply_gateway(
+        &self,
+        manifest: &Manifest,
+        waypoint: &Waypoint,
+    ) -> Result<Receipt, ClusterError> {
+        let _alone = self.births.lock().await;
+        let accepted = Now::read().monotonic;
+        let running = self.running().await?;
+        running.start_waypoint(&self.plan, &self.plan.waypoint(waypoint)).await?;
+        let object = manifest.reference.clone();
+        Ok(Receipt { accepted, change: Change::Added { object, uid: String::new() } })
+    }
+
+    async fn delete_gateway(&self, gateway: &NamespacedName) -> Result<Receipt, ClusterError> {
+        let _alone = self.births.lock().await;
+        let accepted = Now::read().monotonic;
+        self.running().await?.stop_waypoint(gateway).await;
+        // It is gone, and everybody knows.
+        Ok(Receipt { accepted, change: Change::Nothing })
+    }
+
+    /// What kubelet would say of a waypoint.
+    async fn waypoint_state(
+        &self,
+        waypoint: &PodRef,
+    ) -> Result<Option<WaypointState>, ClusterError> {
+        let running = self.running().await?;
+        let found = running.waypoints().get(&gateway_name(waypoint)).cloned();
+        Ok(found.map(|it| {
+            let message = it.lacks();
+            let addresses = it.addresses.clone();
+            WaypointState { ready: message.is_none(), message, addresses }
+        }))
     }
 
     async fn look(&self, receipts: &[Receipt]) -> Result<Settling, ClusterError> {
@@ -271,6 +306,17 @@ impl LabCluster {
                 format!("the ztunnel of {name} is at revision {realised} of {of_the_mesh}")
             })
         }));
+        let gateways = receipts.iter().filter_map(|receipt| match &receipt.change {
+            Change::Added { object, .. } => as_gateway(object),
+            _ => None,
+        });
+        for gateway in gateways {
+            let lacks = match running.waypoints().get(&gateway) {
+                Some(waypoint) => waypoint.lacks(),
+                None => Some("it does not exist".to_owned()),
+            };
+            late.extend(lacks.map(|why| format!("waypoint {gateway} is not ready: {why}")));
+        }
         Ok(if late.is_empty() {
             Settling::Realised
         } else {
@@ -347,24 +393,38 @@ impl Cluster for LabCluster {
             .map_err(|error| FabricError::Readiness { pod: pod.clone(), source: error.into() })
     }
 
+    async fn waypoint(&self, waypoint: &PodRef) -> Result<Option<WaypointState>, FabricError> {
+        self.waypoint_state(waypoint)
+            .await
+            .map_err(|error| FabricError::Readiness { pod: waypoint.clone(), source: error.into() })
+    }
+
     async fn apply(&self, manifest: &Manifest) -> Result<Receipt, FabricError> {
-        self.apply_policy(manifest.policy.clone()).await.map_err(|error| FabricError::Apply {
+        let applied = match &manifest.policy {
+            Policy::Gateway { waypoint, .. } => self.apply_gateway(manifest, waypoint).await,
+            policy => self.apply_policy(policy.clone()).await,
+        };
+        applied.map_err(|error| FabricError::Apply {
             object: manifest.reference.clone(),
             source: error.into(),
         })
     }
 
     async fn delete(&self, object: &ObjectRef) -> Result<Receipt, FabricError> {
-        self.change(|datapath, mesh, now| match policy_ref(object) {
+        let withdrawn = |datapath: &mut Datapath, mesh: &Mesh, now| match policy_ref(object) {
             Some(policy) => {
                 let revision = datapath.remove(&policy, now);
                 mesh.withdraw(&policy, revision);
                 revision
             }
             None => datapath.revision(),
-        })
-        .await
-        .map_err(|error| FabricError::Delete { object: object.clone(), source: error.into() })
+        };
+        let deleted = match as_gateway(object) {
+            Some(gateway) => self.delete_gateway(&gateway).await,
+            None => self.change(withdrawn).await,
+        };
+        deleted
+            .map_err(|error| FabricError::Delete { object: object.clone(), source: error.into() })
     }
 
     async fn relabel(&self, change: &Relabelled) -> Result<Receipt, FabricError> {
@@ -438,6 +498,17 @@ impl Cluster for LabCluster {
         }
         Ok(())
     }
+}
+
+/// The waypoint of that name, where the object is a gateway.
+fn as_gateway(object: &ObjectRef) -> Option<NamespacedName> {
+    let namespace =
+        object.namespace.as_ref().filter(|_| object.kind == PolicyKind::Gateway.name())?;
+    Some(NamespacedName { namespace: namespace.clone(), name: object.name.clone() })
+}
+
+fn gateway_name(waypoint: &PodRef) -> NamespacedName {
+    NamespacedName { namespace: waypoint.namespace.clone(), name: waypoint.name.clone() }
 }
 
 /// The policy of that name; none when it is of a kind that the lab does not enforce.

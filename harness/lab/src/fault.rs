@@ -1,6 +1,6 @@
 //! Ways to break the lab on purpose, so that the harness can be tested: each must be noticed.
 //!
-//! Most faults come after the decision about a packet, and let kubelet's probes of pods pass where no
+//! Most faults come after the decision about a packet, and let kubelet's probes of pods and what waypoints ask of istiod pass where no
 //! policy denies them, so that pods become ready and the harness comes to the point where it has to
 //! notice. Others get one rule of Cilium's wrong, so that
 //! the decision itself and its records are wrong: each is for a mistake that somebody could make, and
@@ -119,12 +119,14 @@ pub enum Fault {
     PodIpSkipsHardening,
     /// `waypoint-hangs`: waypoints accept what is sent through them, and say nothing more.
     WaypointHangs,
+    /// `waypoint-ready-without-control-plane`: waypoints are ready although nobody has told them what to do.
+    WaypointReadyWithoutControlPlane,
     /// `waypoint-for-services-alone`: no ztunnel asks a waypoint about what is sent to the address of a pod.
     WaypointForServicesAlone,
 }
 
 /// The faults without a number, by their names.
-const NAMED: [(&str, Fault); 40] = [
+const NAMED: [(&str, Fault); 41] = [
     ("ignore-egress-deny", Fault::IgnoreEgressDeny),
     ("allow-everything", Fault::AllowEverything),
     ("drop-everything", Fault::DropEverything),
@@ -164,6 +166,7 @@ const NAMED: [(&str, Fault); 40] = [
     ("waypoint-forwards-client-identity", Fault::WaypointForwardsClientIdentity),
     ("pod-ip-skips-hardening", Fault::PodIpSkipsHardening),
     ("waypoint-hangs", Fault::WaypointHangs),
+    ("waypoint-ready-without-control-plane", Fault::WaypointReadyWithoutControlPlane),
     ("waypoint-for-services-alone", Fault::WaypointForServicesAlone),
 ];
 

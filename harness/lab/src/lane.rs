@@ -11,9 +11,11 @@ use std::time::Duration;
 use futures_util::future::{join_all, try_join_all, try_join3};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 use ztc_engine::fabric::{Lane, Readiness};
+use ztc_model::labels::Labels;
 use ztc_model::policy::NamedPorts;
 use ztc_model::world::PodRef;
 use ztc_wire::{AgentConfig, FirstRun};
@@ -21,13 +23,14 @@ use ztc_wire::{AgentConfig, FirstRun};
 use crate::datapath::{Attachment, Config, Datapath, NodeId};
 use crate::fault::Faults;
 use crate::host::{
-    Agent, AgentCommand, AgentError, Network, Node, NodeError, Prober, ProxyError, Pump, PumpError,
-    WORK_DIR, Waypoint, WaypointPlan, Workload, WorkloadError, WorkloadPlan, Ztunnel, ZtunnelPlan,
+    Agent, AgentCommand, AgentError, Istiod, Network, Node, NodeError, Prober, ProxyError, Pump,
+    PumpError, WORK_DIR, Waypoint, WaypointPlan, Workload, WorkloadError, WorkloadPlan, Ztunnel,
+    ZtunnelPlan,
 };
 use crate::mesh::{Mesh, NamespacedName, TrustError};
 use crate::plan::{
-    AddressPool, KUBE_DNS, NODES, OutsidePlan, POD_IPV6, Plan, PlanError, PodPlan, WaypointPod,
-    both, node_configs, resolv_conf,
+    AddressPool, IstiodPod, KUBE_DNS, NODES, OutsidePlan, POD_IPV6, Plan, PlanError, PodPlan,
+    WaypointPod, both, node_configs, resolv_conf,
 };
 
 /// How long a lane may take to come up.
@@ -50,6 +53,8 @@ pub(crate) enum LaneError {
     Workload(#[from] WorkloadError),
     #[error("cannot make waypoint {gateway}")]
     Waypoint { gateway: NamespacedName, source: Box<ProxyError> },
+    #[error("cannot make istiod")]
+    Istiod { source: Box<ProxyError> },
     #[error(transparent)]
     Agent(#[from] AgentError),
     #[error("pod {pod} is not ready after {UP:?}: {status}")]
@@ -61,7 +66,9 @@ pub(crate) enum LaneError {
 pub(crate) struct RunningLane {
     pods: Mutex<BTreeMap<PodRef, Arc<RunningPod>>>,
     outside: BTreeMap<String, Workload>,
-    waypoints: Vec<Waypoint>,
+    waypoints: Mutex<BTreeMap<NamespacedName, Arc<RunningWaypoint>>>,
+    /// There once somebody needs it.
+    istiod: OnceCell<Istiod>,
     addresses: Mutex<Vec<AddressPool>>,
     nodes: Vec<Node>,
     /// Those who listen at the edges of pods, by node, once somebody asks for them.
@@ -71,6 +78,24 @@ pub(crate) struct RunningLane {
     command: AgentCommand,
     files: AtomicUsize,
     directory: TempDir,
+}
+
+/// A waypoint at work.
+#[derive(Debug)]
+pub(crate) struct RunningWaypoint {
+    /// Its pod.
+    reference: PodRef,
+    node: NodeId,
+    /// Its addresses, the first one first.
+    pub(crate) addresses: Vec<IpAddr>,
+    waypoint: Waypoint,
+}
+
+impl RunningWaypoint {
+    /// Why it is not ready, if it is not.
+    pub(crate) fn lacks(&self) -> Option<String> {
+        self.waypoint.lacks()
+    }
 }
 
 /// A pod at work.
@@ -114,7 +139,8 @@ impl RunningLane {
             pods: Mutex::default(),
             outside: BTreeMap::new(),
             listeners: tokio::sync::Mutex::default(),
-            waypoints: Vec::new(),
+            waypoints: Mutex::default(),
+            istiod: OnceCell::new(),
             mesh,
             pump,
             command,
@@ -133,14 +159,13 @@ impl RunningLane {
         }));
         let pods = plan.pods.values().filter(|pod| pod.with_the_world);
         let pods = try_join_all(pods.map(|pod| self.start_pod(pod, Vec::new())));
-        let waypoints = try_join_all(plan.waypoints.iter().map(|it| self.start_waypoint(it)));
-        let (outside, _pods, waypoints) = try_join3(outside, pods, waypoints).await?;
+        let waypoints = plan.waypoints.iter().map(|it| self.start_waypoint(plan, it));
+        let (outside, ..) = try_join3(outside, pods, try_join_all(waypoints)).await?;
         self.outside = outside.into_iter().collect();
-        self.waypoints = waypoints;
         Ok(())
     }
 
-    /// Waits until every agent answers and every readiness probe passes.
+    /// Waits until every agent answers, every readiness probe passes, and every waypoint is ready.
     async fn ready(&self, deadline: Instant) -> Result<(), LaneError> {
         let pods: Vec<_> =
             self.pods().iter().map(|(name, pod)| (name.clone(), Arc::clone(pod))).collect();
@@ -155,6 +180,14 @@ impl RunningLane {
                 let message = prober.readiness().message;
                 let status = message.unwrap_or_else(|| "no probe has ended yet".to_owned());
                 return Err(LaneError::NotReady { pod: name, status });
+            }
+        }
+        let waypoints: Vec<_> = self.waypoints().values().cloned().collect();
+        for waypoint in waypoints {
+            if timeout_at(deadline, waypoint.waypoint.ready()).await.is_err() {
+                self.pump.check()?;
+                let status = waypoint.waypoint.lacks().unwrap_or_default();
+                return Err(LaneError::NotReady { pod: waypoint.reference.clone(), status });
             }
         }
         Ok(())
@@ -180,23 +213,76 @@ impl RunningLane {
         Ok(self.start_workload(plan).await?)
     }
 
-    /// Makes a waypoint; returns when it listens.
-    async fn start_waypoint(&self, pod: &WaypointPod) -> Result<Waypoint, LaneError> {
-        let WaypointPod { gateway, node, labels, workload } = pod.clone();
+    /// Makes a waypoint; returns when it listens, ready or not. One that is there stays as it is.
+    pub(crate) async fn start_waypoint(
+        &self,
+        plan: &Plan,
+        pod: &WaypointPod,
+    ) -> Result<(), LaneError> {
+        if self.waypoints().contains_key(&pod.gateway) {
+            return Ok(());
+        }
+        let istiod = self.istiod.get_or_try_init(|| self.start_istiod(plan.istiod())).await?;
+        let WaypointPod { gateway, serves, node, labels, workload } = pod.clone();
+        let (addresses, attachment) = self.attachment(&workload.reference, node, labels)?;
+        self.mesh.add(&addresses, &workload);
+        let reference = workload.reference.clone();
+        let plan = WaypointPlan {
+            mesh: Arc::clone(&self.mesh),
+            gateway,
+            workload,
+            serves,
+            control_plane: istiod.control_plane(),
+        };
+        let (pump, at) = (Arc::clone(&self.pump), addresses.clone());
+        let started = blocking(move || Waypoint::start(plan, attachment, &at, &pump)).await;
+        let waypoint = started.map_err(|source| LaneError::Waypoint {
+            gateway: pod.gateway.clone(),
+            source: Box::new(source),
+        })?;
+        let running = RunningWaypoint { reference, node, addresses, waypoint };
+        self.waypoints().insert(pod.gateway.clone(), Arc::new(running));
+        Ok(())
+    }
+
+    /// Ends a waypoint, if it exists.
+    pub(crate) async fn stop_waypoint(&self, gateway: &NamespacedName) {
+        let Some(running) = self.waypoints().remove(gateway) else { return };
+        // Nobody is sent there any more before it ends.
+        self.mesh.remove_waypoint(gateway);
+        self.mesh.remove(&running.addresses);
+        let (node, address) = (running.node, running.addresses[0]);
+        blocking(move || drop(running)).await;
+        self.addresses()[node.0].give_back(address);
+    }
+
+    async fn start_istiod(&self, pod: IstiodPod) -> Result<Istiod, LaneError> {
+        let IstiodPod { node, labels, workload } = pod;
+        let (addresses, attachment) = self.attachment(&workload.reference, node, labels)?;
+        self.mesh.add(&addresses, &workload);
+        let (pump, mesh) = (Arc::clone(&self.pump), Arc::clone(&self.mesh));
+        let identity = workload.identity();
+        let started =
+            blocking(move || Istiod::start(&mesh, identity, attachment, &addresses, &pump)).await;
+        started.map_err(|source| LaneError::Istiod { source: Box::new(source) })
+    }
+
+    /// Addresses for a pod of the mesh's own, and how it is plugged in.
+    fn attachment(
+        &self,
+        reference: &PodRef,
+        node: NodeId,
+        labels: Labels,
+    ) -> Result<(Vec<IpAddr>, Attachment), LaneError> {
         let addresses = both(self.addresses()[node.0].take()?, POD_IPV6);
         let attachment = Attachment::Pod {
-            reference: workload.reference.clone(),
+            reference: reference.clone(),
             node,
             addresses: addresses.clone(),
             labels,
             named_ports: NamedPorts::default(),
         };
-        self.mesh.add_waypoint(gateway.clone(), &addresses, &workload);
-        let plan = WaypointPlan { mesh: Arc::clone(&self.mesh), gateway, workload };
-        let pump = Arc::clone(&self.pump);
-        let failed =
-            |source| LaneError::Waypoint { gateway: pod.gateway.clone(), source: Box::new(source) };
-        blocking(move || Waypoint::start(plan, attachment, &addresses, &pump)).await.map_err(failed)
+        Ok((addresses, attachment))
     }
 
     /// Makes a pod; returns when its agent runs, ready or not.
@@ -350,6 +436,14 @@ impl RunningLane {
     pub(crate) fn pods(&self) -> MutexGuard<'_, BTreeMap<PodRef, Arc<RunningPod>>> {
         // The map is whole whenever the lock is free.
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The waypoints that exist.
+    pub(crate) fn waypoints(
+        &self,
+    ) -> MutexGuard<'_, BTreeMap<NamespacedName, Arc<RunningWaypoint>>> {
+        // The map is whole whenever the lock is free.
+        self.waypoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The outside hosts and their addresses.

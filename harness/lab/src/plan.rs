@@ -10,10 +10,11 @@ use ipnet::{IpNet, Ipv4Net};
 use ztc_engine::authority::{Authority, AuthorityError};
 use ztc_model::identity::endpoint_labels;
 use ztc_model::labels::Labels;
+use ztc_model::policy::mesh::ROOT_NAMESPACE;
 use ztc_model::policy::{NamedPorts, Protocol};
 use ztc_model::world::{
     Born, KubeService, NodeSlot, OutsideHost, Pod, PodRef, ServedPort, ServicePort,
-    ServiceProtocol, Waypoint, World,
+    ServiceProtocol, Waypoint, WaypointFor, World,
 };
 use ztc_wire::{Service, Tls, Zone, ZoneRecord};
 
@@ -59,6 +60,19 @@ pub(crate) struct Plan {
     pub(crate) names: Vec<(String, IpAddr)>,
     /// The waypoints.
     pub(crate) waypoints: Vec<WaypointPod>,
+    /// The labels of the world's namespaces.
+    namespaces: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// The pod of the control plane.
+#[derive(Debug, Clone)]
+pub(crate) struct IstiodPod {
+    /// Its node.
+    pub(crate) node: NodeId,
+    /// The labels of its identity.
+    pub(crate) labels: Labels,
+    /// What the mesh knows of it.
+    pub(crate) workload: Arc<Workload>,
 }
 
 /// The pod of a waypoint.
@@ -66,6 +80,8 @@ pub(crate) struct Plan {
 pub(crate) struct WaypointPod {
     /// Its gateway.
     pub(crate) gateway: NamespacedName,
+    /// What it is asked for.
+    pub(crate) serves: WaypointFor,
     /// Its node.
     pub(crate) node: NodeId,
     /// The labels of its identity.
@@ -190,8 +206,52 @@ impl Plan {
                 })
             })
             .collect::<Result<_, AuthorityError>>()?;
-        let waypoints = world.waypoints.iter().map(|it| waypoint_pod(world, it)).collect();
-        Ok(Self { pods, outside, services, mesh, names, waypoints })
+        let namespaces = world.namespaces.iter().map(|it| (it.name.clone(), it.labels.clone()));
+        let plan = Self {
+            pods,
+            outside,
+            services,
+            mesh,
+            names,
+            waypoints: Vec::new(),
+            namespaces: namespaces.collect(),
+        };
+        let waypoints = world.waypoints.iter().map(|it| plan.waypoint(it)).collect();
+        Ok(Self { waypoints, ..plan })
+    }
+
+    /// The labels of a pod's identity that is in a namespace of the world.
+    fn identified(&self, workload: &Workload) -> Labels {
+        let namespace = &workload.reference.namespace;
+        let of_namespace = self.namespaces.get(namespace).cloned().unwrap_or_default();
+        endpoint_labels(namespace, &of_namespace, &workload.service_account, &workload.labels)
+    }
+
+    /// The pod that istiod makes for a waypoint (`files/waypoint.yaml` of its chart), on the first node. It is not in the
+    /// mesh as other pods are: nobody captures what it sends.
+    pub(crate) fn waypoint(&self, waypoint: &Waypoint) -> WaypointPod {
+        let Waypoint { namespace, name, serves } = waypoint;
+        let gateway = NamespacedName { namespace: namespace.clone(), name: name.clone() };
+        let own = [
+            ("gateway.istio.io/managed", "istio.io-mesh-controller"),
+            ("gateway.networking.k8s.io/gateway-class-name", "istio-waypoint"),
+            ("gateway.networking.k8s.io/gateway-name", name),
+            ("istio.io/dataplane-mode", "none"),
+            ("istio.io/waypoint-for", serves.label()),
+            ("sidecar.istio.io/inject", "false"),
+        ];
+        let workload = unmeshed(namespace, &format!("{name}-0"), name, &own);
+        let labels = self.identified(&workload);
+        let node = node_id(NodeSlot::A);
+        WaypointPod { gateway, serves: *serves, node, labels, workload: Arc::new(workload) }
+    }
+
+    /// The pod of istiod, on the second node: what waypoints ask of it passes between nodes.
+    pub(crate) fn istiod(&self) -> IstiodPod {
+        let own = [("app", "istiod"), ("istio", "pilot"), ("istio.io/rev", "default")];
+        let workload = unmeshed(ROOT_NAMESPACE, "istiod-0", "istiod", &own);
+        let labels = self.identified(&workload);
+        IstiodPod { node: node_id(NodeSlot::B), labels, workload: Arc::new(workload) }
     }
 }
 
@@ -374,7 +434,7 @@ fn mesh_service(
     let backends = vip.backends.iter().map(|it| (it.pod.clone(), it.port)).collect();
     let named =
         |name: &str| NamespacedName { namespace: service.namespace.clone(), name: name.to_owned() };
-    let waypoint = world.waypoint_of(service).map(named);
+    let waypoint = world.use_waypoint(&service.labels, &service.namespace).map(named);
     (vip.protocol == Protocol::Tcp).then(|| MeshService {
         name: named(&service.name),
         hostname: hostname(service),
@@ -385,32 +445,18 @@ fn mesh_service(
     })
 }
 
-/// The pod that istiod makes for a waypoint (`files/waypoint.yaml` of its chart), on the first node. It is not in the mesh
-/// as other pods are: nobody captures what it sends.
-fn waypoint_pod(world: &World, waypoint: &Waypoint) -> WaypointPod {
-    let Waypoint { namespace, name, serves } = waypoint;
-    let gateway = NamespacedName { namespace: namespace.clone(), name: name.clone() };
-    let own = [
-        ("gateway.istio.io/managed", "istio.io-mesh-controller"),
-        ("gateway.networking.k8s.io/gateway-class-name", "istio-waypoint"),
-        ("gateway.networking.k8s.io/gateway-name", name),
-        ("istio.io/dataplane-mode", "none"),
-        ("istio.io/waypoint-for", serves.label()),
-        ("sidecar.istio.io/inject", "false"),
-    ];
-    let own = own.map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let own = BTreeMap::from(own);
-    let namespace_labels = world.namespace(namespace).map(|it| it.labels.clone());
-    let labels = endpoint_labels(namespace, &namespace_labels.unwrap_or_default(), name, &own);
-    let workload = Workload {
-        reference: PodRef { namespace: namespace.clone(), name: format!("{name}-0") },
-        service_account: name.clone(),
-        labels: own,
+/// A pod of the mesh's own, which is not in it as other pods are.
+fn unmeshed(namespace: &str, name: &str, account: &str, labels: &[(&str, &str)]) -> Workload {
+    Workload {
+        reference: PodRef { namespace: namespace.to_owned(), name: name.to_owned() },
+        service_account: account.to_owned(),
+        labels: labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
         enrolled: false,
         waypoint: None,
-    };
-    let node = node_id(NodeSlot::A);
-    WaypointPod { gateway, node, labels, workload: Arc::new(workload) }
+    }
 }
 
 fn pod_plan(world: &World, pod: &Pod, outside: &Zone, tls: Option<Tls>) -> PodPlan {
@@ -434,9 +480,8 @@ fn pod_plan(world: &World, pod: &Pod, outside: &Zone, tls: Option<Tls>) -> PodPl
                 service_account: pod.service_account.clone(),
                 labels: pod.labels.clone(),
                 enrolled: world.is_ambient(pod),
-                waypoint: world.waypoint_of_pod(pod).map(|name| NamespacedName {
-                    namespace: pod.namespace.clone(),
-                    name: name.to_owned(),
+                waypoint: world.use_waypoint(&pod.labels, &pod.namespace).map(|name| {
+                    NamespacedName { namespace: pod.namespace.clone(), name: name.to_owned() }
                 }),
             })
         }),

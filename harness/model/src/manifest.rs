@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::policy::{self, Policy, PolicyKind, PolicyRef, Specs};
 use crate::selector::is_subdomain;
+use crate::world::Waypoint;
 use crate::yaml::{self, Diagnostic, Document, Source, Spanned};
 
 /// An object that a case applies.
@@ -43,6 +44,16 @@ pub struct ObjectRef {
     pub namespace: Option<String>,
     /// Its name.
     pub name: String,
+}
+
+impl Manifest {
+    /// The waypoint that it is, if it is one.
+    pub fn waypoint(&self) -> Option<&Waypoint> {
+        match &self.policy {
+            Policy::Gateway { waypoint, .. } => Some(waypoint),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for ObjectRef {
@@ -121,11 +132,12 @@ pub(crate) fn invalid(source: &Source) -> Result<Manifest, Option<Box<Diagnostic
                 PolicyKind::NetworkPolicy => Policy::Network(specs),
                 PolicyKind::CiliumNetworkPolicy => Policy::Cilium(specs),
                 PolicyKind::CiliumClusterwideNetworkPolicy => Policy::Clusterwide(specs),
-                // Istio's webhook refuses what is wrong with its kinds; nobody says what is wrong with the others.
+                // Istio's webhook, or the schema of the API server, refuses what is wrong with these.
                 PolicyKind::CiliumNodeConfig
                 | PolicyKind::PeerAuthentication
                 | PolicyKind::RequestAuthentication
                 | PolicyKind::AuthorizationPolicy
+                | PolicyKind::Gateway
                 | PolicyKind::AdminNetworkPolicy
                 | PolicyKind::BaselineAdminNetworkPolicy
                 | PolicyKind::ClusterNetworkPolicy => return Err(Some(refusal)),
@@ -177,6 +189,7 @@ fn read(document: &Document<'_>) -> Result<(Header, PolicyRef, Said), Box<Diagno
         PolicyKind::PeerAuthentication => policy::mesh::peers(document, &reference),
         PolicyKind::RequestAuthentication => policy::mesh::requests(document, &reference),
         PolicyKind::AuthorizationPolicy => policy::mesh::authorization(document, &reference),
+        PolicyKind::Gateway => policy::mesh::gateway(document, &reference),
         PolicyKind::AdminNetworkPolicy
         | PolicyKind::BaselineAdminNetworkPolicy
         | PolicyKind::ClusterNetworkPolicy => Err(document.diagnostic_at(

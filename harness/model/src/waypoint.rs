@@ -10,6 +10,9 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// The port of istiod on which it tells proxies what to do. Without it a waypoint never gets ready.
+pub const CONTROL_PLANE_PORT: u16 = 15012;
+
 /// How the details of a line begin where a policy denied, before the name of the rule that matched and `]`; the name is
 /// `none` where nothing allowed it (`response_code_details` of Envoy's RBAC filters).
 pub const DENIED: &str = "rbac_access_denied_matched_policy[";

@@ -226,6 +226,13 @@ pub struct Waypoint {
     pub serves: WaypointFor,
 }
 
+impl Waypoint {
+    /// Its name in cases and reports.
+    pub fn reference(&self) -> PodRef {
+        PodRef { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+}
+
 /// The traffic that a waypoint is for (`istio.io/waypoint-for`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -242,6 +249,19 @@ pub enum WaypointFor {
 }
 
 impl WaypointFor {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Service, Self::Workload, Self::All, Self::None];
+
+    /// Whether it is asked for what is sent to services.
+    pub const fn serves_services(self) -> bool {
+        matches!(self, Self::Service | Self::All)
+    }
+
+    /// Whether it is asked for what is sent to the addresses of workloads.
+    pub const fn serves_workloads(self) -> bool {
+        matches!(self, Self::Workload | Self::All)
+    }
+
     /// The value of the label.
     pub const fn label(self) -> &'static str {
         match self {
@@ -487,25 +507,36 @@ impl World {
     /// The name of the waypoint that is asked for what is sent to a service: the one that it is put behind, by its own label or
     /// its namespace's, where that is there and is for services. Any other is passed by.
     pub fn waypoint_of<'a>(&'a self, service: &'a KubeService) -> Option<&'a str> {
-        self.waypoint_by(&service.labels, &service.namespace, WaypointFor::Service)
+        let name = self.use_waypoint(&service.labels, &service.namespace)?;
+        self.serving(name, &service.namespace, WaypointFor::serves_services)
     }
 
     /// The same for what is sent to a pod's own address.
     pub fn waypoint_of_pod<'a>(&'a self, pod: &'a Pod) -> Option<&'a str> {
-        self.waypoint_by(&pod.labels, &pod.namespace, WaypointFor::Workload)
+        let name = self.use_waypoint(&pod.labels, &pod.namespace)?;
+        self.serving(name, &pod.namespace, WaypointFor::serves_workloads)
     }
 
-    fn waypoint_by<'a>(
+    /// The name of the waypoint that something with these labels is put behind, by its own label or its namespace's, whether
+    /// that is there or not.
+    pub fn use_waypoint<'a>(
         &'a self,
         labels: &'a BTreeMap<String, String>,
         namespace: &str,
-        sent_to: WaypointFor,
     ) -> Option<&'a str> {
         let of_namespace = || self.namespace(namespace)?.labels.get(USE_WAYPOINT);
-        let name = labels.get(USE_WAYPOINT).or_else(of_namespace)?;
-        let is_it = |it: &&Waypoint| it.name == *name && it.namespace == namespace;
-        let serves = |it: &&Waypoint| it.serves == sent_to || it.serves == WaypointFor::All;
-        self.waypoints.iter().find(is_it).filter(serves).map(|it| it.name.as_str())
+        labels.get(USE_WAYPOINT).or_else(of_namespace).map(String::as_str)
+    }
+
+    /// A waypoint, if it is there and is for what is asked.
+    fn serving<'a>(
+        &'a self,
+        name: &'a str,
+        namespace: &str,
+        serves: impl Fn(WaypointFor) -> bool,
+    ) -> Option<&'a str> {
+        let is_it = |it: &&Waypoint| it.name == name && it.namespace == namespace;
+        self.waypoints.iter().find(is_it).filter(|it| serves(it.serves)).map(|_| name)
     }
 
     /// The names of the outside hosts; one that has no address here has no name.

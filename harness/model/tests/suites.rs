@@ -45,6 +45,13 @@ metadata: { name: admin }
 spec: { priority: 1, subject: { namespaces: {} }, egress: [{ action: Deny, to: [{ namespaces: {} }] }] }
 ";
 
+const DOORMAN: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: doorman, namespace: shop }
+spec: { gatewayClassName: istio-waypoint, listeners: [{ name: mesh, port: 15008, protocol: HBONE }] }
+";
+
 fn shop(text: &str) -> Result<World, String> {
     world(&Source::new("shop.yaml", text)).map_err(|diagnostic| diagnostic.message)
 }
@@ -68,11 +75,14 @@ fn suite(apply: &str, expects: &str) -> Result<Case, Box<Diagnostic>> {
             file("two.yaml", format!("{CLOSED}---\n{CLOSED}")),
             file("handshakes.yaml", handshakes("[api.zt.test]")),
             file("admin.yaml", ADMIN.to_owned()),
+            file("doorman.yaml", DOORMAN.to_owned()),
+            file("warden.yaml", DOORMAN.replace("doorman", "warden")),
+            file("peer.yaml", DOORMAN.replace("doorman", "peer")),
             file("admin-and-closed.yaml", format!("{ADMIN}---\n{CLOSED}")),
         ]),
     };
     let text = format!(
-        "suite: one\nabout: A test.\nworld: shop\nneeds: [cilium, agent-restart, admin-network-policy]\ncases:\n- name: one\n  because: It is.\n  \
+        "suite: one\nabout: A test.\nworld: shop\nneeds: [cilium, waypoint, agent-restart, admin-network-policy]\ncases:\n- name: one\n  because: It is.\n  \
          apply: [{apply}]\n  create: [shop/late]\n  {expects}\n"
     );
     Ok(load(&Source::new("suite.yaml", text), &library)?.cases.remove(0))
@@ -535,4 +545,68 @@ fn whoever_is_not_in_the_mesh_has_nobody_who_asks_dns_for_it() {
     );
     let mesh = world("istio.io/dataplane-mode: ambient").unwrap();
     assert!(mesh.pods.iter().all(|pod| mesh.captures_dns(pod)));
+}
+
+/// What may be asked of the readiness of a waypoint, and what not.
+#[test]
+fn a_waypoint_that_must_not_get_ready_has_a_twin_that_does() {
+    let all = "closed.yaml, doorman.yaml, warden.yaml";
+    let denied = "from: kubelet, send: readiness shop/doorman, is: denied, policy: closed";
+    let made = case(all, &format!("{denied}, by: cilium, twin: shop/warden")).unwrap();
+    assert_eq!(
+        made.cells[0].twin.as_ref().map(ToString::to_string).as_deref(),
+        Some("shop/warden")
+    );
+    let under = made.world_under(&shop(WORLD).unwrap());
+    let there: Vec<&str> = under.waypoints.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(there, ["warden"]);
+    for (apply, expectation, message) in [
+        (
+            all,
+            denied,
+            "waypoint shop/doorman is born under the policies: nobody knows how long it takes to get ready",
+        ),
+        (
+            all,
+            "from: kubelet, send: readiness shop/doorman, is: denied, policy: closed, twin: shop/doorman",
+            "shop/doorman does not differ from shop/doorman in its namespace or name alone",
+        ),
+        (
+            all,
+            "from: kubelet, send: readiness shop/doorman, is: denied, policy: closed, twin: shop/porter",
+            "the case applies no Gateway `shop/porter`",
+        ),
+        (
+            all,
+            "from: kubelet, send: readiness shop/doorman, is: denied, policy: closed, by: waypoint, twin: shop/warden",
+            "waypoint does not keep a waypoint from its control plane",
+        ),
+        (
+            all,
+            "from: kubelet, send: readiness shop/doorman, is: allowed, twin: shop/warden",
+            "a waypoint that gets ready needs no twin",
+        ),
+        (
+            all,
+            "from: shop/web, send: readiness shop/doorman, is: allowed",
+            "readiness probes come `from: kubelet`",
+        ),
+        (
+            all,
+            "from: kubelet, send: readiness shop/doorman, is: denied, policy: warden, twin: shop/warden",
+            "Gateway/shop/warden is a waypoint, and denies nothing by itself",
+        ),
+        (
+            "closed.yaml",
+            "from: kubelet, send: readiness shop/doorman, is: allowed",
+            "unknown pod `shop/doorman`",
+        ),
+        (
+            "peer.yaml",
+            "from: kubelet, send: readiness shop/peer, is: allowed",
+            "the world has a pod shop/peer",
+        ),
+    ] {
+        assert_eq!(case(apply, expectation).unwrap_err(), message, "{expectation}");
+    }
 }

@@ -436,7 +436,12 @@ fn a_rule_of_waypoints_that_is_got_wrong_fails_the_cases_about_it_and_no_others(
     }
     let project = project();
     project.edit("clusters/lab.yaml", "ztunnel, agent-restart", "ztunnel, waypoint, agent-restart");
-    let known: [Mistake<'_>; 5] = [
+    let known: [Mistake<'_>; 6] = [
+        (
+            "waypoint-ready-without-control-plane",
+            "l5-gateway",
+            &[("without-its-control-plane-a-waypoint-never-gets-ready", "fail-open")],
+        ),
         (
             "waypoint-ignores-method",
             "l5-waypoint::",

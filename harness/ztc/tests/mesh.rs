@@ -16,8 +16,15 @@ use ztc_model::stimulus::{Bearer, Hbone, Peer, Send, Target};
 use ztc_model::suite::{Case, Cell, Origin};
 use ztc_model::world::{Called, KubeService, Pod, World};
 
-const SUITES: [&str; 6] =
-    ["l3-mtls", "l4-ztunnel", "l4-hbone", "l5-waypoint", "l5-waypoint-kinds", "l5-jwt"];
+const SUITES: [&str; 7] = [
+    "l3-mtls",
+    "l4-ztunnel",
+    "l4-hbone",
+    "l5-waypoint",
+    "l5-waypoint-kinds",
+    "l5-gateway",
+    "l5-jwt",
+];
 
 /// A moment of 2026.
 const NOW: u64 = 1_795_000_000;
@@ -220,7 +227,7 @@ fn the_suites_of_the_mesh_expect_what_the_model_decides() {
             let cells = case.cells.iter().filter(|cell| matches!(cell.from, Origin::Pod(_)));
             for cell in cells {
                 *asked.entry(suite.name.as_str()).or_insert(0) += 1;
-                wrong.extend(disagreement(world, case, cell));
+                wrong.extend(disagreement(&case.world_under(world), case, cell));
             }
         }
     }

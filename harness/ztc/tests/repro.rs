@@ -177,6 +177,9 @@ fn every_cell_of_the_suites_is_a_script_or_has_a_reason() {
                 Err(Refusal::Restart { component }) => {
                     assert!(case.restart.contains(&component), "{}", case.id);
                 }
+                Err(Refusal::Waypoint { waypoint }) => {
+                    assert!(case.gateway(&waypoint).is_some(), "{}", case.id);
+                }
                 Err(Refusal::Flow { send }) => assert!(send.contains("/flow "), "{send}"),
                 Err(Refusal::Stream { .. }) => {
                     assert!(case.cells[number - 1].expected.is_stream(), "{}", case.id);

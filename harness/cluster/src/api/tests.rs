@@ -204,6 +204,8 @@ async fn what_other_lanes_applied_is_not_among_what_is_swept() {
     for (meant, selector) in [
         (Ours::World("shop-lane1"), "ztc.dev%2Fworld%3Dshop-lane1"),
         (Ours::OtherRuns("a-run"), "ztc.dev%2Frun%21%3Da-run"),
+        (Ours::AppliedIn("fort"), "ztc.dev%2Fworld%3Dfort%2Cztc.dev%2Frun"),
+        (Ours::AppliedByOthers("a-run"), "ztc.dev%2Frun%2Cztc.dev%2Frun%21%3Da-run"),
         (
             Ours::OtherWorlds(&BTreeSet::from(["bank".to_owned(), "two-teams".to_owned()])),
             "ztc.dev%2Fworld%2Cztc.dev%2Fworld+notin+%28bank%2Ctwo-teams%29",

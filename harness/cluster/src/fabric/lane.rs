@@ -5,6 +5,7 @@ mod labels;
 mod mesh;
 mod mode;
 mod newborns;
+mod waypoints;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,7 +22,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, broadcast};
 use ztc_engine::fabric::{
     AddressBook, Cause, Change, Cluster, Endpoint, FabricError, Inspection, Readiness, Receipt,
-    Session, Settling, Witness,
+    Session, Settling, WaypointState, Witness,
 };
 use ztc_engine::mesh_authority::MeshAuthority;
 use ztc_engine::wait::{Look, until};
@@ -45,6 +46,7 @@ use crate::pods::{self, Pods, concluded_probes};
 use crate::ready::Ready;
 use crate::realised::AgentState;
 
+use self::waypoints::{is_gateway, named as named_gateway};
 use super::{AWAY, ClusterError};
 
 /// The address that Istio gives to kubelet's probes of ambient pods (`HOST_PROBE_SNAT_IP`, `cni/README.md`).
@@ -96,7 +98,7 @@ impl RealLane {
         let Ready { run, ledger, .. } = &*self.ready;
         let mut changes = Vec::new();
         for kind in PolicyKind::ALL {
-            for meant in [Ours::World(&self.world.world), Ours::OtherRuns(run)] {
+            for meant in left_over(kind, &self.world.world, run) {
                 let found = api::ours(&self.client, kind.api_version(), kind.name(), meant).await?;
                 for object in found {
                     let uid = api::delete(&self.client, &object).await?;
@@ -168,7 +170,7 @@ impl RealLane {
         let (of_the_mesh, of_cilium): (Vec<&Change>, Vec<&Change>) =
             changes.iter().partition(|it| is_of_the_mesh(it));
         if !of_the_mesh.is_empty()
-            && let Some(status) = self.mesh_lag().await?
+            && let Some(status) = self.mesh_lag(&of_the_mesh).await?
         {
             return Ok(Settling::NotYet { status });
         }
@@ -213,7 +215,7 @@ impl RealLane {
         })
         .await?;
         until("the mesh to know its workloads", UP, POLL, || async {
-            Ok(match self.mesh_lag().await {
+            Ok(match self.mesh_lag(&[]).await {
                 Ok(None) => Look::Met(()),
                 Ok(Some(status)) => Look::NotYet { status },
                 Err(error) => Look::NotYet { status: ztc_engine::chain(&error) },
@@ -411,7 +413,18 @@ fn is_of_the_mesh(change: &Change) -> bool {
     let (Change::Added { object, .. } | Change::Removed { object, .. }) = change else {
         return false;
     };
-    PolicyKind::ALL.iter().any(|kind| kind.is_of_the_mesh() && kind.name() == object.kind)
+    let of_policies =
+        PolicyKind::ALL.iter().any(|kind| kind.is_of_the_mesh() && kind.name() == object.kind);
+    of_policies || is_gateway(object)
+}
+
+/// What of a kind is here for nobody when a world is made ready. The gateways of a world stay with it: only those that a
+/// case has applied are left over.
+const fn left_over<'a>(kind: PolicyKind, world: &'a str, run: &'a str) -> [Ours<'a>; 2] {
+    match kind {
+        PolicyKind::Gateway => [Ours::AppliedIn(world), Ours::AppliedByOthers(run)],
+        _ => [Ours::World(world), Ours::OtherRuns(run)],
+    }
 }
 
 fn named(pod: &Value) -> PodRef {
@@ -453,6 +466,12 @@ impl Cluster for RealLane {
             .map_err(|error| FabricError::Readiness { pod: pod.clone(), source: error.into() })
     }
 
+    async fn waypoint(&self, waypoint: &PodRef) -> Result<Option<WaypointState>, FabricError> {
+        self.waypoint_state(waypoint)
+            .await
+            .map_err(|error| FabricError::Readiness { pod: waypoint.clone(), source: error.into() })
+    }
+
     async fn apply(&self, manifest: &Manifest) -> Result<Receipt, FabricError> {
         let (run, world) = (&self.ready.run, &self.world.world);
         self.change(async {
@@ -479,6 +498,10 @@ impl Cluster for RealLane {
 
     async fn delete(&self, object: &ObjectRef) -> Result<Receipt, FabricError> {
         self.change(async {
+            if is_gateway(object) {
+                // The end of its log is no gap.
+                self.observers.leave_waypoint(&named_gateway(object).to_string());
+            }
             // A policy that stays would deny to every case that comes.
             let uid = api::answered(AWAY, || api::delete(&self.client, object)).await??;
             self.ready.ledger.removed(object.to_string());

@@ -225,6 +225,7 @@ pods:
             after: None,
             expected: Expected::Allowed { via: None, wire: Some(wire) },
             twin: None,
+            beside: None,
             line: 1,
         }
     }

@@ -3,10 +3,12 @@
 
 mod aims;
 mod captures;
+mod enforcing;
 mod labels;
 mod newborns;
 mod policies;
 mod restarts;
+mod waypoints;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use ztc_wire::Canary;
 use crate::board::Interest;
 use crate::case::labels::Changed;
 use crate::case::policies::Policies;
+use crate::case::waypoints::WaypointProbe;
 use crate::cell::{Pulse, Watched, watch_denial, watch_passage, watch_refusal, watch_stream};
 use crate::chain;
 use crate::event::Phase;
@@ -77,6 +80,8 @@ pub(crate) struct Life<'a> {
 enum Sender {
     Agent(Box<Aim>),
     Kubelet(KubeletProbe),
+    /// Kubelet, of a waypoint that does not exist yet.
+    Waypoint(WaypointProbe),
     /// A pod that does not exist yet.
     Unborn,
 }
@@ -125,7 +130,9 @@ impl<'a> Life<'a> {
     /// An interruption drops whatever prepares or concludes, but not what was seen in between.
     async fn try_live(&mut self, interruption: &Interruption) -> Result<(), Doubt> {
         let mut senders = interruption.or(self.prepare()).await?;
+        let begun = Instant::now();
         self.assert(&senders, interruption).await?;
+        self.watch_waypoints(&senders, begun, interruption).await?;
         self.newborns(&mut senders, interruption).await?;
         self.inspect().await;
         interruption.or(self.conclude(&senders)).await
@@ -163,7 +170,8 @@ impl<'a> Life<'a> {
         (self.enter)(Phase::Proof);
         self.proofs(senders).await?;
         (self.enter)(Phase::Recovery);
-        self.remove_all().await.map_err(Doubt::NoRecovery)?;
+        // Those that were held back are seen ready once more, and go with the clean-up.
+        self.remove_all_but(&self.held_back()).await.map_err(Doubt::NoRecovery)?;
         self.recovery(senders).await;
         Ok(())
     }
@@ -251,7 +259,10 @@ impl<'a> Life<'a> {
                 let aim = Aim { canary: canary.cloned(), ..self.aim(cell, &agent, book)? };
                 Ok(Sender::Agent(Box::new(aim)))
             }
-            Origin::Kubelet => self.kubelet_probe(cell, book).map(Sender::Kubelet),
+            Origin::Kubelet => match self.waypoint_probe(cell) {
+                Some(probe) => Ok(Sender::Waypoint(probe)),
+                None => self.kubelet_probe(cell, book).map(Sender::Kubelet),
+            },
         }
     }
 
@@ -279,8 +290,8 @@ impl<'a> Life<'a> {
     /// Sees every stimulus pass that is expected to be denied; those of newborns have twins.
     async fn controls(&mut self, senders: &[Sender]) {
         let seen = join_all(self.case.cells.iter().zip(senders).map(|(cell, sender)| async {
-            let controlled =
-                cell.expected.is_denied() || matches!(cell.expected, Expected::Interrupted { .. });
+            let controlled = !matches!(sender, Sender::Waypoint(_)) && cell.expected.is_denied()
+                || matches!(cell.expected, Expected::Interrupted { .. });
             if controlled { self.pass(cell, sender).await } else { None }
         }))
         .await;
@@ -303,6 +314,7 @@ impl<'a> Life<'a> {
             Sender::Kubelet(probe) => {
                 Some(probe.until_ready(true, self.pace.pass_ceiling(), &self.pace).await)
             }
+            Sender::Waypoint(probe) => Some(self.ready_again(probe).await),
             Sender::Unborn => None,
         }
     }
@@ -342,7 +354,8 @@ impl<'a> Life<'a> {
         let denied = cell.expected.is_denied();
         match sender {
             _ if hopeless => Watched::default(),
-            Sender::Unborn => Watched::default(),
+            // Their time comes once everything is enforced.
+            Sender::Unborn | Sender::Waypoint(_) => Watched::default(),
             Sender::Kubelet(probe) => probe.watch(denied, &self.pace, stage, interruption).await,
             Sender::Agent(aim) if cell.expected.is_stream() => {
                 watch_stream(cell, self.left_of(aim), &self.pace, stage, pulse, interruption).await
@@ -358,82 +371,6 @@ impl<'a> Life<'a> {
                 watch_passage(cell, self.left_of(aim), &self.pace, stage, interruption).await
             }
         }
-    }
-
-    /// Applies everything in the order of the case and waits until it is realised.
-    /// The stage ends with it: whoever waits on for it knows that nothing comes any more.
-    async fn enforce(
-        &self,
-        stage: watch::Sender<Stage>,
-        senders: &[Sender],
-        pulses: &[Pulse],
-        interruption: &Interruption,
-    ) -> Result<Duration, Doubt> {
-        interruption.or(self.try_enforce(&stage, senders, pulses)).await
-    }
-
-    async fn try_enforce(
-        &self,
-        stage: &watch::Sender<Stage>,
-        senders: &[Sender],
-        pulses: &[Pulse],
-    ) -> Result<Duration, Doubt> {
-        (self.enter)(Phase::Apply);
-        let mut receipts = Vec::new();
-        self.streams_beat(pulses).await;
-        for manifest in &self.case.apply {
-            let receipt = self.apply(manifest).await?;
-            if self.case.watches_a_stream() {
-                self.settle(std::slice::from_ref(&receipt)).await.map_err(Doubt::Fabric)?;
-                self.streams_beat(pulses).await;
-            }
-            receipts.push(receipt);
-        }
-        (self.enter)(Phase::Settle);
-        self.settle(&receipts).await.map_err(Doubt::Fabric)?;
-        let mut since = Instant::now();
-        receipts.extend(self.take_away().await?);
-        if !self.case.relabel.is_empty() {
-            receipts.extend(self.relabel().await?);
-            // Until then nothing had to be denied.
-            since = Instant::now();
-        }
-        if !self.case.restart.is_empty() {
-            receipts.extend(self.restart(senders, &receipts).await?);
-        }
-        let last = receipts.last();
-        let accepted = last.map_or_else(Instant::now, |it| it.accepted.into());
-        stage.send_replace(Stage::Realised { accepted, at: Instant::now(), since });
-        (self.enter)(Phase::Assert);
-        Ok(accepted.elapsed())
-    }
-
-    /// Removes what the case takes away once everything is enforced, and waits until that is realised.
-    async fn take_away(&self) -> Result<Vec<Receipt>, Doubt> {
-        let mut gone = Vec::new();
-        for object in &self.case.remove {
-            gone.push(self.delete(object).await.map_err(Doubt::Fabric)?);
-        }
-        if !gone.is_empty() {
-            self.settle(&gone).await.map_err(Doubt::Fabric)?;
-        }
-        Ok(gone)
-    }
-
-    /// Waits until each stream has seen what became of a stimulus that was sent after this moment: without that
-    /// nobody could say that it was watched between two policies. A stream that says nothing is judged by what
-    /// it has, so the wait ends without it.
-    async fn streams_beat(&self, pulses: &[Pulse]) {
-        let now = Instant::now();
-        let cells = self.case.cells.iter().zip(&self.outcomes).zip(pulses);
-        let streams = cells
-            .filter(|((cell, outcome), _)| cell.expected.is_stream() && !outcome.is_hopeless(cell));
-        let beats = join_all(streams.map(|(_, pulse)| {
-            let mut pulse = pulse.subscribe();
-            async move { pulse.wait_for(|last| last.is_some_and(|it| it > now)).await.is_ok() }
-        }));
-        let ceiling = self.pace.stream_every() + self.pace.probe_deadline() * 2;
-        let _all = tokio::time::timeout(ceiling, beats).await;
     }
 
     /// Removes each denying policy, alone or with those that are behind it, and sees its flows pass.

@@ -100,8 +100,14 @@ impl Life<'_> {
     /// Removes all policies, the last first, and waits until nothing enforces any of them. One that resists does
     /// not keep the others in place.
     pub(super) async fn remove_all(&self) -> Result<(), String> {
+        self.remove_all_but(&[]).await
+    }
+
+    /// The same, and leaves some.
+    pub(super) async fn remove_all_but(&self, left: &[ObjectRef]) -> Result<(), String> {
         let mut errors = Vec::new();
-        for object in self.policies.standing() {
+        let standing = self.policies.standing();
+        for object in standing.into_iter().filter(|it| !left.contains(it)) {
             errors.extend(self.delete(&object).await.err());
         }
         let deletions = self.policies.deletions();

@@ -45,7 +45,7 @@ impl Life<'_> {
                 // What is allowed has to tell by itself whether it was needed.
                 if cell.expected.is_denied() { preceded } else { Ok(()) }
             }),
-            Sender::Kubelet(_) | Sender::Unborn => None,
+            Sender::Kubelet(_) | Sender::Waypoint(_) | Sender::Unborn => None,
         });
         try_join_all(preceding).await.map(drop)
     }

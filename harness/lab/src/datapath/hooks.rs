@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ztc_model::evidence::{Direction, FlowKey};
 use ztc_model::policy::Decision;
+use ztc_model::waypoint::CONTROL_PLANE_PORT;
 
 use crate::fault::{Fault, Faults};
 
@@ -78,6 +79,11 @@ impl Sabotage {
         self.faults.has(Fault::DropEverything)
     }
 
+    /// Whether what a pod sends on its own account vanishes where it leaves.
+    pub(super) fn mutes(&self, flow: FlowKey) -> bool {
+        self.faults.has(Fault::MuteClients) && !asks_control_plane(flow)
+    }
+
     /// Whether a packet passes that policy drops.
     fn passes_denied(
         &mut self,
@@ -115,6 +121,11 @@ impl Sabotage {
         self.leaks.insert(flow, leaks, now, LEAK_MEMORY);
         leaks
     }
+}
+
+/// Whether something goes to istiod, of whom waypoints ask what to do.
+fn asks_control_plane(flow: FlowKey) -> bool {
+    flow.destination.port() == CONTROL_PLANE_PORT
 }
 
 impl Datapath {
@@ -158,10 +169,11 @@ impl Datapath {
                 || self.gets_precedence_wrong(port, hook, peer, belongs, &visit.packet);
             return if passes { self.pass(node, hook, belongs, visit) } else { Fate::Stopped };
         }
-        // What a node sends to its pods is lost only where policy is enforced: pods have to become
-        // ready, or no case comes to the point where it has to notice.
+        // What a node sends to its pods is lost only where policy is enforced, and what waypoints ask of istiod is not:
+        // they have to become ready, or no case comes to the point where it has to notice.
         let from_node = hook == Direction::Ingress && self.is_node(node, flow.source.ip());
-        if self.sabotage.loses_allowed() && (!from_node || policy.is_enforced()) {
+        let is_needed = (from_node && !policy.is_enforced()) || asks_control_plane(flow);
+        if self.sabotage.loses_allowed() && !is_needed {
             return Fate::Stopped;
         }
         self.pass(node, hook, belongs, visit);

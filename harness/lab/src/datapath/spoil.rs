@@ -41,7 +41,7 @@ fn with_specs(policy: Policy, change: impl FnOnce(Vec<Spec>) -> Vec<Spec>) -> Po
         Policy::Clusterwide(specs) => Policy::Clusterwide(changed(specs)),
         Policy::Mode(specs) => Policy::Mode(changed(specs)),
         Policy::Mesh(policy) => Policy::Mesh(policy),
-        Policy::Unenforced(policy) => Policy::Unenforced(policy),
+        other @ (Policy::Gateway { .. } | Policy::Unenforced(_)) => other,
     }
 }
 

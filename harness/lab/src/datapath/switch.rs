@@ -328,7 +328,7 @@ impl Datapath {
         if matches!(belongs, Belongs::Reply { .. }) {
             return self.deliver(Some(node), visit);
         }
-        if self.sabotage.faults.has(Fault::MuteClients) {
+        if self.sabotage.mutes(visit.packet.flow()) {
             return None;
         }
         let belongs = match self.translate(visit) {

@@ -6,6 +6,7 @@ mod agent;
 mod dns_proxy;
 mod dns_upstream;
 mod hbone;
+mod istiod;
 mod journal;
 mod kubelet;
 mod netlink;
@@ -24,6 +25,7 @@ pub use sandbox::{Entered, SandboxError, enter};
 
 pub(crate) use agent::{Agent, AgentError};
 pub(crate) use hbone::ProxyError;
+pub(crate) use istiod::Istiod;
 pub(crate) use kubelet::Prober;
 pub(crate) use node::{Node, NodeError};
 pub(crate) use pump::{Pump, PumpError, Switch};

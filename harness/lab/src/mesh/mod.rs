@@ -27,7 +27,7 @@ pub(crate) use access_log::{AccessLog, Early, End};
 pub(crate) use authority::{Certified, Trust, TrustError};
 pub(crate) use names::KnownName;
 pub(crate) use request_log::{Outcome, RequestLog};
-pub(crate) use waypoints::{NamespacedName, Target};
+pub(crate) use waypoints::{NamespacedName, Target, check};
 
 /// The trust domain of a mesh that is given no other.
 const TRUST_DOMAIN: &str = "cluster.local";
@@ -43,7 +43,7 @@ pub(crate) struct Workload {
     pub(crate) labels: BTreeMap<String, String>,
     /// Whether it is enrolled, so that it is reached through a tunnel.
     pub(crate) enrolled: bool,
-    /// The waypoint that is asked for what is sent to its own address.
+    /// The waypoint that it is put behind, whether that is there or not.
     pub(crate) waypoint: Option<NamespacedName>,
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct MeshService {
     pub(crate) at: SocketAddr,
     /// Whether it is known to be HTTP.
     pub(crate) is_http: bool,
-    /// The waypoint that it is put behind.
+    /// The waypoint that it is put behind, whether that is there or not.
     pub(crate) waypoint: Option<NamespacedName>,
     /// The pods behind it, and the port that each serves on.
     pub(crate) backends: Vec<(PodRef, u16)>,
@@ -204,7 +204,7 @@ impl Mesh {
         }
     }
 
-    /// Adds a policy that was [checked](Self::check), or replaces the one of its name, at a revision of the policies.
+    /// Adds a policy that was [checked](check), or replaces the one of its name, at a revision of the policies.
     pub(crate) fn apply(&self, policy: MeshPolicy, revision: u64) {
         let reference = policy.reference().clone();
         self.directory().change(&self.faults, |policies| {

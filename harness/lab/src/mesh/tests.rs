@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use ztc_model::manifest::manifests;
 use ztc_model::policy::Policy;
 use ztc_model::policy::mesh::waypoint::{self, Asked};
+use ztc_model::world::WaypointFor;
 use ztc_model::yaml::Source;
 use ztc_model::ztunnel::Side;
 
@@ -176,7 +177,9 @@ fn mesh_with_waypoint(faults: &str) -> (Mesh, Target) {
     let mesh = Mesh::new([service], [], faults.parse().unwrap()).unwrap();
     mesh.add(&["10.244.0.40".parse().unwrap()], &workload("app/srv", true));
     let waypoint = workload("app/waypoint", false);
-    mesh.add_waypoint(named("waypoint"), &["10.244.1.33".parse().unwrap()], &waypoint);
+    let addresses = ["10.244.1.33".parse().unwrap()];
+    mesh.add(&addresses, &waypoint);
+    mesh.add_waypoint(named("waypoint"), &addresses, &waypoint, WaypointFor::All);
     let behind = mesh.behind(&named("waypoint"), at("10.96.0.20:80")).unwrap();
     assert!(mesh.behind(&named("other"), at("10.96.0.20:80")).is_none());
     assert!(mesh.behind(&named("waypoint"), at("10.244.0.40:8080")).is_none());
@@ -213,6 +216,22 @@ fn a_workload_behind_a_waypoint_leads_there_by_its_own_address_alone() {
     let target = mesh.behind(&gateway, asked).unwrap();
     let on = mesh.route_behind(client, &target).unwrap();
     assert_eq!((on.to, on.tunnel), (asked, Some(at("10.244.0.41:15008"))));
+}
+
+#[test]
+fn a_waypoint_that_is_gone_or_for_something_else_is_passed_by() {
+    let (mesh, _) = mesh_with_waypoint("");
+    let gateway = NamespacedName { namespace: "app".to_owned(), name: "waypoint".to_owned() };
+    let direct = Some(at("10.244.0.40:15008"));
+    let tunnel = || mesh.route(at("10.244.1.232:40000"), at("10.96.0.20:80")).unwrap().tunnel;
+    assert_ne!(tunnel(), direct);
+    mesh.remove_waypoint(&gateway);
+    assert_eq!(tunnel(), direct);
+    let waypoint = workload("app/waypoint", false);
+    let addresses = ["10.244.1.33".parse().unwrap()];
+    mesh.add_waypoint(gateway.clone(), &addresses, &waypoint, WaypointFor::Workload);
+    assert_eq!(tunnel(), direct);
+    assert!(mesh.behind(&gateway, at("10.96.0.20:80")).is_none());
 }
 
 /// By whom a policy is bound, and whether a POST then passes.
@@ -265,7 +284,6 @@ fn post() -> Asked {
 
 #[test]
 fn a_policy_that_says_what_no_waypoint_evaluates_is_found_before_it_is_applied() {
-    let (mesh, _) = mesh_with_waypoint("");
     let manifest = "
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -276,7 +294,7 @@ spec:
 ";
     let read = manifests(&Source::new("check.yaml", manifest)).unwrap();
     let Policy::Mesh(policy) = &read[0].policy else { panic!("no policy of the mesh") };
-    assert_eq!(mesh.check(policy).unwrap_err().attribute, "remoteIpBlocks");
+    assert_eq!(check(policy).unwrap_err().attribute, "remoteIpBlocks");
 }
 
 #[test]

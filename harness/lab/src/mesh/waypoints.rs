@@ -9,6 +9,7 @@ use ztc_model::policy::mesh::waypoint::{
     self, Asked, Decision, Named, NotEvaluated, TokenError, WaypointPolicies,
 };
 use ztc_model::policy::mesh::{JwtRule, MeshPolicy};
+use ztc_model::world::WaypointFor;
 use ztc_model::ztunnel::HBONE_PORT;
 
 use super::{Directory, Mesh, MeshService, NoUpstream, Route, Workload};
@@ -81,37 +82,45 @@ impl Enforced {
 /// A waypoint that is there.
 #[derive(Debug, Clone)]
 pub(super) struct Waypoint {
+    serves: WaypointFor,
     workload: Arc<Workload>,
     addresses: Vec<IpAddr>,
 }
 
 impl Mesh {
-    /// Says that a waypoint is there.
+    /// Says that a waypoint is there, and ready.
     pub(crate) fn add_waypoint(
         &self,
         gateway: NamespacedName,
         addresses: &[IpAddr],
         workload: &Arc<Workload>,
+        serves: WaypointFor,
     ) {
-        let waypoint = Waypoint { workload: Arc::clone(workload), addresses: addresses.to_vec() };
-        self.directory().waypoints.insert(gateway, waypoint);
-        self.add(addresses, workload);
+        let (workload, addresses) = (Arc::clone(workload), addresses.to_vec());
+        let mut directory = self.directory();
+        directory.waypoints.insert(gateway, Waypoint { serves, workload, addresses });
+        directory.change(&self.faults, |_policies| None);
     }
 
-    /// Whether all that a policy says is evaluated by the waypoints that it is bound to.
-    pub(crate) fn check(&self, policy: &MeshPolicy) -> Result<(), NotEvaluated> {
-        self.directory().enforced_by_waypoints(&[policy]).map(drop)
+    /// Says that it is gone; one that never got ready changes nothing.
+    pub(crate) fn remove_waypoint(&self, gateway: &NamespacedName) {
+        let mut directory = self.directory();
+        if directory.waypoints.remove(gateway).is_some() {
+            directory.change(&self.faults, |_policies| None);
+        }
     }
 
     /// What a waypoint is asked for; nothing where that is not behind this one.
     pub(crate) fn behind(&self, gateway: &NamespacedName, asked: SocketAddr) -> Option<Target> {
         let directory = self.directory();
         if let Some(service) = directory.services.get(&asked) {
-            let is_behind = service.waypoint.as_ref() == Some(gateway);
+            let is_behind = service.waypoint.as_ref() == Some(gateway)
+                && directory.serves(gateway, WaypointFor::serves_services);
             return is_behind.then(|| Target::Service(service.clone()));
         }
         let workload = directory.workloads.get(&asked.ip())?;
-        let is_behind = workload.waypoint.as_ref() == Some(gateway);
+        let is_behind = workload.waypoint.as_ref() == Some(gateway)
+            && directory.serves(gateway, WaypointFor::serves_workloads);
         is_behind.then(|| Target::Workload { gateway: gateway.clone(), at: asked })
     }
 
@@ -161,7 +170,26 @@ impl Mesh {
     }
 }
 
+/// Whether all that a policy says is evaluated by the waypoints that it is bound to.
+pub(crate) fn check(policy: &MeshPolicy) -> Result<(), NotEvaluated> {
+    let (reference, targets) = match policy {
+        MeshPolicy::Authorization(it) => (&it.reference, it.target_refs.as_slice()),
+        MeshPolicy::Requests(_) | MeshPolicy::Peers(_) => return Ok(()),
+    };
+    let namespace = reference.namespace.as_deref().unwrap_or_default();
+    // Whether there is one that it is bound to, or will be, does not matter.
+    targets.iter().try_for_each(|target| {
+        let bound_to = Named { namespace, name: &target.name };
+        WaypointPolicies::of([policy], bound_to, Some(bound_to)).map(drop)
+    })
+}
+
 impl Directory {
+    /// Whether a waypoint is there and is for what is asked.
+    fn serves(&self, gateway: &NamespacedName, what: impl Fn(WaypointFor) -> bool) -> bool {
+        self.waypoints.get(gateway).is_some_and(|it| what(it.serves))
+    }
+
     /// The way through a waypoint, if there is one.
     pub(super) fn through_waypoint(
         &self,
@@ -169,7 +197,11 @@ impl Directory {
         gateway: Option<&NamespacedName>,
         service: Option<&MeshService>,
     ) -> Option<Route> {
-        let waypoint = self.waypoints.get(gateway?)?;
+        let serves = match service {
+            Some(_) => WaypointFor::serves_services,
+            None => WaypointFor::serves_workloads,
+        };
+        let waypoint = self.waypoints.get(gateway?).filter(|it| serves(it.serves))?;
         let address = waypoint.addresses.iter().find(|it| it.is_ipv4() == asked.is_ipv4())?;
         Some(Route {
             to: asked,

@@ -36,6 +36,8 @@ pub(super) fn renamed(renaming: &Renaming, manifest: &Manifest) -> Result<Value,
         "spec" if is_of(PolicyKind::NetworkPolicy) => walk.network(value),
         "spec" if is_of(PolicyKind::PeerAuthentication) => walk.peers(value),
         "spec" if is_of(PolicyKind::RequestAuthentication) => walk.requests(value),
+        // Its class is of the whole cluster, and its listener has a port alone.
+        "spec" if is_of(PolicyKind::Gateway) => Ok(()),
         "spec" if is_of(PolicyKind::AuthorizationPolicy) => walk.authorization(value),
         "spec" => walk.cilium(value),
         "specs" => walk.each(value, |section| walk.cilium(section)),

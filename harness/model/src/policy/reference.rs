@@ -25,6 +25,8 @@ pub enum PolicyKind {
     RequestAuthentication,
     /// `security.istio.io/v1`: who may do what.
     AuthorizationPolicy,
+    /// `gateway.networking.k8s.io/v1`: a waypoint, to which policies are bound.
+    Gateway,
     /// `policy.networking.k8s.io/v1alpha1`, which Cilium does not know (cilium#23380).
     AdminNetworkPolicy,
     /// The same, below all others.
@@ -36,7 +38,7 @@ pub enum PolicyKind {
 
 impl PolicyKind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NetworkPolicy,
         Self::CiliumNetworkPolicy,
         Self::CiliumClusterwideNetworkPolicy,
@@ -44,6 +46,7 @@ impl PolicyKind {
         Self::PeerAuthentication,
         Self::RequestAuthentication,
         Self::AuthorizationPolicy,
+        Self::Gateway,
         Self::AdminNetworkPolicy,
         Self::BaselineAdminNetworkPolicy,
         Self::ClusterNetworkPolicy,
@@ -59,6 +62,7 @@ impl PolicyKind {
             Self::PeerAuthentication => "PeerAuthentication",
             Self::RequestAuthentication => "RequestAuthentication",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::Gateway => "Gateway",
             Self::AdminNetworkPolicy => "AdminNetworkPolicy",
             Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
             Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
@@ -75,6 +79,7 @@ impl PolicyKind {
             Self::PeerAuthentication | Self::RequestAuthentication | Self::AuthorizationPolicy => {
                 "security.istio.io/v1"
             }
+            Self::Gateway => "gateway.networking.k8s.io/v1",
             Self::AdminNetworkPolicy | Self::BaselineAdminNetworkPolicy => {
                 "policy.networking.k8s.io/v1alpha1"
             }

@@ -2,6 +2,7 @@
 
 use crate::labels::Labels;
 use crate::selector::Selector;
+use crate::world::Waypoint;
 
 use super::mesh::MeshPolicy;
 use super::{EndpointPolicy, PolicyRef};
@@ -19,6 +20,13 @@ pub enum Policy {
     Mode(Specs),
     /// A policy of the mesh, which Cilium does not know.
     Mesh(MeshPolicy),
+    /// A `Gateway` that is a waypoint: it is no policy, and others are bound to it.
+    Gateway {
+        /// Its name.
+        reference: PolicyRef,
+        /// The waypoint.
+        waypoint: Waypoint,
+    },
     /// A policy of a kind that nobody enforces, whatever it says.
     Unenforced(PolicyRef),
 }
@@ -52,7 +60,7 @@ impl Policy {
                 it.reference.clone()
             }
             Self::Mesh(policy) => policy.reference().clone(),
-            Self::Unenforced(reference) => reference.clone(),
+            Self::Gateway { reference, .. } | Self::Unenforced(reference) => reference.clone(),
         }
     }
 
@@ -60,7 +68,7 @@ impl Policy {
     pub const fn reads_handshakes(&self) -> bool {
         match self {
             Self::Network(it) | Self::Cilium(it) | Self::Clusterwide(it) => it.reads_handshakes,
-            Self::Mode(_) | Self::Mesh(_) | Self::Unenforced(_) => false,
+            Self::Mode(_) | Self::Mesh(_) | Self::Gateway { .. } | Self::Unenforced(_) => false,
         }
     }
 
@@ -69,7 +77,7 @@ impl Policy {
         match self {
             Self::Clusterwide(_) | Self::Mode(_) | Self::Unenforced(_) => true,
             Self::Mesh(policy) => policy.is_meshwide(),
-            Self::Network(_) | Self::Cilium(_) => false,
+            Self::Network(_) | Self::Cilium(_) | Self::Gateway { .. } => false,
         }
     }
 
@@ -79,7 +87,7 @@ impl Policy {
             Self::Network(it) | Self::Cilium(it) | Self::Clusterwide(it) | Self::Mode(it) => {
                 &it.specs
             }
-            Self::Mesh(_) | Self::Unenforced(_) => &[],
+            Self::Mesh(_) | Self::Gateway { .. } | Self::Unenforced(_) => &[],
         }
     }
 

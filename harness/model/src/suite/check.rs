@@ -535,6 +535,10 @@ pub(super) fn denying_policy(
             let message = format!("nobody enforces {denying}, so it denies nothing");
             Err(source.diagnostic_at(&file.send, message, None))
         }
+        Some(Policy::Gateway { .. }) => {
+            let message = format!("{denying} is a waypoint, and denies nothing by itself");
+            Err(source.diagnostic_at(&file.send, message, None))
+        }
         _ => Ok(denying),
     }
 }

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use crate::manifest::{self, Manifest};
+use crate::manifest::{self, Manifest, ObjectRef};
 use crate::outcome::Expected;
 use crate::stimulus::{Send, SendError};
 use crate::suite::file::{Applied, CaseFile, ExpectationFile, Is, SuiteFile, Taken};
 use crate::suite::{
-    Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check, distinct, gaps, matrix, relabels,
-    removals, restarts, streams, tunnels, versions, wires, worlds,
+    Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check, distinct, gaps, gateways, matrix,
+    relabels, removals, restarts, streams, tunnels, versions, wires, worlds,
 };
 use crate::world::{PodRef, World};
 use crate::yaml::{self, Diagnostic, Source, Spanned};
@@ -93,7 +93,7 @@ impl Reader<'_> {
         let relabel = relabels::relabelled(self.source, self.world, &file.relabel)?;
         let mut cells = Vec::new();
         for expectation in &file.expect {
-            self.expand(expectation, &apply, &create, &mut cells)?;
+            self.expand(expectation, (&apply, &remove), &create, &mut cells)?;
             removals::still_there(self.source, &expectation.value, &remove, &cells)?;
         }
         let restart = restarts::restarted(self.source, self.needs, &file.restart, &cells)?;
@@ -130,6 +130,7 @@ impl Reader<'_> {
         for file in files {
             for (source, manifest) in self.applied(file)? {
                 check::manifest(source, self.world, self.needs, &manifest)?;
+                gateways::can_be_made(source, self.world, self.needs, &manifest)?;
                 if !applied.insert(manifest.reference.clone()) {
                     return Err(self.source.diagnostic_at(
                         file,
@@ -174,7 +175,7 @@ impl Reader<'_> {
     fn expand(
         &self,
         expectation: &Spanned<ExpectationFile>,
-        apply: &[Manifest],
+        (apply, remove): (&[Manifest], &[ObjectRef]),
         create: &[PodRef],
         cells: &mut Vec<Cell>,
     ) -> Result<(), Box<Diagnostic>> {
@@ -183,10 +184,6 @@ impl Reader<'_> {
             check::needed(self.source, self.needs, point)?;
         }
         let expected = self.expected(file, apply)?;
-        let twin = match &file.twin {
-            None => None,
-            Some(twin) => Some(check::twin_reference(self.source, self.world, twin, create)?),
-        };
         for from in &file.from.value.0 {
             let origin = self.origin(&file.from, from)?;
             for text in &file.send.value.0 {
@@ -194,14 +191,21 @@ impl Reader<'_> {
                     self.source.diagnostic_at(&file.send, error.to_string(), None)
                 })?;
                 check::needs_family(self.source, self.needs, &file.send, &send)?;
-                check::reachable(
-                    self.source,
-                    (file, &file.send),
-                    self.world,
-                    create,
-                    &origin,
-                    &send,
-                )?;
+                let made_here = match &send {
+                    Send::Readiness(name) => gateways::gateway(apply, name).is_some(),
+                    _ => false,
+                };
+                if !made_here {
+                    let at = (file, &file.send);
+                    check::reachable(self.source, at, self.world, create, &origin, &send)?;
+                }
+                let twin = match &file.twin {
+                    None => None,
+                    Some(twin) if made_here => Some(gateways::twin(self.source, twin, apply)?),
+                    Some(twin) => {
+                        Some(check::twin_reference(self.source, self.world, twin, create)?)
+                    }
+                };
                 tunnels::needs_authority(self.source, self.needs, &file.send, &send)?;
                 let after = self.after(file, create, &origin)?;
                 let beside = self.beside(file, create, &origin, &send)?;
@@ -213,9 +217,10 @@ impl Reader<'_> {
                     from: origin.clone(),
                     send,
                     expected: expected.clone(),
-                    twin: twin.clone(),
+                    twin,
                     line: line(&file.from),
                 };
+                gateways::can_be_judged(self.source, file, (apply, remove), &cell)?;
                 check::control_exists(self.source, file, self.world, create, &cell)?;
                 streams::is_one(self.source, file, create, &cell)?;
                 let said = (file, create);

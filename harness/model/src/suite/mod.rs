@@ -7,6 +7,7 @@ mod check;
 mod distinct;
 pub mod file;
 mod gaps;
+mod gateways;
 mod load;
 pub mod matrix;
 mod question;

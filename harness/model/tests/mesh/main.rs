@@ -4,6 +4,7 @@
 //! 2026-08; "recorded" means that it was seen on a real cluster (`docs/facts.md`).
 
 mod authorizations;
+mod gateways;
 mod laws;
 mod modes;
 mod requests;

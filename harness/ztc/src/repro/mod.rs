@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 use ztc_engine::event::CellReport;
+use ztc_model::manifest::Manifest;
 use ztc_model::policy::Policy;
 use ztc_model::suite::{Case, Cell, Component};
 use ztc_model::world::{PodRef, World};
@@ -123,6 +124,16 @@ pub enum Refusal {
         /// The stimulus.
         send: String,
     },
+    /// A script would have to wait until everybody knows a waypoint, or that it is gone.
+    #[error(
+        "waypoint {waypoint} is made by this case; by hand: apply all of it in its order, `kubectl wait \
+         --for=condition=Programmed` the Gateway where it has to get ready, and send once `istioctl ztunnel-config service` \
+         shows what is behind it"
+    )]
+    Waypoint {
+        /// Which.
+        waypoint: PodRef,
+    },
     /// What counts is each stimulus of a stream, from before the first policy on.
     #[error(
         "`{send}` is about every stimulus of a stream while policies come; by hand: send it in a loop that notes the \
@@ -178,6 +189,9 @@ pub fn files(question: &Question<'_>) -> Result<Vec<File>, Refusal> {
         number: *number,
         count: case.cells.len(),
     })?;
+    if let Some(waypoint) = case.apply.iter().find_map(Manifest::waypoint) {
+        return Err(Refusal::Waypoint { waypoint: waypoint.reference() });
+    }
     if cell.expected.is_stream() {
         return Err(Refusal::Stream { send: cell.send.to_string() });
     }

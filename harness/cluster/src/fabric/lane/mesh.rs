@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kube::api::DynamicObject;
-use ztc_engine::fabric::FabricError;
+use ztc_engine::fabric::{Change, FabricError};
 use ztc_engine::mesh_authority::MeshAuthority;
 use ztc_model::manifest::manifests;
 use ztc_model::policy::mesh::ROOT_NAMESPACE;
@@ -14,16 +14,27 @@ use ztc_model::yaml::Source;
 
 use crate::api;
 use crate::fabric::ClusterError;
-use crate::mesh::{Enrolled, EnrolledPod, Stored, authority, lag, waypoint_lag};
+use crate::mesh::{Enrolled, EnrolledPod, Stored, Waypoint, authority, lag, waypoint_lag};
 
 use super::RealLane;
 
 impl RealLane {
     /// What the ztunnels lack of the policies that the API server has, or have too much.
-    pub(super) async fn mesh_lag(&self) -> Result<Option<String>, ClusterError> {
+    pub(super) async fn mesh_lag(
+        &self,
+        changes: &[&Change],
+    ) -> Result<Option<String>, ClusterError> {
         let Some(ztunnels) = &self.ztunnels else {
             return Ok(None);
         };
+        let gateways = self.gateways().await?;
+        if let Some(status) = self.missing_waypoint(&gateways) {
+            return Ok(Some(status));
+        }
+        if let Some(status) = self.gateway_lag(&gateways, changes).await? {
+            return Ok(Some(status));
+        }
+        let world = self.with_waypoints(&gateways);
         let is_ours = |namespace: &str| {
             namespace == ROOT_NAMESPACE || self.world.namespace(namespace).is_some()
         };
@@ -37,7 +48,7 @@ impl RealLane {
                 stored.extend(as_stored(kind, object)?);
             }
         }
-        let enrolled = self.enrolled();
+        let enrolled = self.enrolled(&world);
         let mut dumps = ztunnels.dumps().await?;
         for dump in dumps.values_mut() {
             dump.policies.retain(|it| is_ours(&it.namespace));
@@ -49,10 +60,11 @@ impl RealLane {
         if late.is_some() {
             return Ok(late);
         }
-        for waypoint in &self.waypoints {
-            let enforced = waypoint.enforced().await?;
+        for waypoint in &world.waypoints {
             let gateway = Named { namespace: &waypoint.namespace, name: &waypoint.name };
-            let services = self.services_behind(gateway);
+            let services = services_behind(&world, gateway);
+            let waypoint = Waypoint::new(self.ready.client.clone(), waypoint);
+            let enforced = waypoint.enforced().await?;
             if let Some(lag) = waypoint_lag(gateway, &services, &enforced, &stored) {
                 return Ok(Some(format!("waypoint {waypoint} {lag}")));
             }
@@ -68,33 +80,32 @@ impl RealLane {
         authority.map(Arc::new).map_err(failed)
     }
 
-    /// The services that a waypoint is asked for.
-    fn services_behind(&self, gateway: Named<'_>) -> Vec<Named<'_>> {
-        let services = self.world.services.iter();
-        let behind = services.filter(|it| {
-            it.namespace == gateway.namespace && self.world.waypoint_of(it) == Some(gateway.name)
-        });
-        behind.map(|it| Named { namespace: &it.namespace, name: &it.name }).collect()
-    }
-
     /// What of the world is in the mesh at the moment.
-    fn enrolled(&self) -> Enrolled {
-        let World { pods, services, .. } = &*self.world;
-        let pods = pods.iter().filter(|pod| self.world.is_ambient(pod));
+    fn enrolled(&self, world: &World) -> Enrolled {
+        let World { pods, services, .. } = world;
+        let pods = pods.iter().filter(|pod| world.is_ambient(pod));
         let pods = pods.filter(|pod| self.pods.get(&pod.reference()).is_some());
         let services = services.iter().map(|it| {
-            let waypoint = self.world.waypoint_of(it).map(str::to_owned);
+            let waypoint = world.waypoint_of(it).map(str::to_owned);
             (it.namespace.clone(), it.name.clone(), waypoint)
         });
         let enrolled = |pod: &Pod| EnrolledPod {
             labels: pod.labels.clone(),
-            waypoint: self.world.waypoint_of_pod(pod).map(str::to_owned),
+            waypoint: world.waypoint_of_pod(pod).map(str::to_owned),
         };
         Enrolled {
             pods: pods.map(|pod| (pod.reference(), enrolled(pod))).collect(),
             services: services.collect(),
         }
     }
+}
+
+/// The services that a waypoint is asked for.
+fn services_behind<'a>(world: &'a World, gateway: Named<'_>) -> Vec<Named<'a>> {
+    let behind = world.services.iter().filter(|it| {
+        it.namespace == gateway.namespace && world.waypoint_of(it) == Some(gateway.name)
+    });
+    behind.map(|it| Named { namespace: &it.namespace, name: &it.name }).collect()
 }
 
 /// A policy of the mesh as the API server has it.

@@ -6,6 +6,7 @@
 //! sent on request by request, and of anything else the first bytes are looked at. To servers it speaks with its own identity.
 //!
 //! Known differences from a real one:
+//! - it asks istiod once, by address, and is ready from then on: it needs neither names nor a stream of configuration;
 //! - a connection carries one request, after which the client is asked to close it;
 //! - it speaks HTTP/1.1 alone: a client with HTTP/2 is answered 505, and no connection is upgraded;
 //! - a token that was believed is sent on to the server, asked for or not (`forwardOriginalToken`);
@@ -34,14 +35,18 @@ use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{interval, timeout};
 use ztc_model::evidence::Evidence;
 use ztc_model::policy::mesh::SpiffeId;
 use ztc_model::policy::mesh::waypoint::Asked;
-use ztc_model::waypoint;
+use ztc_model::waypoint::{self, CONTROL_PLANE_PORT};
+use ztc_model::world::WaypointFor;
 use ztc_model::ztunnel::HBONE_PORT;
 
 use self::upstream::{Upstream, UpstreamError};
 use super::hbone::{ProxyError, Tls, Tunnel, Tunnelled, accept, answer, listen};
+use super::istiod::ControlPlane;
 use super::netns::NetNs;
 use super::pump::{Plug, Pump, Switch};
 use super::runtime_thread::RuntimeThread;
@@ -58,15 +63,23 @@ pub(crate) struct WaypointPlan {
     pub(crate) gateway: NamespacedName,
     /// Its pod.
     pub(crate) workload: Arc<Workload>,
+    /// What it is asked for.
+    pub(crate) serves: WaypointFor,
+    /// Who tells it what to do.
+    pub(crate) control_plane: ControlPlane,
 }
 
 /// A waypoint at work. Dropped, it is gone with all of its connections.
 #[derive(Debug)]
 pub(crate) struct Waypoint {
+    lacks: watch::Receiver<Option<String>>,
     _thread: RuntimeThread,
     _plug: Plug,
     _netns: NetNs,
 }
+
+/// How long it waits for an answer of the control plane before it asks again.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// What its tasks share.
 #[derive(Debug)]
@@ -116,16 +129,56 @@ impl Waypoint {
             disguised: Mutex::default(),
             plan,
         });
+        let (lack, lacks) = watch::channel(Some("it has asked nobody yet".to_owned()));
         for address in addresses {
             let address = SocketAddr::new(*address, HBONE_PORT);
             let listener = listen(thread.handle(), &netns, address)?;
             thread.handle().spawn(Arc::clone(&proxy).accept_tunnels(listener));
         }
-        Ok(Self { _thread: thread, _plug: plug, _netns: netns })
+        thread.handle().spawn(proxy.get_ready(addresses.to_vec(), lack));
+        Ok(Self { lacks, _thread: thread, _plug: plug, _netns: netns })
+    }
+
+    /// Why it is not ready, if it is not.
+    pub(crate) fn lacks(&self) -> Option<String> {
+        self.lacks.borrow().clone()
+    }
+
+    /// Waits until it is ready.
+    pub(crate) async fn ready(&self) {
+        let mut lacks = self.lacks.clone();
+        // A task that has ended without having got ready has panicked, and its lane says so in the end.
+        if lacks.wait_for(Option::is_none).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
 impl Proxy {
+    /// Asks the control plane until that answers. From then on the mesh sends to the waypoint, and it stays ready.
+    async fn get_ready(
+        self: Arc<Self>,
+        addresses: Vec<IpAddr>,
+        lack: watch::Sender<Option<String>>,
+    ) {
+        let WaypointPlan { mesh, gateway, workload, serves, control_plane } = &self.plan;
+        let (name, mut again) = (gateway.to_string(), interval(ASK_AGAIN));
+        while !mesh.faults.has(Fault::WaypointReadyWithoutControlPlane) {
+            again.tick().await;
+            let asked = timeout(ASK_AGAIN, control_plane.ask(&self.tls, &name));
+            match asked.await.unwrap_or_else(|late| Err(late.into())) {
+                Ok(()) => break,
+                Err(error) => {
+                    let why =
+                        format!("istiod does not answer on port {CONTROL_PLANE_PORT}: {error}");
+                    lack.send_replace(Some(why));
+                }
+            }
+        }
+        mesh.add_waypoint(gateway.clone(), &addresses, workload, *serves);
+        lack.send_replace(None);
+    }
+
     async fn accept_tunnels(self: Arc<Self>, listener: TcpListener) {
         loop {
             match listener.accept().await {

@@ -5,6 +5,7 @@
 
 mod authorization;
 mod binding;
+mod gateway;
 mod peers;
 mod requests;
 mod spiffe;
@@ -20,6 +21,7 @@ pub use requests::{JwtHeader, JwtRule, RequestAuthentication};
 pub use spiffe::{NotASpiffeId, SpiffeId};
 
 pub(crate) use authorization::authorization;
+pub(crate) use gateway::gateway;
 pub(crate) use peers::peers;
 pub(crate) use requests::requests;
 
