@@ -24,6 +24,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How many connections a tunnel carries at a time (`POOL_MAX_STREAMS_PER_CONNECTION` of ztunnel).
 pub(in crate::host) const STREAMS: u32 = 100;
 
+/// How many connections may be given up in a tunnel before anybody has looked at them. No case sends as many.
+const RESETS: usize = 10_000;
+
 /// The first byte of TLS: the type of a record with a handshake in it (RFC 8446 §5.1).
 const RECORD_OF_HANDSHAKE: u8 = 0x16;
 
@@ -82,7 +85,11 @@ pub(in crate::host) async fn accept(
         (identity, Box::new(stream))
     };
     let identity = identity.ok_or(NotAccepted::Nobody)?;
-    let tunnel = h2::server::Builder::new().max_concurrent_streams(STREAMS).handshake(stream);
+    let tunnel = h2::server::Builder::new()
+        .max_concurrent_streams(STREAMS)
+        // Clients of a slow lab give up by the dozen, and h2 would take that for an attack and end the tunnel.
+        .max_pending_accept_reset_streams(RESETS)
+        .handshake(stream);
     let connections = timeout(HANDSHAKE, tunnel).await.map_err(late)?.map_err(NotAccepted::Http)?;
     Ok(Tunnel { identity, connections })
 }
