@@ -234,15 +234,16 @@ impl Provisioner {
         let nodes = kind.nodes(&cluster).await?;
         let client = api::client(&lease.kubeconfig(), run).await?;
         // Images take their time, and kinds of objects need no more than the API server.
-        let kinds = async {
+        let kinds = Box::pin(async {
             steps.once(&state, steps::DEFINITIONS, steps.definitions(&client)).await?;
             if self.spec.mesh.is_some() {
                 steps.once(&state, steps::GATEWAY_API, steps.gateway_api(&client)).await?;
                 steps.once(&state, MESH_KINDS, steps.mesh(MESH_KINDS)).await?;
             }
             Ok(())
-        };
-        tokio::try_join!(steps.once(&state, steps::IMAGES, steps.images(&nodes)), kinds)?;
+        });
+        let images = Box::pin(steps.once(&state, steps::IMAGES, steps.images(&nodes)));
+        tokio::try_join!(images, kinds)?;
         steps.once(&state, steps::CILIUM, steps.cilium()).await?;
         steps.once(&state, steps::NETWORK, steps.network(&client)).await?;
         steps.once(&state, steps::DNS, steps.dns(&client)).await?;

@@ -31,7 +31,7 @@ spec: {}
 
 /// The only cell of a case that expects this.
 fn cell(needs: &str, apply: &str, expectation: &str) -> Result<Cell, String> {
-    let known = world(&Source::new("bank.yaml", WORLD)).unwrap();
+    let known = world(&Source::new("bank.yaml", WORLD)).expect("it is a world");
     let library = Library {
         worlds: BTreeMap::from([("bank".to_owned(), known)]),
         manifests: BTreeMap::from([(
@@ -130,7 +130,8 @@ fn early(error: &str) -> Arc<Evidence> {
         "level": "warn", "time": "2026-11-29T00:00:00.000000Z", "scope": "access", "message": "connection failed",
         "src.addr": "10.244.1.7:40000", "dst.addr": "10.244.0.7:15008", "direction": "inbound", "error": error,
     });
-    let line = ztunnel::read(&line.to_string()).unwrap().unwrap();
+    let line =
+        ztunnel::read(&line.to_string()).expect("it is JSON").expect("it is of a connection");
     Arc::new(Evidence::from_ztunnel(&Arc::new(line), "node-a"))
 }
 
@@ -161,7 +162,7 @@ fn what_a_ztunnel_refuses_without_a_policy_is_read_from_its_log() {
 }
 
 fn through() -> Seen {
-    let remote = "10.244.0.7:15008".parse().unwrap();
+    let remote = "10.244.0.7:15008".parse().expect("it is an address");
     Seen::Client(Observed::Reply { peer: "bank/ledger".to_owned(), remote })
 }
 
@@ -185,11 +186,13 @@ fn judged(form: Form, change: impl FnOnce(&mut Facts)) -> Verdict {
     judge(&expected, &BTreeSet::from(["bank/ledger".to_owned()]), &facts)
 }
 
+/// What is taken from the facts, and whether a doubt is about that.
+type Lack = (fn(&mut Facts), fn(&Doubt) -> bool);
+
 #[test]
 fn a_refusal_is_proven_by_its_record_and_by_what_is_beside_it() {
     assert_eq!(judged(Form::CertificateRefused, |_| ()), Verdict::Pass);
-    type Change = fn(&mut Facts);
-    let lacks: [(Change, fn(&Doubt) -> bool); 4] = [
+    let lacks: [Lack; 4] = [
         (|it| it.control = None, |it| matches!(it, Doubt::Control(_))),
         (|it| it.samples[0].evidence.clear(), |it| matches!(it, Doubt::NoEvidence(_))),
         (|it| it.proof = None, |it| matches!(it, Doubt::NoProof(_))),

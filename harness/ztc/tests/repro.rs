@@ -177,6 +177,10 @@ fn every_cell_of_the_suites_is_a_script_or_has_a_reason() {
                 Err(Refusal::Restart { component }) => {
                     assert!(case.restart.contains(&component), "{}", case.id);
                 }
+                Err(Refusal::Mode { policy }) => {
+                    let applied = case.apply.iter().map(|it| it.reference.to_string());
+                    assert!(applied.into_iter().any(|it| it == policy), "{}", case.id);
+                }
                 Err(Refusal::Waypoint { waypoint }) => {
                     assert!(case.gateway(&waypoint).is_some(), "{}", case.id);
                 }

@@ -54,7 +54,7 @@ pub struct Diff {
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Run {
-    run: String,
+    name: String,
     profile: String,
     fabric: String,
     /// By part.
@@ -164,6 +164,9 @@ impl Diff {
     }
 
     /// The whole diff for programs.
+    ///
+    /// # Panics
+    /// Never: it is plain data.
     pub fn json(&self) -> String {
         serde_json::to_string_pretty(self).expect("a diff is plain data")
     }
@@ -233,15 +236,15 @@ impl Diff {
 
 impl Run {
     fn of(run: &RunStarted) -> Self {
-        let RunStarted { run, profile, fabric, versions, .. } = run.clone();
-        Self { run, profile, fabric, versions }
+        let RunStarted { run: name, profile, fabric, versions, .. } = run.clone();
+        Self { name, profile, fabric, versions }
     }
 }
 
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { run, profile, fabric, versions } = self;
-        write!(f, "{run} on {profile} ({fabric}")?;
+        let Self { name, profile, fabric, versions } = self;
+        write!(f, "{name} on {profile} ({fabric}")?;
         for (part, version) in versions {
             write!(f, ", {part} {version}")?;
         }
