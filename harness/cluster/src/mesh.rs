@@ -102,6 +102,9 @@ impl Ztunnels {
     }
 }
 
+/// The label by which the pods of a gateway are found.
+pub(crate) const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+
 /// A waypoint of the world.
 #[derive(Clone)]
 pub(crate) struct Waypoint {
@@ -128,7 +131,7 @@ impl Waypoint {
 
     /// The pods that serve it now.
     async fn running(&self) -> Result<Vec<String>, MeshError> {
-        let label = format!("gateway.networking.k8s.io/gateway-name={}", self.name);
+        let label = format!("{GATEWAY_NAME}={}", self.name);
         let what = format!("the pods of waypoint {self}");
         let running = api::running_pods(&self.client, &self.namespace, &label, &what).await?;
         Ok(running.into_iter().filter_map(|pod| pod.metadata.name).collect())

@@ -70,12 +70,12 @@ impl Observers {
         }));
         let (mut listening, mut flows) = (Vec::new(), Vec::new());
         for (source, place) in sources {
-            let hearing = Hearing::default();
-            if matches!(source, Source::Hubble(_)) {
-                flows.push((place.clone(), hearing.clone()));
+            let is_of_flows = matches!(source, Source::Hubble(_));
+            let (hearing, listener) = listen(source, place.clone(), &sender);
+            if is_of_flows {
+                flows.push((place, hearing));
             }
-            let listener = Listener { source, place, sender: sender.clone(), hearing };
-            listening.push(tokio::spawn(listener.listen()).abort_handle());
+            listening.push(listener);
         }
         Self { sender, listening, flows, waypoints: Mutex::default() }
     }
@@ -84,16 +84,9 @@ impl Observers {
     pub(crate) fn hear_waypoint(&self, waypoint: Waypoint) -> bool {
         let mut waypoints = self.waypoints.lock().unwrap_or_else(PoisonError::into_inner);
         let place = waypoint.to_string();
-        let (hearing, _) = waypoints.entry(place.clone()).or_insert_with(|| {
-            let hearing = Hearing::default();
-            let listener = Listener {
-                source: Source::Waypoint(waypoint),
-                place,
-                sender: self.sender.clone(),
-                hearing: hearing.clone(),
-            };
-            (hearing, tokio::spawn(listener.listen()).abort_handle())
-        });
+        let (hearing, _) = waypoints
+            .entry(place.clone())
+            .or_insert_with(|| listen(Source::Waypoint(waypoint), place, &self.sender));
         hearing.is_sound()
     }
 
@@ -124,6 +117,18 @@ impl Drop for Observers {
             task.abort();
         }
     }
+}
+
+/// Listens to a source from now on; whether it is heard, and how to stop.
+fn listen(
+    source: Source,
+    place: String,
+    sender: &broadcast::Sender<Witness>,
+) -> (Hearing, AbortHandle) {
+    let hearing = Hearing::default();
+    let sender = sender.clone();
+    let listener = Listener { source, place, sender, hearing: hearing.clone() };
+    (hearing, tokio::spawn(listener.listen()).abort_handle())
 }
 
 /// How long a stream may be silent before it is taken for one that has nothing to say, rather than for one that is about to

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring::default_provider;
-use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
@@ -97,8 +96,7 @@ pub(crate) fn tunnels(papers: &Papers) -> Result<ClientConfig, TlsError> {
     let chain = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
         .build()
         .map_err(TlsError::Verifier)?;
-    let peer = papers.peer.clone();
-    let verifier = Arc::new(Peer { provider: Arc::clone(&provider), chain, identity: peer });
+    let verifier = Arc::new(Peer { chain, identity: papers.peer.clone() });
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .map_err(TlsError::Versions)?
@@ -120,7 +118,6 @@ pub(crate) fn tunnels(papers: &Papers) -> Result<ClientConfig, TlsError> {
 /// Lets the peer of a tunnel be who it has to be, and nobody else.
 #[derive(Debug)]
 struct Peer {
-    provider: Arc<CryptoProvider>,
     /// Peers of the mesh have no names of hosts, so what is verified of a client is all that there is of a server.
     chain: Arc<dyn ClientCertVerifier>,
     identity: String,
@@ -162,11 +159,10 @@ impl ServerCertVerifier for Peer {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
+        self.chain.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.chain.supported_verify_schemes()
     }
 }

@@ -145,6 +145,8 @@ pub struct Ground {
     pub profile: Profile,
     place: Place,
     bundle: Option<Bundle>,
+    /// By part, as far as they are known before the cluster is there.
+    versions: BTreeMap<String, String>,
     root: PathBuf,
 }
 
@@ -178,7 +180,13 @@ impl Ground {
             let lacks = bundle.lacks();
             profile.features.retain(|feature| !lacks.contains(feature));
         }
-        Ok(Self { profile, place: place.clone(), bundle, root: project.root() })
+        let versions = match (profile.fabric, profile.cluster.clone(), &bundle) {
+            (FabricKind::Lab, ..) => ztc_lab::versions(),
+            (_, Some(spec), Some(bundle)) => bundle.applied_to(spec).versions(),
+            (_, Some(spec), None) => spec.versions(),
+            (_, None, _) => BTreeMap::new(),
+        };
+        Ok(Self { profile, place: place.clone(), bundle, versions, root: project.root() })
     }
 
     /// Why a case cannot be run here, if so. It is known before anything is started.
@@ -188,7 +196,7 @@ impl Ground {
         if !missing.is_empty() {
             return Some(format!("{name} lacks {}", missing.join(", ")));
         }
-        if let Some(excluded) = case.versions.exclude(&self.versions()) {
+        if let Some(excluded) = case.versions.exclude(&self.versions) {
             return Some(excluded);
         }
         if self.profile.fabric != FabricKind::Attach {
@@ -202,16 +210,6 @@ impl Ground {
         (case.reaches_beyond(world) && !self.place.allow_cluster_wide).then(|| {
             "its policies reach the whole cluster; --allow-cluster-wide allows that".to_owned()
         })
-    }
-
-    /// The versions that the cluster has, by part, as far as they are known before it is there.
-    fn versions(&self) -> BTreeMap<String, String> {
-        match (&self.profile.fabric, &self.profile.cluster, &self.bundle) {
-            (FabricKind::Lab, ..) => ztc_lab::versions(),
-            (_, Some(spec), Some(bundle)) => bundle.applied_to(spec.clone()).versions(),
-            (_, Some(spec), None) => spec.versions(),
-            (_, None, _) => BTreeMap::new(),
-        }
     }
 
     /// Enters the lab's namespaces, if it is the lab. To be called first of all: the process inside

@@ -36,7 +36,7 @@ use ztc_wire::FirstRun;
 use crate::admin;
 use crate::api::{self, ApiError, OnBehalf, Ours};
 use crate::bundle::hex;
-use crate::cilium::{Agents, CiliumError};
+use crate::cilium::{Agents, CiliumError, EnforcementMode};
 use crate::exec;
 use crate::mesh::{Waypoint, Ztunnels};
 use crate::objects::{self, Setting};
@@ -479,12 +479,10 @@ impl Cluster for RealLane {
             self.ready.ledger.made(manifest.reference.to_string());
             let uid = applied.metadata.uid.unwrap_or_default();
             let object = manifest.reference.clone();
-            if let Some(change) = self.set_mode(&manifest.policy).await? {
-                return Ok(change);
-            }
             Ok(match (&manifest.policy, &manifest.invalid) {
                 // Nobody has anything to realise.
                 (Policy::Unenforced(_), _) => Change::Nothing,
+                (Policy::Mode(_), _) => self.agents.set_mode(EnforcementMode::Always).await?,
                 (_, Some(_)) => Change::Invalid { object },
                 (_, None) => Change::Added { object, uid },
             })

@@ -83,26 +83,20 @@ pub(super) fn manifest(
     needs: &BTreeSet<Feature>,
     manifest: &Manifest,
 ) -> Checked {
-    if manifest.policy.reads_handshakes() && !needs.contains(&Feature::TlsServerNames) {
-        let feature = Feature::TlsServerNames;
+    let kind = manifest.reference.kind.as_str();
+    let needed = match &manifest.policy {
+        policy if policy.reads_handshakes() => Some((Feature::TlsServerNames, "serverNames")),
+        Policy::Unenforced(_) => Some((Feature::AdminNetworkPolicy, kind)),
+        Policy::Mode(_) => Some((Feature::EnforcementMode, kind)),
+        _ => None,
+    };
+    if let Some((feature, place)) = needed.filter(|(feature, _)| !needs.contains(feature)) {
         let message = format!("the suite does not say that it needs {feature}");
-        return Err(in_text(source, manifest.line, "serverNames", message));
-    }
-    let is_unenforced = matches!(manifest.policy, Policy::Unenforced(_));
-    if is_unenforced && !needs.contains(&Feature::AdminNetworkPolicy) {
-        let feature = Feature::AdminNetworkPolicy;
-        let message = format!("the suite does not say that it needs {feature}");
-        return Err(in_text(source, manifest.line, &manifest.reference.kind, message));
-    }
-    let is_mode = matches!(manifest.policy, Policy::Mode(_));
-    if is_mode && !needs.contains(&Feature::EnforcementMode) {
-        let feature = Feature::EnforcementMode;
-        let message = format!("the suite does not say that it needs {feature}");
-        return Err(in_text(source, manifest.line, &manifest.reference.kind, message));
+        return Err(in_text(source, manifest.line, place, message));
     }
     match &manifest.reference.namespace {
         // It is in a namespace of the cluster's, not of the world.
-        Some(_) if is_mode => Ok(()),
+        Some(_) if matches!(manifest.policy, Policy::Mode(_)) => Ok(()),
         Some(namespace) if world.namespace(namespace).is_none() => {
             let message = format!(
                 "{} is in namespace `{namespace}`, which the world does not have",

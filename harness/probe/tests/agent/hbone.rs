@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType, date_time_ymd};
+use rcgen::{CertificateParams, SanType, date_time_ymd};
 use rustls::RootCertStore;
 use rustls::ServerConfig;
 use rustls::crypto::ring::default_provider;
@@ -17,39 +17,30 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use ztc_wire::{Certified, Der, Observed, Papers, Phase, RunId, Stimulus, ToAgent, TunnelAnswer};
 
-use crate::support::{Agent, loopback};
+use crate::support::{Agent, Authority, loopback};
 
 const LEDGER: &str = "spiffe://cluster.local/ns/zt-bank/sa/ledger";
 const TELLER: &str = "spiffe://cluster.local/ns/zt-bank/sa/teller";
 const ASKED: &str = "10.244.0.7:9000";
 
 /// The authority of a mesh.
-struct Mesh {
-    issuer: Issuer<'static, KeyPair>,
-    certificate: Der,
-}
+struct Mesh(Authority);
 
 impl Mesh {
     fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = Der(params.self_signed(&key).unwrap().der().to_vec());
-        Self { issuer: Issuer::new(params, key), certificate }
+        Self(Authority::new())
     }
 
     fn issue(&self, identity: &str, until: i32) -> Certified {
-        let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(identity.try_into().unwrap())];
         params.not_after = date_time_ymd(until, 1, 1);
-        let certificate = Der(params.signed_by(&key, &self.issuer).unwrap().der().to_vec());
-        Certified { certificate, key: Der(key.serialize_der()) }
+        self.0.issue(&params)
     }
 
     /// What a client needs to meet the ledger.
     fn papers(&self, shows: Option<Certified>) -> Papers {
-        Papers { authority: self.certificate.clone(), peer: LEDGER.into(), shows }
+        Papers { authority: self.0.certificate.clone(), peer: LEDGER.into(), shows }
     }
 
     /// A server of tunnels, which believes this mesh and shows this; each connection is answered by `answer`.
@@ -59,7 +50,7 @@ impl Mesh {
         answer: fn(SendResponse<Bytes>, RecvStream),
     ) -> SocketAddr {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from(self.certificate.0.clone())).unwrap();
+        roots.add(CertificateDer::from(self.0.certificate.0.clone())).unwrap();
         let provider = Arc::new(default_provider());
         let clients =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -12,9 +13,32 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use ztc_probe::AgentError;
 use ztc_wire::{
-    AgentConfig, Event, FirstRun, FromAgent, Host, Leg, LineSplitter, Observed, PROTOCOL, RunId,
-    Service, Stimulus, Target, Tls, ToAgent, decode, encode,
+    AgentConfig, Certified, Der, Event, FirstRun, FromAgent, Host, Leg, LineSplitter, Observed,
+    PROTOCOL, RunId, Service, Stimulus, Target, Tls, ToAgent, decode, encode,
 };
+
+/// An authority that may issue whatever a test needs.
+pub(crate) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pub(crate) certificate: Der,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = Der(params.self_signed(&key).unwrap().der().to_vec());
+        Self { issuer: Issuer::new(params, key), certificate }
+    }
+
+    /// A certificate that says this, with a key of its own.
+    pub(crate) fn issue(&self, says: &CertificateParams) -> Certified {
+        let key = KeyPair::generate().unwrap();
+        let certificate = Der(says.signed_by(&key, &self.issuer).unwrap().der().to_vec());
+        Certified { certificate, key: Der(key.serialize_der()) }
+    }
+}
 
 pub(crate) const NAME: &str = "zt-shop/web";
 

@@ -3,34 +3,16 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
-    date_time_ymd,
-};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, SanType, date_time_ymd};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use ztc_wire::{
-    Certified, Der, Family, Host, Leg, Observed, Phase, Service, Stimulus, Target, Tls, Zone,
-    ZoneRecord,
+    Family, Host, Leg, Observed, Phase, Service, Stimulus, Target, Tls, Zone, ZoneRecord,
 };
 
-use crate::support::{Agent, NAME, free_ports, loopback, target};
-
-/// An authority that may issue whatever a test needs.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    certificate: Der,
-}
+use crate::support::{Agent, Authority, NAME, free_ports, loopback, target};
 
 impl Authority {
-    fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = Der(params.self_signed(&key).unwrap().der().to_vec());
-        Self { issuer: Issuer::new(params, key), certificate }
-    }
-
     fn client(&self) -> Tls {
         Tls { authority: self.certificate.clone(), shows: None }
     }
@@ -41,14 +23,12 @@ impl Authority {
     }
 
     fn server_that(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Tls {
-        let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|it| (*it).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         change(&mut params);
-        let certificate = Der(params.signed_by(&key, &self.issuer).unwrap().der().to_vec());
-        let shows = Some(Certified { certificate, key: Der(key.serialize_der()) });
+        let shows = Some(self.issue(&params));
         Tls { authority: self.certificate.clone(), shows }
     }
 }

@@ -5,22 +5,14 @@
 
 use ztc_engine::fabric::Change;
 use ztc_model::manifest::ObjectRef;
-use ztc_model::policy::{Policy, PolicyKind};
+use ztc_model::policy::PolicyKind;
 
 use super::RealLane;
 use crate::cilium::EnforcementMode;
 use crate::fabric::ClusterError;
 
 impl RealLane {
-    /// What of an applied policy is for the agents themselves; nothing where it is one like others.
-    pub(super) async fn set_mode(&self, policy: &Policy) -> Result<Option<Change>, ClusterError> {
-        match policy {
-            Policy::Mode(_) => Ok(Some(self.agents.set_mode(EnforcementMode::Always).await?)),
-            _ => Ok(None),
-        }
-    }
-
-    /// The same of one that is gone.
+    /// Has agents go back to what they do without such an object; nothing where what is gone is none.
     pub(super) async fn reset_mode(
         &self,
         gone: &ObjectRef,

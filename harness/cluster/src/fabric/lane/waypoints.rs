@@ -10,11 +10,8 @@ use ztc_model::world::{self, PodRef, WaypointFor, World};
 use super::RealLane;
 use crate::api;
 use crate::fabric::ClusterError;
-use crate::mesh::Waypoint;
+use crate::mesh::{GATEWAY_NAME, Waypoint};
 use crate::pods;
-
-/// The label by which the pods of a gateway are found.
-const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
 /// A gateway as the API server has it.
 pub(super) struct Gateway {
@@ -93,8 +90,8 @@ impl RealLane {
                 Change::Added { object, uid } if is_gateway(object) => {
                     self.made_lag(gateways, &named(object), uid).await?
                 }
-                Change::Removed { object, .. } if is_gateway(object) => {
-                    self.gone_lag(gateways, &named(object), change).await?
+                Change::Removed { object, uid } if is_gateway(object) => {
+                    self.gone_lag(gateways, &named(object), uid).await?
                 }
                 _ => None,
             };
@@ -135,10 +132,9 @@ impl RealLane {
         &self,
         gateways: &[Gateway],
         name: &PodRef,
-        change: &Change,
+        uid: &str,
     ) -> Result<Option<String>, ClusterError> {
-        let Change::Removed { uid, .. } = change else { return Ok(None) };
-        if gateways.iter().any(|it| it.uid == *uid) {
+        if gateways.iter().any(|it| it.uid == uid) {
             return Ok(Some(format!("Gateway {name} still exists")));
         }
         // One of the same name would find the old pod. It may have been made again already.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::default_provider;
-use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -109,11 +109,8 @@ impl Tls {
 
     /// For a tunnel to a peer with this identity.
     pub(in crate::host) fn client(&self, identity: &SpiffeId) -> Result<ClientConfig, TlsError> {
-        let verifier = IdentityVerifier {
-            provider: Arc::clone(&self.provider),
-            chain: Arc::clone(&self.peers),
-            identity: identity.clone(),
-        };
+        let chain = Arc::clone(&self.peers);
+        let verifier = IdentityVerifier { chain, identity: identity.clone() };
         let mut client = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&TLS13])
             .map_err(TlsError::Certificate)?
@@ -140,7 +137,6 @@ pub(in crate::host) fn identity_of(certificate: &CertificateDer<'_>) -> Option<S
 /// Lets a peer be who it has to be, and nobody else.
 #[derive(Debug)]
 struct IdentityVerifier {
-    provider: Arc<CryptoProvider>,
     /// Peers of the mesh have no names of hosts, so what is verified of a client is all that there is of a server.
     chain: Arc<dyn ClientCertVerifier>,
     identity: SpiffeId,
@@ -178,12 +174,11 @@ impl ServerCertVerifier for IdentityVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
+        self.chain.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.chain.supported_verify_schemes()
     }
 }
 
