@@ -246,12 +246,7 @@ impl Provisioner {
         tokio::try_join!(images, kinds)?;
         steps.once(&state, steps::CILIUM, steps.cilium()).await?;
         steps.once(&state, steps::NETWORK, steps.network(&client)).await?;
-        steps.once(&state, steps::DNS, steps.dns(&client)).await?;
-        if self.spec.mesh.is_some() {
-            for chart in MESH_CHARTS {
-                steps.once(&state, chart, steps.mesh(chart)).await?;
-            }
-        }
+        steps.names_and_mesh(&state, &client).await?;
         let archive = probe::image(&self.folders.sources, || {
             self.say("cargo builds the probe for the nodes; the first time this takes minutes");
         })

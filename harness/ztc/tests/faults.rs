@@ -21,10 +21,15 @@ fn run(filter: &str, fault: &str) -> Option<(i32, Vec<CaseReport>)> {
     lab_is_possible().then(|| project().run(filter, Some(fault)))
 }
 
-/// A project whose lab has few lanes and slow streams. A broken lab keeps every denied cell sending until its ceiling,
-/// and two tests run at once: at full pace, a machine that is busy otherwise could not keep up.
+/// A project whose lab has few lanes, slow streams and patience. A broken lab keeps every denied cell sending until its
+/// ceiling, and two tests run at once: at full pace, a machine that is busy otherwise could not keep up, and what comes
+/// late counts as lost.
 fn project() -> Project {
-    paced(&[("count: 6", "count: 2"), ("streamEveryMs: 5", "streamEveryMs: 20")])
+    paced(&[
+        ("count: 6", "count: 2"),
+        ("streamEveryMs: 5", "streamEveryMs: 20"),
+        ("probeDeadlineMs: 1500", "probeDeadlineMs: 3000"),
+    ])
 }
 
 /// A project whose lab has another pace.
@@ -525,7 +530,8 @@ fn notices(
     let failed: BTreeMap<String, &str> =
         reports.iter().map(word).filter(|(_, word)| *word != "pass").collect();
     let noticed = noticed.iter().map(|(case, word)| ((*case).to_owned(), *word)).collect();
-    assert_eq!(failed, noticed, "{fault}");
+    let cells: Vec<String> = reports.iter().flat_map(|it| &it.cells).map(told).collect();
+    assert_eq!(failed, noticed, "{fault}: {cells:#?}");
     assert_eq!(code, expected, "{fault}");
 }
 

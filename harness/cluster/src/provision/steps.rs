@@ -15,7 +15,7 @@ use ztc_model::yaml::{self, Source};
 use super::{ProvisionError, Provisioner, read};
 use crate::api;
 use crate::bundle::Bundle;
-use crate::charts::{Chart, ISTIO};
+use crate::charts::{Chart, ISTIO, MESH_CHARTS};
 use crate::diagnosis::diagnosis;
 use crate::docker::{Docker, pieces};
 use crate::kind::{self, Kind};
@@ -213,6 +213,23 @@ impl Steps<'_> {
     pub(super) async fn mesh(&self, name: &'static str) -> Result<(), ProvisionError> {
         let mesh = self.of.spec.mesh.as_ref().expect("a profile with a mesh");
         self.chart(&Chart::of_mesh(name, &self.of.spec, mesh, &self.of.profiles())).await
+    }
+
+    /// Cluster DNS and the mesh. What the mesh's own pods wait for is their images and istiod, which is found by its name:
+    /// ztunnel comes last.
+    pub(super) async fn names_and_mesh(
+        &self,
+        state: &Mutex<State>,
+        client: &Client,
+    ) -> Result<(), ProvisionError> {
+        let names = Box::pin(self.once(state, DNS, self.dns(client)));
+        if self.of.spec.mesh.is_none() {
+            return names.await;
+        }
+        let chart = |name| Box::pin(self.once(state, name, self.mesh(name)));
+        let [_kinds, istiod, cni, ztunnel] = MESH_CHARTS;
+        tokio::try_join!(names, chart(istiod), chart(cni))?;
+        chart(ztunnel).await
     }
 
     /// Installs a chart and waits until everything of it is ready.
