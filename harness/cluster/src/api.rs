@@ -16,6 +16,7 @@ use kube::api::{
 use kube::config::KubeconfigError;
 use serde_json::Value;
 use ztc_engine::wait::{Look, WaitError, until};
+use ztc_model::condition::Condition;
 use ztc_model::manifest::ObjectRef;
 
 use crate::objects::{MANAGED_BY, RUN, WORLD};
@@ -236,6 +237,24 @@ pub(crate) fn reference(object: &Value) -> Option<ObjectRef> {
 
 fn types(object: &ObjectRef) -> TypeMeta {
     TypeMeta { api_version: object.api_version.clone(), kind: object.kind.clone() }
+}
+
+/// The conditions in the status of an object; nothing where there is no such object.
+pub(crate) async fn conditions(
+    client: &Client,
+    object: &ObjectRef,
+) -> Result<Option<Vec<Condition>>, ApiError> {
+    let found = api(client, &types(object), object.namespace.as_deref())
+        .get_opt(&object.name)
+        .await
+        .map_err(|source| ApiError::Read { what: object.to_string(), source: source.into() })?;
+    Ok(found.map(|it| written(&it.data)))
+}
+
+/// The conditions of an object; one that is none as Kubernetes has them is left out.
+fn written(object: &Value) -> Vec<Condition> {
+    let all = object["status"]["conditions"].as_array().into_iter().flatten();
+    all.filter_map(|it| serde_json::from_value(it.clone()).ok()).collect()
 }
 
 /// Whether Cilium takes a policy, and why not, if it says so: the condition `Valid` of its status. One

@@ -9,6 +9,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ztc_model::capture::AtNode;
+use ztc_model::condition::Condition;
 use ztc_model::evidence::{Did, FlowKey};
 use ztc_model::outcome::EnforcementPoint;
 use ztc_model::suite::{CaseId, Gap};
@@ -163,7 +164,7 @@ pub struct CaseReport {
     pub place: String,
     /// The lane that it ran in.
     pub lane: usize,
-    /// The worst of its cells.
+    /// The worst of its cells and conditions.
     pub verdict: Verdict,
     /// How long it took, milliseconds.
     pub took_ms: u64,
@@ -171,6 +172,9 @@ pub struct CaseReport {
     pub settled_ms: Option<u64>,
     /// The cells.
     pub cells: Vec<CellReport>,
+    /// What controllers said of policies and services, where the case expects something of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<ConditionReport>,
     /// What went wrong in cleaning up: the lane is made anew when there is any.
     pub residue: Option<String>,
     /// What enforcement points said when they were asked with their own tools, while the policies
@@ -218,6 +222,21 @@ pub struct CellReport {
     /// What captures saw of it at the edges of its pods, by node, where the case asks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wire: Vec<AtNode>,
+}
+
+/// A condition in the status of an object, and what is expected of it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConditionReport {
+    /// Of what: `KIND/NAMESPACE/NAME`.
+    pub object: String,
+    /// What is expected, in words.
+    pub expected: String,
+    /// What it came to.
+    pub verdict: Verdict,
+    /// The condition as it was last seen; absent where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Condition>,
 }
 
 /// What was lost of a stream, from before the first policy to the end of the hold.

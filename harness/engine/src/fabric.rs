@@ -18,6 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
+use ztc_model::condition::Condition;
 use ztc_model::evidence::Evidence;
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::suite::{CaseId, Component, Relabelled};
@@ -67,6 +68,10 @@ pub trait Cluster: fmt::Debug + Send + Sync {
     async fn waypoint(&self, _waypoint: &PodRef) -> Result<Option<WaypointState>, FabricError> {
         Ok(None)
     }
+
+    /// The conditions in the status of an object, all of them; none where nobody has written any, and nothing where there
+    /// is no such object.
+    async fn conditions(&self, object: &ObjectRef) -> Result<Option<Vec<Condition>>, FabricError>;
 
     /// Applies one object as it is; returns when the API has accepted it.
     async fn apply(&self, manifest: &Manifest) -> Result<Receipt, FabricError>;
@@ -310,6 +315,14 @@ pub enum FabricError {
     Readiness {
         /// Whose.
         pod: PodRef,
+        /// Why.
+        source: Cause,
+    },
+    /// The status of an object could not be read.
+    #[error("cannot read the status of {object}")]
+    Status {
+        /// Whose.
+        object: ObjectRef,
         /// Why.
         source: Cause,
     },

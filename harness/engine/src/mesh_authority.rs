@@ -12,6 +12,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, date_time_ymd,
 };
+use x509_parser::certificate::X509Certificate;
+use x509_parser::error::X509Error;
+use x509_parser::prelude::FromDer;
 use ztc_model::policy::mesh::SpiffeId;
 use ztc_model::stimulus::Flaw;
 use ztc_wire::{Certified, Der};
@@ -31,6 +34,20 @@ pub enum MeshAuthorityError {
     /// Its certificate cannot be read.
     #[error("cannot read the certificate of the mesh's authority")]
     Read(#[source] rcgen::Error),
+    /// It is not the time of its certificate.
+    #[error(
+        "the certificate of the mesh's authority is good from {from} until {until}, and not now: nobody believes what it \
+         issues; have the authority renewed"
+    )]
+    Time {
+        /// From when.
+        from: String,
+        /// Until when.
+        until: String,
+    },
+    /// Its certificate is none of X.509.
+    #[error("cannot read when the certificate of the mesh's authority is good")]
+    Parse(#[source] X509Error),
     /// A certificate could not be made.
     #[error("cannot make a certificate for {identity}")]
     Issue {
@@ -73,10 +90,25 @@ impl MeshAuthority {
     /// One that is there already, by its certificate (X.509) and its key (PKCS #8), both in DER.
     ///
     /// # Errors
-    /// [`MeshAuthorityError`], when either is none.
+    /// [`MeshAuthorityError`], when either is none, or its time is over or yet to come.
     pub fn of(certificate: Vec<u8>, key: Vec<u8>) -> Result<Self, MeshAuthorityError> {
         let key = KeyPair::try_from(key).map_err(MeshAuthorityError::Key)?;
-        Self::known(certificate, key)
+        let authority = Self::known(certificate, key)?;
+        authority.is_of_this_time()?;
+        Ok(authority)
+    }
+
+    /// A proxy may or may not look at the time of the authority itself: rustls does not, BoringSSL does. What it says of the
+    /// certificates would be no outcome of a policy.
+    fn is_of_this_time(&self) -> Result<(), MeshAuthorityError> {
+        let (_, certificate) = X509Certificate::from_der(&self.certificate.0)
+            .map_err(|error| MeshAuthorityError::Parse(error.into()))?;
+        let validity = certificate.validity();
+        if validity.is_valid() {
+            return Ok(());
+        }
+        let [from, until] = [validity.not_before, validity.not_after].map(|it| it.to_string());
+        Err(MeshAuthorityError::Time { from, until })
     }
 
     fn known(certificate: Vec<u8>, key: KeyPair) -> Result<Self, MeshAuthorityError> {
@@ -171,5 +203,18 @@ mod tests {
         let certificate = MeshAuthority::new().unwrap().certificate().0.clone();
         let error = MeshAuthority::of(certificate, vec![1, 2, 3]).unwrap_err();
         assert!(matches!(error, MeshAuthorityError::Key(_)), "{error}");
+    }
+
+    #[test]
+    fn an_authority_whose_time_is_over_or_yet_to_come_is_not_used() {
+        for [from, until] in [[2020, 2021], [2190, 2199]] {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            [params.not_before, params.not_after] = [from, until].map(|it| date_time_ymd(it, 1, 1));
+            let certificate = params.self_signed(&key).unwrap().der().to_vec();
+            let error = MeshAuthority::of(certificate, key.serialize_der()).unwrap_err();
+            assert!(matches!(error, MeshAuthorityError::Time { .. }), "{error}");
+        }
     }
 }

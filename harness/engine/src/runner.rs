@@ -9,7 +9,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, mpsc, wa
 use tokio::time::Instant;
 use ztc_model::lane::{self, Renaming};
 use ztc_model::suite::Case;
-use ztc_model::verdict::{Doubt, Verdict, judge};
+use ztc_model::verdict::{Doubt, judge};
 use ztc_model::world::World;
 
 use crate::attempts::Attempts;
@@ -193,14 +193,13 @@ impl Runner {
             })
             .collect();
         let usable = life.recovered() && !life.could_not_begin();
-        let verdict = Verdict::worst(cells.iter().map(|cell| cell.verdict.clone()));
+        let conditions = summary::conditions(case, &life.said);
         let report = summary::case(
             case,
             number,
             begun.elapsed(),
             life.settled,
-            cells,
-            verdict,
+            (cells, conditions),
             cleaned.clone().err(),
         );
         let report = CaseReport { inspections: life.inspections, ..report };

@@ -9,8 +9,8 @@ use ztc_model::outcome::{Expected, Reading};
 use ztc_model::suite::{Case, Cell};
 use ztc_model::verdict::{Doubt, Facts, Sample, Verdict, lost};
 
-use crate::case::Outcome;
-use crate::event::{CaseReport, CellReport, EvidenceReport, LossReport};
+use crate::case::{Outcome, Said};
+use crate::event::{CaseReport, CellReport, ConditionReport, EvidenceReport, LossReport};
 
 /// How many records a report keeps of a cell.
 const KEPT_RECORDS: usize = 6;
@@ -23,20 +23,22 @@ pub(crate) fn case(
     lane: usize,
     took: Duration,
     settled: Option<Duration>,
-    cells: Vec<CellReport>,
-    verdict: Verdict,
+    (cells, conditions): (Vec<CellReport>, Vec<ConditionReport>),
     residue: Option<String>,
 ) -> CaseReport {
+    let verdicts = cells.iter().map(|it| &it.verdict);
+    let verdicts = verdicts.chain(conditions.iter().map(|it| &it.verdict));
     CaseReport {
         case: case.id.clone(),
         because: case.because.clone(),
         gap: case.gap.clone(),
         place: format!("{}:{}", case.file, case.line),
         lane,
-        verdict,
+        verdict: Verdict::worst(verdicts.cloned()),
         took_ms: millis(took),
         settled_ms: settled.map(millis),
         cells,
+        conditions,
         residue,
         inspections: Vec::new(),
     }
@@ -51,7 +53,21 @@ pub(crate) fn unable(it: &Case, lane: usize, took: Duration, doubt: &Doubt) -> C
     let verdict = Verdict::Inconclusive(doubt.clone());
     let report = |it: &Cell| cell(it, &it.peers, &outcome, verdict.clone(), &[]);
     let cells = it.cells.iter().map(report).collect();
-    case(it, lane, took, None, cells, verdict, None)
+    case(it, lane, took, None, (cells, conditions(it, &[])), None)
+}
+
+/// The reports of the conditions of a case, as it is written.
+pub(crate) fn conditions(case: &Case, said: &[Said]) -> Vec<ConditionReport> {
+    let unasked = || Verdict::Inconclusive(Doubt::NoEvidence("nobody was asked".to_owned()));
+    let said = said.iter().map(Some).chain(std::iter::repeat(None));
+    let both = case.conditions.iter().zip(said);
+    let reports = both.map(|(expected, said)| ConditionReport {
+        object: expected.object.to_string(),
+        expected: expected.to_string(),
+        verdict: said.map_or_else(unasked, |it| it.verdict.clone()),
+        found: said.and_then(|it| it.found.clone()),
+    });
+    reports.collect()
 }
 
 /// The report of a cell as it is written; `peers` are those that may have answered, as they are called in the lane.

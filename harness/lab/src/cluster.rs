@@ -14,6 +14,7 @@ use ztc_engine::fabric::{
     Settling, WaypointState, Witness,
 };
 use ztc_engine::mesh_authority::MeshAuthority;
+use ztc_model::condition::Condition;
 use ztc_model::identity::Reserved;
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::policy::mesh::waypoint::NotEvaluated;
@@ -272,6 +273,19 @@ impl LabCluster {
         }))
     }
 
+    /// What istiod would write into the status of an object.
+    async fn conditions_of(
+        &self,
+        object: &ObjectRef,
+    ) -> Result<Option<Vec<Condition>>, ClusterError> {
+        let running = self.running().await?;
+        let Some(gateway) = as_gateway(object) else {
+            return Ok(running.mesh().conditions(object));
+        };
+        let found = running.waypoints().get(&gateway).map(|it| it.lacks());
+        Ok(found.map(|lacks| vec![mesh::programmed(lacks)]))
+    }
+
     async fn look(&self, receipts: &[Receipt]) -> Result<Settling, ClusterError> {
         let running = self.running().await?;
         let wanted_on = |node: &str| {
@@ -397,6 +411,12 @@ impl Cluster for LabCluster {
         self.waypoint_state(waypoint)
             .await
             .map_err(|error| FabricError::Readiness { pod: waypoint.clone(), source: error.into() })
+    }
+
+    async fn conditions(&self, object: &ObjectRef) -> Result<Option<Vec<Condition>>, FabricError> {
+        self.conditions_of(object)
+            .await
+            .map_err(|error| FabricError::Status { object: object.clone(), source: error.into() })
     }
 
     async fn apply(&self, manifest: &Manifest) -> Result<Receipt, FabricError> {

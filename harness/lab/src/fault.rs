@@ -121,12 +121,15 @@ pub enum Fault {
     WaypointHangs,
     /// `waypoint-ready-without-control-plane`: waypoints are ready although nobody has told them what to do.
     WaypointReadyWithoutControlPlane,
+    /// `istiod-accepts-everything`: istiod says of every policy that it is accepted, and of every service that it is behind its
+    /// waypoint.
+    IstiodAcceptsEverything,
     /// `waypoint-for-services-alone`: no ztunnel asks a waypoint about what is sent to the address of a pod.
     WaypointForServicesAlone,
 }
 
 /// The faults without a number, by their names.
-const NAMED: [(&str, Fault); 41] = [
+const NAMED: [(&str, Fault); 42] = [
     ("ignore-egress-deny", Fault::IgnoreEgressDeny),
     ("allow-everything", Fault::AllowEverything),
     ("drop-everything", Fault::DropEverything),
@@ -167,6 +170,7 @@ const NAMED: [(&str, Fault); 41] = [
     ("pod-ip-skips-hardening", Fault::PodIpSkipsHardening),
     ("waypoint-hangs", Fault::WaypointHangs),
     ("waypoint-ready-without-control-plane", Fault::WaypointReadyWithoutControlPlane),
+    ("istiod-accepts-everything", Fault::IstiodAcceptsEverything),
     ("waypoint-for-services-alone", Fault::WaypointForServicesAlone),
 ];
 

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod capture;
+pub mod condition;
 pub mod dns;
 pub mod evidence;
 pub mod hubble;

@@ -65,6 +65,15 @@ pub enum Failure {
         /// Who did.
         found: String,
     },
+    /// A controller says something else of a policy or a service.
+    WrongCondition {
+        /// Of what.
+        object: ObjectRef,
+        /// What it should say.
+        expected: String,
+        /// What it says.
+        found: String,
+    },
     /// It was denied by the right enforcement point, which names another policy.
     WrongPolicy {
         /// The policy that should have stopped it.
@@ -115,6 +124,7 @@ impl Verdict {
             Self::Fail(Failure::FailClosed { .. }) => "fail-closed",
             Self::Fail(Failure::WrongLayer { .. }) => "wrong-layer",
             Self::Fail(Failure::WrongPolicy { .. }) => "wrong-policy",
+            Self::Fail(Failure::WrongCondition { .. }) => "wrong-condition",
             Self::Inconclusive(_) => "inconclusive",
         }
     }
@@ -162,6 +172,9 @@ impl fmt::Display for Failure {
             }
             Self::WrongLayer { expected, found } => {
                 write!(f, "wrong-layer: {expected} should have stopped it, {found} did")
+            }
+            Self::WrongCondition { object, expected, found } => {
+                write!(f, "wrong-condition: {object} should say {expected}, and says {found}")
             }
             Self::WrongPolicy { expected, found } => write!(
                 f,

@@ -127,6 +127,17 @@ fn a_certificate_is_for_every_name_by_which_its_server_is_reached() {
     assert_eq!(world.outside[0].names(), ["api.zt.test", "cdn.zt.test"]);
 }
 
+/// A waypoint takes half of the longest one; an agent takes no order of a megabyte.
+#[test]
+fn a_token_of_a_megabyte_is_no_token_of_a_world() {
+    let of = |bytes: usize| WORLD.replace("a.b.c", &"a".repeat(bytes));
+    let read = |text: String| world(&Source::new("two.yaml", text));
+    assert!(read(of(128 * 1024)).is_ok());
+    let told = |bytes| read(of(bytes)).unwrap_err().message;
+    assert_eq!(told(1 << 19), "the text of token `one` has 524288 bytes; at most 131072 are sent");
+    assert!(told(1 << 20).starts_with("the file has "), "no file is read that is as long");
+}
+
 #[test]
 fn a_request_carries_a_token_that_the_world_has() {
     let carried = |token: &str| {

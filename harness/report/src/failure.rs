@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::path::Path;
 
-use ztc_engine::event::{CaseReport, CellReport, EvidenceReport, LossReport};
+use ztc_engine::event::{CaseReport, CellReport, ConditionReport, EvidenceReport, LossReport};
 use ztc_model::verdict::{Failure, Verdict};
 
 use crate::evidence;
@@ -29,7 +29,7 @@ pub fn failure_text(report: &CaseReport, folder: Option<&Path>) -> String {
 
 /// A failure in one line: what was sent and what happened, of the worst cell.
 pub(crate) fn failure_line(report: &CaseReport) -> String {
-    match failing_cells(report).first() {
+    match failing_cells(report).first().filter(|it| it.verdict == report.verdict) {
         Some(cell) => format!("{}: {}", sent(cell), happened(cell)),
         None => report.verdict.to_string(),
     }
@@ -41,7 +41,8 @@ pub(crate) fn write_failure(page: &mut Page, report: &CaseReport, folder: Option
         return;
     }
     let groups = fold(failing_cells(report));
-    if groups.is_empty() {
+    let conditions = failing_conditions(report);
+    if groups.is_empty() && conditions.is_empty() {
         page.paragraph("", Tone::Strong, undecided(report));
         page.paragraph("", tone(&report.verdict), &report.verdict.to_string());
     }
@@ -54,6 +55,10 @@ pub(crate) fn write_failure(page: &mut Page, report: &CaseReport, folder: Option
             let more = format!("{} more went wrong in the same way", group.others);
             page.paragraph("  and       ", Tone::Plain, &more);
         }
+    }
+    for condition in conditions {
+        page.paragraph("", Tone::Strong, &format!("the status of {}", condition.object));
+        page.paragraph("", tone(&condition.verdict), &condition.verdict.to_string());
     }
     page.blank();
     page.paragraph("because   ", Tone::Plain, &report.because);
@@ -95,6 +100,15 @@ fn failing_cells(report: &CaseReport) -> Vec<&CellReport> {
         report.cells.iter().filter(|cell| cell.verdict != Verdict::Pass).collect();
     cells.sort_by_key(|cell| Reverse(cell.verdict.severity()));
     cells
+}
+
+/// The conditions that are not as expected; none of a case that nobody could be asked about.
+fn failing_conditions(report: &CaseReport) -> Vec<&ConditionReport> {
+    let is_failing = |it: &&ConditionReport| {
+        matches!(it.verdict, Verdict::Fail(_)) || it.verdict == report.verdict
+    };
+    let failing = report.conditions.iter().filter(|it| it.verdict != Verdict::Pass);
+    failing.filter(is_failing).collect()
 }
 
 /// Cells that went wrong in the same way.
@@ -193,6 +207,7 @@ fn happened(cell: &CellReport) -> String {
         Verdict::Fail(Failure::WrongLayer { .. } | Failure::WrongPolicy { .. }) => {
             format!("did not get through: {}", cell.seen)
         }
+        Verdict::Fail(failure @ Failure::WrongCondition { .. }) => failure.to_string(),
         Verdict::Inconclusive(doubt) => doubt.to_string(),
     }
 }
@@ -200,7 +215,9 @@ fn happened(cell: &CellReport) -> String {
 /// Who should have stopped it, and who did.
 fn blame(cell: &CellReport) -> String {
     let stopped = match &cell.verdict {
-        Verdict::Pass => return format!("should have been {}", cell.expected),
+        Verdict::Pass | Verdict::Fail(Failure::WrongCondition { .. }) => {
+            return format!("should have been {}", cell.expected);
+        }
         Verdict::Fail(Failure::FailOpen { .. }) => "nobody stopped it".to_owned(),
         Verdict::Fail(Failure::InClear { .. }) => "nobody encrypted it".to_owned(),
         Verdict::Fail(Failure::FailClosed { stopped_by: Some(by), .. }) => {
@@ -335,6 +352,22 @@ mod tests {
         settled   2 ms after the policies were accepted
         evidence  target/ztc/run/evidence/l1-cluster/metadata-is-denied.json
         ");
+    }
+
+    #[test]
+    fn what_a_controller_says_is_told_where_every_flow_is_as_expected() {
+        let report = sample::wrong_condition();
+        let report = CaseReport { verdict: report.conditions[0].verdict.clone(), ..report };
+        insta::assert_snapshot!(text(&report), @"
+        the status of AuthorizationPolicy/zt-bank/deny-post
+        wrong-condition: AuthorizationPolicy/zt-bank/deny-post should say ZtunnelAccepted=True, UnsupportedValue, and says ZtunnelAccepted=True, Accepted: attached to ztunnel
+
+        because   A metadata service gives the credentials of the node to every pod that can reach it.
+        place     suites/l1-cluster/metadata.yaml:14
+        settled   2 ms after the policies were accepted
+        evidence  target/ztc/run/evidence/l1-cluster/metadata-is-denied.json
+        ");
+        assert_eq!(failure_line(&report), report.verdict.to_string());
     }
 
     #[test]

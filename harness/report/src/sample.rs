@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 use ztc_engine::event::{
-    CaseReport, CellReport, Event, EventKind, EvidenceReport, Phase, RunStarted, SCHEMA, Summary,
+    CaseReport, CellReport, ConditionReport, Event, EventKind, EvidenceReport, Phase, RunStarted,
+    SCHEMA, Summary,
 };
 use ztc_model::evidence::{Did, Direction, FlowKey};
 use ztc_model::manifest::ObjectRef;
@@ -153,6 +154,28 @@ pub(crate) fn no_fabric() -> CaseReport {
     }
 }
 
+/// A case whose flows are as expected, and of whose policy a controller says something else.
+pub(crate) fn wrong_condition() -> CaseReport {
+    let object = ObjectRef {
+        api_version: "security.istio.io/v1".to_owned(),
+        kind: "AuthorizationPolicy".to_owned(),
+        namespace: Some("zt-bank".to_owned()),
+        name: "deny-post".to_owned(),
+    };
+    let expected = "ZtunnelAccepted=True, UnsupportedValue".to_owned();
+    let verdict = Verdict::Fail(Failure::WrongCondition {
+        object: object.clone(),
+        expected: expected.clone(),
+        found: "ZtunnelAccepted=True, Accepted: attached to ztunnel".to_owned(),
+    });
+    let object = object.to_string();
+    let condition = ConditionReport { object, expected, verdict, found: None };
+    CaseReport {
+        conditions: vec![condition],
+        ..case("metadata-is-denied", vec![allowed(Verdict::Pass)])
+    }
+}
+
 /// A case that is as expected.
 pub(crate) fn pass() -> CaseReport {
     CaseReport {
@@ -177,6 +200,7 @@ pub(crate) fn case(name: &str, cells: Vec<CellReport>) -> CaseReport {
         settled_ms: Some(2),
         cells,
         residue: None,
+        conditions: Vec::new(),
         inspections: Vec::new(),
     }
 }

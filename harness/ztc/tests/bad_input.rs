@@ -12,10 +12,11 @@ const TEAMS: &str = "suites/worlds/two-teams.yaml";
 const NODES: &str = "suites/worlds/node-network.yaml";
 const NODE_SUITE: &str = "suites/l1-node-network/suite.yaml";
 const IDENTITY: &str = "suites/l1-identity/suite.yaml";
+const ZTUNNEL: &str = "suites/l4-ztunnel/suite.yaml";
 const MANIFEST: &str = "suites/l2-namespace/default-deny-pay.yaml";
 
 /// File, what it says, what it shall say instead, and what has to be told.
-const SLIPS: [(&str, &str, &str, &str); 25] = [
+const SLIPS: [(&str, &str, &str, &str); 29] = [
     (SUITE, "because:", "becuase:", "unknown field `becuase`"),
     (SUITE, "[zt-shop/web, zt-shop/cart]", "[zt-shop/wbe]", "unknown pod `zt-shop/wbe`"),
     (SUITE, "is: allowed }", "is: allowed, by: cilium }", "an allowed flow has no `by`"),
@@ -82,6 +83,20 @@ const SLIPS: [(&str, &str, &str, &str); 25] = [
         "the suite does not say that it needs ipv6",
     ),
     (SUITE, "world: two-teams", "world: three-teams", "unknown world `three-teams`"),
+    (ZTUNNEL, "of: deny-post,", "of: deny-get,", "the case applies no policy `deny-get`"),
+    (ZTUNNEL, "type: ZtunnelAccepted", "type: ZtunnelAdmitted", "unknown value `ZtunnelAdmitted`"),
+    (
+        ZTUNNEL,
+        "of: deny-post, type: ZtunnelAccepted",
+        "of: deny-post, type: Programmed",
+        "AuthorizationPolicy/zt-bank/deny-post has no condition Programmed, which is one of a Gateway",
+    ),
+    (
+        ZTUNNEL,
+        "of: deny-post,",
+        "of: Service/zt-bank/mint,",
+        "the world has no service `zt-bank/mint`; it has: ",
+    ),
     (SUITE, "[default-deny-pay.yaml]", "[nothing.yaml]", "there is no manifest `nothing.yaml`"),
     (MANIFEST, "kind: NetworkPolicy", "kind: Secret", "Secret"),
     (

@@ -423,6 +423,16 @@ fn a_rule_that_is_got_wrong_fails_the_cases_about_it() {
             "l4-hbone",
             &[("a-tunnel-leads-to-the-pod-it-came-to", "fail-open")],
         ),
+        (
+            "istiod-accepts-everything",
+            "l4-ztunnel",
+            &[
+                ("allowing-a-method-by-selector-allows-nothing", "wrong-condition"),
+                ("denying-a-method-by-selector-denies-nothing", "wrong-condition"),
+                ("denying-a-principal-a-method-denies-nothing", "wrong-condition"),
+                ("denying-a-method-on-a-port-denies-the-port", "wrong-condition"),
+            ],
+        ),
         ("ztunnel-captures-probes", "l3-mtls", &[("strict-lets-the-mesh-pass", "fail-closed")]),
     ] {
         let leaked = noticed.iter().any(|(_, word)| *word == "fail-open");
@@ -441,7 +451,12 @@ fn a_rule_of_waypoints_that_is_got_wrong_fails_the_cases_about_it_and_no_others(
     }
     let project = project();
     project.edit("clusters/lab.yaml", "ztunnel, agent-restart", "ztunnel, waypoint, agent-restart");
-    let known: [Mistake<'_>; 6] = [
+    let known: [Mistake<'_>; 7] = [
+        (
+            "istiod-accepts-everything",
+            "l5-gateway",
+            &[("without-its-waypoint-a-policy-holds-for-nobody", "wrong-condition")],
+        ),
         (
             "waypoint-ready-without-control-plane",
             "l5-gateway",

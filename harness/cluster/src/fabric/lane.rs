@@ -26,6 +26,7 @@ use ztc_engine::fabric::{
 };
 use ztc_engine::mesh_authority::MeshAuthority;
 use ztc_engine::wait::{Look, until};
+use ztc_model::condition::Condition;
 use ztc_model::identity::Reserved;
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::policy::{Policy, PolicyKind};
@@ -470,6 +471,12 @@ impl Cluster for RealLane {
         self.waypoint_state(waypoint)
             .await
             .map_err(|error| FabricError::Readiness { pod: waypoint.clone(), source: error.into() })
+    }
+
+    async fn conditions(&self, object: &ObjectRef) -> Result<Option<Vec<Condition>>, FabricError> {
+        api::conditions(&self.client, object)
+            .await
+            .map_err(|error| FabricError::Status { object: object.clone(), source: error.into() })
     }
 
     async fn apply(&self, manifest: &Manifest) -> Result<Receipt, FabricError> {

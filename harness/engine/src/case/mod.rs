@@ -3,6 +3,7 @@
 
 mod aims;
 mod captures;
+mod conditions;
 mod enforcing;
 mod labels;
 mod newborns;
@@ -27,6 +28,7 @@ use ztc_model::world::{Born, PodRef};
 use ztc_wire::Canary;
 
 use crate::board::Interest;
+pub(crate) use crate::case::conditions::Said;
 use crate::case::labels::Changed;
 use crate::case::policies::Policies;
 use crate::case::waypoints::WaypointProbe;
@@ -62,6 +64,8 @@ pub(crate) struct Life<'a> {
     enter: &'a (dyn Fn(Phase) + Sync),
     /// By cell, in the order of the case.
     pub(crate) outcomes: Vec<Outcome>,
+    /// What controllers said, in the order of the conditions of the case; nothing while they were not asked.
+    pub(crate) said: Vec<Said>,
     /// By cell: what its nonces begin with, where its wire is asked about.
     canaries: Vec<Option<Canary>>,
     /// Where something is sent in tunnels: who issues certificates of the mesh.
@@ -102,6 +106,7 @@ impl<'a> Life<'a> {
             pace,
             enter,
             outcomes,
+            said: Vec::new(),
             canaries: captures::canaries(&case.cells),
             mesh: None,
             settled: None,
@@ -133,6 +138,7 @@ impl<'a> Life<'a> {
         let begun = Instant::now();
         self.assert(&senders, interruption).await?;
         self.watch_waypoints(&senders, begun, interruption).await?;
+        self.look_at_conditions(interruption).await?;
         self.newborns(&mut senders, interruption).await?;
         self.inspect().await;
         interruption.or(self.conclude(&senders)).await

@@ -4,6 +4,7 @@
 mod agents;
 mod allowed;
 mod attribution;
+mod conditions;
 mod denials;
 mod evidence;
 mod fake;

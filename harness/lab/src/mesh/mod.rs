@@ -5,6 +5,7 @@
 
 mod access_log;
 mod authority;
+mod conditions;
 mod names;
 mod request_log;
 mod spoil;
@@ -25,6 +26,7 @@ use crate::fault::{Fault, Faults, WRONG_NAME};
 
 pub(crate) use access_log::{AccessLog, Early, End};
 pub(crate) use authority::{Certified, Trust, TrustError};
+pub(crate) use conditions::programmed;
 pub(crate) use names::KnownName;
 pub(crate) use request_log::{Outcome, RequestLog};
 pub(crate) use waypoints::{NamespacedName, Target, check};

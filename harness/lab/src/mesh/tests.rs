@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use ztc_model::manifest::manifests;
+use ztc_model::manifest::{ObjectRef, manifests};
 use ztc_model::policy::Policy;
 use ztc_model::policy::mesh::waypoint::{self, Asked};
 use ztc_model::world::WaypointFor;
@@ -427,4 +427,81 @@ fn an_open_connection_is_kept_where_that_is_what_is_broken() {
     apply(&mesh, NOTHING, 2);
     assert_eq!(mesh.judge_again(&server, &plain(8080)), Decision::Allowed);
     assert_eq!(mesh.judge(&server, &plain(8080)), Decision::NotAllowed);
+}
+
+/// What the status of an object says, a line each.
+fn told(mesh: &Mesh, kind: &str, name: &str) -> Option<Vec<String>> {
+    let object = ObjectRef {
+        api_version: String::new(),
+        kind: kind.to_owned(),
+        namespace: Some("app".to_owned()),
+        name: name.to_owned(),
+    };
+    let object = match kind {
+        "AuthorizationPolicy" => {
+            ObjectRef { api_version: "security.istio.io/v1".to_owned(), ..object }
+        }
+        _ => object,
+    };
+    let told = mesh.conditions(&object)?;
+    Some(told.iter().map(|it| format!("{}={}, {}", it.about, it.status, it.reason)).collect())
+}
+
+/// As recorded of Istio 1.31 (`04b`, `07a` and `07b` of the recordings), and as `flattenConditions` has it.
+#[test]
+fn a_policy_is_accepted_by_the_waypoints_that_are_there() {
+    let service = |name: &str, address: &str, waypoint: Option<&NamespacedName>| MeshService {
+        name: NamespacedName { namespace: "app".to_owned(), name: name.to_owned() },
+        is_http: true,
+        waypoint: waypoint.cloned(),
+        hostname: format!("{name}.app.svc.cluster.local"),
+        at: at(address),
+        backends: Vec::new(),
+    };
+    let gateway = NamespacedName { namespace: "app".to_owned(), name: "waypoint".to_owned() };
+    let services =
+        [service("srv", "10.96.0.20:80", Some(&gateway)), service("srv2", "10.96.0.21:80", None)];
+    let mesh = Mesh::new(services, [], Faults::default()).unwrap();
+    let policy = |name: &str, targets: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{ name: {name}, namespace: app }}\n\
+             spec: {{ targetRefs: [{targets}], rules: [{{}}] }}\n"
+        )
+    };
+    let (bound, unbound, missing) = (
+        "{ kind: Service, name: srv }",
+        "{ kind: Service, name: srv2 }",
+        "{ kind: Service, name: gone }",
+    );
+    let by_gateway = "{ group: gateway.networking.k8s.io, kind: Gateway, name: waypoint }";
+    for (name, targets) in [
+        ("one", bound.to_owned()),
+        ("other", unbound.to_owned()),
+        ("none", missing.to_owned()),
+        ("gateway", by_gateway.to_owned()),
+        ("some", format!("{bound}, {unbound}")),
+        ("all", format!("{missing}, {unbound}")),
+    ] {
+        apply(&mesh, &policy(name, &targets), 1);
+    }
+    let all = ["one", "other", "none", "gateway", "some", "all"];
+    let said = || all.map(|it| told(&mesh, "AuthorizationPolicy", it).unwrap().join("; "));
+    let word = |status: &str, reason: &str| format!("WaypointAccepted={status}, {reason}");
+    let (unbound, lost) = (word("False", "AncestorNotBound"), word("False", "TargetNotFound"));
+    let invalid = word("False", "Invalid");
+    let before = [&unbound, &unbound, &lost, &lost, &invalid, &invalid];
+    assert_eq!(said().each_ref(), before);
+    assert_eq!(
+        told(&mesh, "Service", "srv").unwrap(),
+        ["istio.io/WaypointBound=False, WaypointIsNotReady"]
+    );
+    mesh.add_waypoint(gateway, &[], &workload("app/waypoint", false), WaypointFor::Service);
+    let (accepted, partly) = (word("True", "Accepted"), word("True", "PartiallyInvalid"));
+    assert_eq!(said().each_ref(), [&accepted, &unbound, &lost, &accepted, &partly, &invalid]);
+    assert_eq!(
+        told(&mesh, "Service", "srv").unwrap(),
+        ["istio.io/WaypointBound=True, WaypointAccepted"]
+    );
+    assert_eq!(told(&mesh, "Service", "srv2"), Some(Vec::new()));
+    assert_eq!(told(&mesh, "Service", "gone"), None);
 }

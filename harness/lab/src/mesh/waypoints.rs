@@ -82,7 +82,7 @@ impl Enforced {
 /// A waypoint that is there.
 #[derive(Debug, Clone)]
 pub(super) struct Waypoint {
-    serves: WaypointFor,
+    pub(super) serves: WaypointFor,
     workload: Arc<Workload>,
     addresses: Vec<IpAddr>,
 }

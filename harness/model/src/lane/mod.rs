@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
+use crate::condition::ExpectedCondition;
 use crate::dns::DnsRule;
 use crate::manifest::{Manifest, ObjectRef, manifests};
 use crate::outcome::Expected;
@@ -170,6 +171,7 @@ impl Renaming {
             relabel: case.relabel.iter().map(|it| self.relabelled(it)).collect(),
             create: case.create.iter().map(|it| self.pod(it)).collect(),
             cells: case.cells.iter().map(|it| self.cell(it)).collect(),
+            conditions: case.conditions.iter().map(|it| self.condition(it)).collect(),
             ..case.clone()
         })
     }
@@ -224,6 +226,10 @@ impl Renaming {
             beside: cell.beside.as_ref().map(|it| self.send(it)),
             line: cell.line,
         }
+    }
+
+    fn condition(&self, expected: &ExpectedCondition) -> ExpectedCondition {
+        ExpectedCondition { object: self.object_ref(&expected.object), ..expected.clone() }
     }
 
     fn relabelled(&self, change: &Relabelled) -> Relabelled {

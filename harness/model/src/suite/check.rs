@@ -578,7 +578,10 @@ pub(super) fn applied_policies(
 ///
 /// # Errors
 /// Why it is none, or not one.
-fn applied_policy<'a>(name: &str, apply: &'a [Manifest]) -> Result<&'a ObjectRef, String> {
+pub(super) fn applied_policy<'a>(
+    name: &str,
+    apply: &'a [Manifest],
+) -> Result<&'a ObjectRef, String> {
     let all = || apply.iter().map(|it| &it.reference);
     if let Some(one) = all().find(|it| it.to_string() == name) {
         return Ok(one);

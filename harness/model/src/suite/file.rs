@@ -9,6 +9,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::capture::Wire;
+use crate::condition::{ConditionStatus, ConditionType};
 use crate::outcome::{EnforcementPoint, Form};
 use crate::suite::matrix::MatrixFile;
 use crate::suite::{Component, Feature, Part};
@@ -88,6 +89,27 @@ pub struct CaseFile {
     #[serde(default)]
     #[schemars(with = "Option<MatrixFile>")]
     pub matrix: Option<Spanned<MatrixFile>>,
+    /// What controllers are expected to say of policies and services, once everything is enforced.
+    #[serde(default)]
+    #[schemars(with = "Vec<ConditionFile>")]
+    pub conditions: Vec<Spanned<ConditionFile>>,
+}
+
+/// A condition in the status of an object.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConditionFile {
+    /// Of what: the name of an applied policy, or `Service/NAMESPACE/NAME` of the world.
+    #[schemars(with = "String")]
+    pub of: Spanned<String>,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub about: ConditionType,
+    /// Whether it is so.
+    pub status: ConditionStatus,
+    /// Why, in a word; any when absent.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 /// A change of a pod's labels.

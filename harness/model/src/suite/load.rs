@@ -7,8 +7,8 @@ use crate::outcome::Expected;
 use crate::stimulus::{Send, SendError};
 use crate::suite::file::{Applied, CaseFile, ExpectationFile, Is, SuiteFile, Taken};
 use crate::suite::{
-    Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check, distinct, gaps, gateways, matrix,
-    relabels, removals, restarts, streams, tunnels, versions, wires, worlds,
+    Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check, conditions, distinct, gaps,
+    gateways, matrix, relabels, removals, restarts, streams, tunnels, versions, wires, worlds,
 };
 use crate::world::{PodRef, World};
 use crate::yaml::{self, Diagnostic, Source, Spanned};
@@ -113,11 +113,17 @@ impl Reader<'_> {
             gap: gaps::gap(self.source, self.suite, file, &cells)?,
             world: self.world.world.clone(),
             versions: versions::read(self.source, &file.versions)?,
-            apply,
-            remove,
             relabel,
             restart,
             create,
+            conditions: conditions::expected(
+                self.source,
+                self.world,
+                &file.conditions,
+                (&apply, &remove),
+            )?,
+            apply,
+            remove,
             cells,
             file: self.source.file.clone(),
             line: line(&file.name),

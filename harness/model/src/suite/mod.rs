@@ -4,6 +4,7 @@
 //! and expands it; what it returns can be run without a further question.
 
 mod check;
+mod conditions;
 mod distinct;
 pub mod file;
 mod gaps;
@@ -30,6 +31,7 @@ pub use check::peers;
 pub use load::{Library, load, world};
 pub use versions::{Part, Versions};
 
+use crate::condition::ExpectedCondition;
 use crate::manifest::{Manifest, ObjectRef};
 use crate::outcome::Expected;
 use crate::stimulus::{Peer, Send};
@@ -199,6 +201,8 @@ pub struct Case {
     pub create: Vec<PodRef>,
     /// What to send and what to expect of it.
     pub cells: Vec<Cell>,
+    /// What controllers are expected to say of policies and services meanwhile.
+    pub conditions: Vec<ExpectedCondition>,
     /// The file that it is written in.
     pub file: String,
     /// The line that it begins at.

@@ -21,6 +21,7 @@ impl Case {
         lines.extend(self.restart.iter().map(|it| format!("restart {it}")));
         lines.extend(self.create.iter().map(|it| format!("create {it}")));
         lines.extend(self.cells.iter().map(asked));
+        lines.extend(self.conditions.iter().map(|it| format!("condition of {}: {it}", it.object)));
         lines.join("\n")
     }
 }

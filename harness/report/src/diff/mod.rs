@@ -283,7 +283,7 @@ impl Fate {
                 | Failure::WrongLayer { .. }
                 | Failure::WrongPolicy { .. },
             ) => Some(Self::Stopped),
-            Verdict::Inconclusive(_) => None,
+            Verdict::Fail(Failure::WrongCondition { .. }) | Verdict::Inconclusive(_) => None,
         }
     }
 }

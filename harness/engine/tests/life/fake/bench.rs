@@ -34,7 +34,16 @@ pods:
 ";
 
 /// The manifests of these tests. The fake network knows policies by their names only.
-const MANIFESTS: [(&str, &str); 5] = [
+const MANIFESTS: [(&str, &str); 6] = [
+    (
+        "allow-shop.yaml",
+        "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: allow-shop, namespace: pay }
+spec: { rules: [{ from: [{ source: { namespaces: [shop] } }] }] }
+",
+    ),
     (
         "default-deny.yaml",
         "

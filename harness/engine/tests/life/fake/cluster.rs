@@ -11,6 +11,7 @@ use ztc_engine::fabric::{
     AddressBook, Change, Cluster, Endpoint, FabricError, Readiness, Receipt, Session, Settling,
     Witness,
 };
+use ztc_model::condition::Condition;
 use ztc_model::manifest::{Manifest, ObjectRef};
 use ztc_model::policy::Protocol;
 use ztc_model::suite::{Component, Relabelled};
@@ -122,6 +123,10 @@ impl Cluster for FakeCluster {
         let exists = self.agents.lock().expect("nothing panics while it is held").contains_key(pod);
         let pod = self.network.world.pod(pod).filter(|_| exists);
         Ok(pod.map(|pod| self.readiness(pod)))
+    }
+
+    async fn conditions(&self, object: &ObjectRef) -> Result<Option<Vec<Condition>>, FabricError> {
+        Ok(self.network.conditions(object))
     }
 
     async fn apply(&self, manifest: &Manifest) -> Result<Receipt, FabricError> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 use ztc_engine::fabric::Witness;
+use ztc_model::condition::Condition;
 use ztc_model::manifest::ObjectRef;
 use ztc_model::policy::Protocol;
 use ztc_model::world::{PodRef, World};
@@ -89,6 +90,19 @@ impl Network {
     /// The names of the policies that exist.
     pub(crate) fn applied(&self) -> Vec<String> {
         self.state().applied.keys().map(|object| object.name.clone()).collect()
+    }
+
+    /// What the status of an object says; nothing where it does not exist.
+    pub(crate) fn conditions(&self, object: &ObjectRef) -> Option<Vec<Condition>> {
+        let accepted = *self.state().applied.get(object)?;
+        let told = self.script.told.filter(|(after, _)| accepted.elapsed() >= *after);
+        let told = told.map(|(_, is)| Condition {
+            about: "ZtunnelAccepted".to_owned(),
+            status: is.into(),
+            reason: String::new(),
+            message: "as the script says".to_owned(),
+        });
+        Some(told.into_iter().collect())
     }
 
     /// Everything that was applied or deleted, in words.

@@ -39,6 +39,9 @@ pub(crate) struct Script {
     pub(crate) broken: Option<&'static str>,
     /// The stream of records is interrupted when the first flow is stopped.
     pub(crate) gap: Option<&'static str>,
+    /// From the acceptance of a policy until a controller says whether ztunnel was told of it, and whether; nobody does when
+    /// absent.
+    pub(crate) told: Option<(Duration, bool)>,
 }
 
 /// A rule of the fake network.
@@ -122,6 +125,7 @@ impl Default for Script {
             fault: None,
             broken: None,
             gap: None,
+            told: None,
         }
     }
 }

@@ -25,7 +25,7 @@ pub use signature::verify;
 pub use token::{Claims, Found, Token, TokenError};
 
 /// The class of the gateways that are waypoints.
-pub(crate) const WAYPOINT_CLASS: &str = "istio-waypoint";
+pub const WAYPOINT_CLASS: &str = "istio-waypoint";
 
 /// A gateway or a service by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

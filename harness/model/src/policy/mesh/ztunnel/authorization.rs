@@ -44,16 +44,20 @@ pub(super) fn converted(policy: &AuthorizationPolicy) -> Option<Authorization> {
 /// that has a clause of nothing but HTTP denies nothing, and one that has something of TCP in each denies more
 /// than it says.
 fn rule_of(rule: &authorization::Rule, effect: Effect, namespace: &str) -> Option<Rule> {
-    let speaks_http = rule.to.iter().any(is_of_http)
-        || rule.from.iter().any(is_of_requests)
-        || rule.when.iter().any(|it| !TCP_CONDITIONS.contains(&it.key.as_str()));
-    if speaks_http && effect == Effect::Allow {
+    if speaks_http(rule) && effect == Effect::Allow {
         return None;
     }
     let to = rule.to.iter().map(operation).collect();
     let from = rule.from.iter().map(|it| source(it, namespace)).collect();
     let clauses = [to, from].into_iter().filter(|clause: &Vec<Match>| !clause.is_empty());
     Some(clauses.chain(rule.when.iter().map(|it| vec![condition(it)])).collect())
+}
+
+/// Whether a rule has an attribute of HTTP, of which ztunnel knows nothing.
+pub(super) fn speaks_http(rule: &authorization::Rule) -> bool {
+    rule.to.iter().any(is_of_http)
+        || rule.from.iter().any(is_of_requests)
+        || rule.when.iter().any(|it| !TCP_CONDITIONS.contains(&it.key.as_str()))
 }
 
 /// Keys of conditions that are about the connection (`l4WhenAttributes`).

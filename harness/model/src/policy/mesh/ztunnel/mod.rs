@@ -8,6 +8,7 @@
 mod authorization;
 mod peers;
 mod rbac;
+mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,6 +20,8 @@ use crate::ztunnel::{DENIED_BY, NONE_ALLOWED, REJECTION};
 use super::spiffe::SpiffeId;
 use super::{MeshPolicy, PeerAuthentication};
 use rbac::{Authorization, Scope};
+
+pub use status::condition;
 
 /// A workload of the mesh that is connected to.
 #[derive(Debug, Clone, Copy)]
