@@ -1,7 +1,7 @@
 //! The command line of `ztc`.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,11 +16,13 @@ use ztc_report::{Console, Diff};
 
 use crate::benching::{self, Bench};
 use crate::bundling::{self, Order};
+use crate::child::{self, Runs};
 use crate::comparing::{self, CompareError, Pair, SideBySide};
 use crate::execution::{Execution, Plan, run_name, runnable};
 use crate::ground::{Ground, GroundError, Place};
 use crate::project::{Project, ProjectError};
 use crate::proving::{self, Proven, ProvingError};
+use crate::repeating::Again;
 use crate::selection::{self, Selected};
 use crate::{reproducing, schemas, terminal};
 
@@ -132,8 +134,15 @@ struct Run {
     /// counts, and what the exit codes mean then.
     #[arg(long, value_name = "A,B")]
     compare: Option<Pair>,
+    /// Run the cases this often, one run after the other, and show those whose verdicts vary: they are flaky, and a verdict
+    /// that varies is a broken assertion. A leak in one of the runs is a leak.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..), conflicts_with = "compare")]
+    repeat: Option<u32>,
+    /// Run the cases again and again until a run is not as expected; at most as often as `--repeat` says.
+    #[arg(long, conflicts_with = "compare")]
+    until_fail: bool,
     /// The name of the run, for who starts it and looks for its folder; it ends when they do.
-    #[arg(long = comparing::RUN_NAME, hide = true, conflicts_with = "compare")]
+    #[arg(long = child::RUN_NAME, hide = true, conflicts_with_all = ["compare", "repeat", "until_fail"])]
     fixed_name: Option<String>,
 }
 
@@ -163,6 +172,11 @@ pub fn main() -> ExitCode {
         Command::Run(Run { selection, verbose, compare: Some(pair), .. }) => {
             let third = given.subcommand().is_some_and(|(_, given)| names_a_cluster(given));
             run_on_both(&selection, &pair, third, verbose).into()
+        }
+        Command::Run(Run { selection, verbose, repeat, until_fail, .. })
+            if repeat.is_some() || until_fail =>
+        {
+            run_again(&selection, verbose, repeat, until_fail).into()
         }
         Command::Run(Run { selection, verbose, fixed_name, .. }) => {
             run(&selection, verbose, fixed_name)
@@ -272,7 +286,7 @@ fn create_bundle(order: &Order) -> ExitStatus {
     })
 }
 
-fn write_schemas(out: &std::path::Path) -> ExitStatus {
+fn write_schemas(out: &Path) -> ExitStatus {
     match schemas::write(out) {
         Ok(()) => ExitStatus::Pass,
         Err((path, error)) => {
@@ -355,7 +369,7 @@ fn run(selection: &Selection, verbose: bool, name: Option<String>) -> ExitCode {
     plan.cases = selection::in_turn(plan.cases, &plan.profile, &plan.worlds);
     if let Some(name) = name {
         (plan.name, plan.numbered) = (name, false);
-        if let Err(error) = comparing::end_with_the_comparison() {
+        if let Err(error) = child::end_with_the_parent() {
             terminal::trouble(&format!("this run does not end with who started it: {error}"));
         }
     }
@@ -381,16 +395,46 @@ fn run_on_both(selection: &Selection, pair: &Pair, third: bool, verbose: bool) -
         return usage(&error);
     }
     let (results, name) = (project.results(), run_name());
-    let both = SideBySide {
-        profiles: &pair.0,
-        filter: selection.filter.as_deref(),
-        place: &selection.place,
-        verbose,
-        results: &results,
+    let both =
+        SideBySide { profiles: &pair.0, runs: runs(selection, verbose, &results), name: &name };
+    alone(async { compared(both.run().await) })
+}
+
+fn run_again(
+    selection: &Selection,
+    verbose: bool,
+    times: Option<u32>,
+    until_fail: bool,
+) -> ExitStatus {
+    let project = Project::find();
+    // Whatever is wrong is told before anything is started.
+    if let Err(error) = select(selection, &project) {
+        return usage(&error);
+    }
+    let (results, name) = (project.results(), run_name());
+    let again = Again {
+        runs: runs(selection, verbose, &results),
+        profile: &selection.place.cluster,
         name: &name,
+        times,
+        until_fail,
     };
+    alone(async {
+        again.run().await.unwrap_or_else(|error| {
+            terminal::trouble(&ztc_engine::chain(&error));
+            error.exit_status()
+        })
+    })
+}
+
+fn runs<'a>(selection: &'a Selection, verbose: bool, results: &'a Path) -> Runs<'a> {
+    Runs { filter: selection.filter.as_deref(), place: &selection.place, verbose, results }
+}
+
+/// Does the work of a command that makes runs as processes of their own, on this thread alone.
+fn alone(work: impl Future<Output = ExitStatus>) -> ExitStatus {
     match runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => compared(runtime.block_on(both.run())),
+        Ok(runtime) => runtime.block_on(work),
         Err(error) => no_runtime(&error),
     }
 }
@@ -512,8 +556,7 @@ fn run_inside(plan: Plan, proven: &Proven, ground: &Ground, verbose: bool) -> Ex
         };
         let cases: VecDeque<Selected> = runnable(&plan.cases).cloned().collect();
         let lanes = plan.profile.lanes.count.max(1);
-        let console =
-            |folder: &std::path::Path| Some(Console::new(terminal::options(verbose, folder)));
+        let console = |folder: &Path| Some(Console::new(terminal::options(verbose, folder)));
         let execution = match Execution::begin(plan, proven, ready, console) {
             Ok(execution) => Arc::new(execution),
             Err(error) => {

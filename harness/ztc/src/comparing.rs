@@ -1,27 +1,20 @@
 //! Runs held against each other: two that are there, or two that are made for it on two profiles.
 //!
-//! Each side is a run like any other, in a process of its own: the lab has to be the first process
-//! of its namespaces. A side's folder is fixed beforehand by its name, and never guessed.
+//! Each side is a run like any other.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus as ProcessStatus;
 use std::str::FromStr;
 
-use rustix::process::{Pid, Signal};
 use thiserror::Error;
-use tokio::process::{Child, Command};
 use ztc_engine::event::{Event, ExitStatus};
 use ztc_report::jsonl::{self, ReadError};
 use ztc_report::{Comparison, FileError, NoRun, Side, comparison};
 
-use crate::ground::Place;
+use crate::child::{ChildError, Runs};
 use crate::requests::Requests;
 use crate::terminal;
-
-/// The option of `ztc run` that fixes the name of the run.
-pub(crate) const RUN_NAME: &str = "run-name";
 
 /// How wide the comparison in a folder is.
 const FILE_WIDTH: usize = 100;
@@ -75,18 +68,12 @@ pub(crate) enum CompareError {
     /// The events are those of no run.
     #[error("cannot compare {}", folder.display())]
     Unfit { folder: PathBuf, source: NoRun },
-    /// A side's process could not be started.
-    #[error("cannot execute this program again for {profile}")]
-    Start { profile: String, source: io::Error },
-    /// A side's process could not be waited for.
-    #[error("cannot wait for the run on {profile}")]
-    Wait { profile: String, source: io::Error },
+    /// A side came to nothing that could be compared.
+    #[error("nothing is compared")]
+    Side(#[from] ChildError),
     /// Signals cannot be listened to.
     #[error("cannot listen for signals")]
     Signals { source: io::Error },
-    /// A side came to nothing that could be compared.
-    #[error("the run on {profile} did not begin, so nothing is compared; it says why above")]
-    NotBegun { profile: String, usage: bool },
     /// Somebody asked to stop before both sides had run.
     #[error("interrupted: the run on {profile} is not made, so nothing is compared")]
     Interrupted { profile: String },
@@ -103,14 +90,11 @@ impl CompareError {
             | Self::SameRun { .. }
             | Self::Open { .. }
             | Self::Read { .. }
-            | Self::Unfit { .. }
-            | Self::NotBegun { usage: true, .. } => ExitStatus::Usage,
-            Self::Start { .. }
-            | Self::Wait { .. }
-            | Self::Signals { .. }
-            | Self::NotBegun { usage: false, .. }
-            | Self::Interrupted { .. }
-            | Self::Keep(_) => ExitStatus::Inconclusive,
+            | Self::Unfit { .. } => ExitStatus::Usage,
+            Self::Side(error) => error.exit_status(),
+            Self::Signals { .. } | Self::Interrupted { .. } | Self::Keep(_) => {
+                ExitStatus::Inconclusive
+            }
         }
     }
 }
@@ -180,23 +164,14 @@ fn show(comparison: &Comparison) {
 pub(crate) struct SideBySide<'a> {
     /// The profiles, as they were named.
     pub(crate) profiles: &'a [String; 2],
-    /// Which cases; all of them without one.
-    pub(crate) filter: Option<&'a str>,
-    /// What else was said of the place.
-    pub(crate) place: &'a Place,
-    /// Whether every cell is shown.
-    pub(crate) verbose: bool,
-    /// Where the folders of runs are made.
-    pub(crate) results: &'a Path,
+    /// What both have in common.
+    pub(crate) runs: Runs<'a>,
     /// What the names of both runs begin with.
     pub(crate) name: &'a str,
 }
 
 impl SideBySide<'_> {
     /// Makes both runs, one after the other, and holds them against each other.
-    ///
-    /// The runtime has to be one of a single thread, the caller's: a side ends with the thread that
-    /// started it.
     pub(crate) async fn run(&self) -> Result<ExitStatus, CompareError> {
         let names = ["a", "b"].map(|side| format!("{}-{side}", self.name));
         let mut requests = Requests::new().map_err(|source| CompareError::Signals { source })?;
@@ -207,21 +182,10 @@ impl SideBySide<'_> {
                 return Err(CompareError::Interrupted { profile: profile.clone() });
             }
             terminal::trouble(&format!("comparing: the run on {profile}"));
-            let mut process = self
-                .command(profile, name)
-                .spawn()
-                .map_err(|source| CompareError::Start { profile: profile.clone(), source })?;
-            let status =
-                hand_on_until_ended(&mut requests, &mut process, &mut interrupted)
-                    .await
-                    .map_err(|source| CompareError::Wait { profile: profile.clone(), source })?;
-            if !self.results.join(name).join(jsonl::FILE).is_file() {
-                let usage = status.code() == Some(i32::from(ExitStatus::Usage as u8));
-                return Err(CompareError::NotBegun { profile: profile.clone(), usage });
-            }
+            let status = self.runs.make(profile, name, (&mut requests, &mut interrupted)).await?;
             failed |= !status.success();
         }
-        let folders = names.map(|name| self.results.join(name));
+        let folders = names.map(|name| self.runs.results.join(name));
         let comparison = Comparison::of(sides(&folders)?);
         terminal::say("");
         show(&comparison);
@@ -236,49 +200,6 @@ impl SideBySide<'_> {
             status => status,
         })
     }
-
-    /// This very program, as a run on one of the profiles.
-    fn command(&self, profile: &str, name: &str) -> Command {
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0("ztc");
-        command.args(["run", "--cluster", profile, &format!("--{RUN_NAME}"), name]);
-        command.args(self.place.arguments());
-        if self.verbose {
-            command.arg("--verbose");
-        }
-        if let Some(filter) = self.filter {
-            command.args(["--", filter]);
-        }
-        // A group of its own: a terminal's Ctrl-C reaches this process alone and is handed on once,
-        // as a second one would end the run before it has cleaned up.
-        command.process_group(0);
-        command
-    }
-}
-
-/// Waits for the end of a side, which is asked whatever this process is asked.
-async fn hand_on_until_ended(
-    requests: &mut Requests,
-    process: &mut Child,
-    asked: &mut bool,
-) -> io::Result<ProcessStatus> {
-    loop {
-        let request = tokio::select! {
-            status = process.wait() => return status,
-            request = requests.next() => request,
-        };
-        *asked = true;
-        if let Some(pid) = process.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
-            // One that cannot be signalled has ended, and the next turn sees that.
-            rustix::process::kill_process(pid, request).ok();
-        }
-    }
-}
-
-/// Has this process stop politely when the one ends that started it, `kill -9` included. Best
-/// effort: entering a user namespace makes the kernel forget it, and the run then goes to its end.
-pub(crate) fn end_with_the_comparison() -> io::Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::TERM)).map_err(io::Error::from)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 mod benching;
 mod bundling;
+mod child;
 pub mod cli;
 mod comparing;
 pub mod conformance;
@@ -13,6 +14,7 @@ pub mod execution;
 pub mod ground;
 pub mod project;
 pub mod proving;
+mod repeating;
 pub mod repro;
 mod reproducing;
 mod requests;

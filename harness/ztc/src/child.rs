@@ -1,0 +1,130 @@
+//! A run as a process of its own, for commands that make several: the lab has to be the first process of its namespaces.
+//!
+//! The folder of such a run is fixed beforehand by its name, and never guessed. Whoever asks the command to stop asks the
+//! run, which then cleans up.
+
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::ExitStatus as ProcessStatus;
+
+use rustix::process::{Pid, Signal};
+use thiserror::Error;
+use tokio::process::{Child, Command};
+use ztc_engine::event::ExitStatus;
+use ztc_report::jsonl;
+
+use crate::ground::Place;
+use crate::requests::Requests;
+
+/// The option of `ztc run` that fixes the name of the run.
+pub(crate) const RUN_NAME: &str = "run-name";
+
+/// Why a run as a process of its own came to nothing.
+#[derive(Debug, Error)]
+pub(crate) enum ChildError {
+    /// It could not be started.
+    #[error("cannot execute this program again for {profile}")]
+    Start { profile: String, source: io::Error },
+    /// It could not be waited for.
+    #[error("cannot wait for the run on {profile}")]
+    Wait { profile: String, source: io::Error },
+    /// It left no events.
+    #[error("the run on {profile} did not begin; it says why above")]
+    NotBegun { profile: String, usage: bool },
+}
+
+impl ChildError {
+    /// What the process should exit with.
+    pub(crate) const fn exit_status(&self) -> ExitStatus {
+        match self {
+            Self::NotBegun { usage: true, .. } => ExitStatus::Usage,
+            Self::Start { .. } | Self::Wait { .. } | Self::NotBegun { .. } => {
+                ExitStatus::Inconclusive
+            }
+        }
+    }
+}
+
+/// What all runs of a command have in common.
+#[derive(Debug)]
+pub(crate) struct Runs<'a> {
+    /// Which cases; all of them without one.
+    pub(crate) filter: Option<&'a str>,
+    /// What was said of the place besides the profile.
+    pub(crate) place: &'a Place,
+    /// Whether every cell is shown.
+    pub(crate) verbose: bool,
+    /// Where the folders of runs are made.
+    pub(crate) results: &'a Path,
+}
+
+impl Runs<'_> {
+    /// Makes a run of that name on a profile, and waits for its end. `asked` says from then on whether somebody has asked to
+    /// stop meanwhile.
+    ///
+    /// The runtime has to be one of a single thread, the caller's: the run ends with the thread that started it.
+    pub(crate) async fn make(
+        &self,
+        profile: &str,
+        name: &str,
+        (requests, asked): (&mut Requests, &mut bool),
+    ) -> Result<ProcessStatus, ChildError> {
+        let profile_name = || profile.to_owned();
+        let mut process = self
+            .command(profile, name)
+            .spawn()
+            .map_err(|source| ChildError::Start { profile: profile_name(), source })?;
+        let status = hand_on_until_ended(requests, &mut process, asked)
+            .await
+            .map_err(|source| ChildError::Wait { profile: profile_name(), source })?;
+        if self.results.join(name).join(jsonl::FILE).is_file() {
+            return Ok(status);
+        }
+        let usage = status.code() == Some(i32::from(ExitStatus::Usage as u8));
+        Err(ChildError::NotBegun { profile: profile_name(), usage })
+    }
+
+    /// This very program, as a run on a profile.
+    fn command(&self, profile: &str, name: &str) -> Command {
+        let mut command = std::process::Command::new("/proc/self/exe");
+        command.arg0("ztc");
+        command.args(["run", "--cluster", profile, &format!("--{RUN_NAME}"), name]);
+        command.args(self.place.arguments());
+        if self.verbose {
+            command.arg("--verbose");
+        }
+        if let Some(filter) = self.filter {
+            command.args(["--", filter]);
+        }
+        // A group of its own: a terminal's Ctrl-C reaches this process alone and is handed on once,
+        // as a second one would end the run before it has cleaned up.
+        command.process_group(0);
+        command.into()
+    }
+}
+
+/// Waits for the end of a run, which is asked whatever this process is asked.
+async fn hand_on_until_ended(
+    requests: &mut Requests,
+    process: &mut Child,
+    asked: &mut bool,
+) -> io::Result<ProcessStatus> {
+    loop {
+        let request = tokio::select! {
+            status = process.wait() => return status,
+            request = requests.next() => request,
+        };
+        *asked = true;
+        if let Some(pid) = process.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+            // One that cannot be signalled has ended, and the next turn sees that.
+            rustix::process::kill_process(pid, request).ok();
+        }
+    }
+}
+
+/// Has this process stop politely when the one ends that started it, `kill -9` included. Best
+/// effort: entering a user namespace makes the kernel forget it, and the run then goes to its end.
+pub(crate) fn end_with_the_parent() -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::TERM)).map_err(io::Error::from)
+}
