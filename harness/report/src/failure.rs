@@ -178,7 +178,8 @@ pub(crate) fn sent(cell: &CellReport) -> String {
     format!("{} sent {}", cell.from, cell.send)
 }
 
-fn happened(cell: &CellReport) -> String {
+/// What happened, in a line.
+pub(crate) fn happened(cell: &CellReport) -> String {
     match &cell.verdict {
         Verdict::Pass => cell.seen.clone(),
         Verdict::Fail(Failure::FailOpen { after_ms, .. }) => format!(
@@ -198,7 +199,7 @@ fn happened(cell: &CellReport) -> String {
 }
 
 /// Who should have stopped it, and who did.
-fn blame(cell: &CellReport) -> String {
+pub(crate) fn blame(cell: &CellReport) -> String {
     let stopped = match &cell.verdict {
         Verdict::Pass => return format!("should have been {}", cell.expected),
         Verdict::Fail(Failure::FailOpen { .. }) => "nobody stopped it".to_owned(),

@@ -13,6 +13,7 @@ pub mod execution;
 pub mod ground;
 pub mod project;
 pub mod proving;
+mod rendering;
 pub mod repro;
 mod reproducing;
 mod requests;
