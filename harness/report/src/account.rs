@@ -245,6 +245,12 @@ impl Account {
             let worst = worst.entry(report.case.suite()).or_default();
             *worst = report.verdict.severity().max(*worst);
         }
+        let unfinished = self.unfinished();
+        for it in &unfinished {
+            let worst = worst.entry(it.case.suite()).or_default();
+            // There is no proof of it either.
+            *worst = 1.max(*worst);
+        }
         let promised = self.run.iter().flat_map(|run| &run.cases);
         let reported = self.reports.iter().map(|it| &it.case);
         let ignored = self.ignored.iter().map(|(case, _)| case);
@@ -267,7 +273,8 @@ mod tests {
 
     #[test]
     fn the_worst_comes_first() {
-        let reports = [sample::pass(), sample::no_proof(), sample::fail_open(), sample::fail_closed()];
+        let reports =
+            [sample::pass(), sample::no_proof(), sample::fail_open(), sample::fail_closed()];
         let account = Account::of(&sample::events("lab", &reports));
         let words: Vec<_> = account.worst_first().iter().map(|it| it.verdict.word()).collect();
         assert_eq!(words, ["fail-open", "fail-closed", "inconclusive", "pass"]);
@@ -303,7 +310,9 @@ mod tests {
     #[test]
     fn every_verdict_has_the_mark_of_its_word() {
         let reports = [sample::fail_open(), sample::fail_closed(), sample::wrong_layer()];
-        for report in reports.iter().chain(&[sample::wrong_policy(), sample::no_proof(), sample::pass()]) {
+        for report in
+            reports.iter().chain(&[sample::wrong_policy(), sample::no_proof(), sample::pass()])
+        {
             assert_eq!(Mark::of(&report.verdict).word(), report.verdict.word());
         }
     }

@@ -96,7 +96,10 @@ mod tests {
 
     #[test]
     fn markup_becomes_text() {
-        assert_eq!(html("<b a=\"x\" c='y'>&\n\u{202e}", 99), "&lt;b a=&quot;x&quot; c=&#39;y&#39;&gt;&amp;\n\\u{202e}");
+        assert_eq!(
+            html("<b a=\"x\" c='y'>&\n\u{202e}", 99),
+            "&lt;b a=&quot;x&quot; c=&#39;y&#39;&gt;&amp;\n\\u{202e}"
+        );
     }
 
     #[test]

@@ -127,7 +127,10 @@ fn write_suites(text: &mut Text, account: &Account) {
         {
             counts[mark as usize] += 1;
         }
-        let of = |marks: &[Mark]| marks.iter().map(|it| counts[*it as usize]).sum::<usize>();
+        let of = |marks: &[Mark]| match marks.iter().map(|it| counts[*it as usize]).sum::<usize>() {
+            0 => String::new(),
+            number => number.to_string(),
+        };
         text.line(&format!(
             "| {} | {} | {} | {} | {} | {} | {} |",
             short(suite),
@@ -155,7 +158,9 @@ fn write_failure(text: &mut Text, report: &CaseReport) {
     if failing.is_empty() {
         _ = writeln!(section, "\n{}", short(&report.verdict.to_string()));
     } else {
-        section.push_str("\n| | from | sent | expected | happened | who |\n|---|---|---|---|---|---|\n");
+        section.push_str(
+            "\n| | from | sent | expected | happened | who |\n|---|---|---|---|---|---|\n",
+        );
     }
     if !text.line(section.trim_end_matches('\n')) {
         text.left_out += failing.len();
@@ -176,7 +181,11 @@ fn write_failure(text: &mut Text, report: &CaseReport) {
             short(&who)
         ));
     }
-    text.line(&format!("\nWritten in {}, took {}.", short(&report.place), milliseconds(report.took_ms)));
+    text.line(&format!(
+        "\nWritten in {}, took {}.",
+        short(&report.place),
+        milliseconds(report.took_ms)
+    ));
 }
 
 fn write_list(text: &mut Text, title: &str, rows: impl Iterator<Item = String>) {
@@ -258,7 +267,8 @@ mod tests {
     #[test]
     fn a_very_long_run_fits_into_a_summary_and_says_what_is_left_out() {
         let failing = sample::fail_open().cells.remove(1);
-        let cells = (0..5_000).map(|it| CellReport { from: format!("zt-shop/{it}"), ..failing.clone() });
+        let cells =
+            (0..5_000).map(|it| CellReport { from: format!("zt-shop/{it}"), ..failing.clone() });
         let reports = [sample::case("it", cells.collect()), sample::pass()];
         let text = page(&Account::of(&sample::events("kind", &reports)));
         assert!(text.len() < 1 << 20, "{}", text.len());

@@ -101,13 +101,14 @@ fn header(rest: &str, name: usize) -> Option<(usize, usize)> {
     let value = named.trim_start_matches([' ', '"', '\\']);
     gap += named.len() - value.len();
     // Hubble's headers are pairs of a key and a value.
-    let value = match value.strip_prefix("value").map(|it| it.trim_start_matches(['"', '\\', ' ', ':'])) {
-        Some(inner) => {
-            gap += value.len() - inner.len();
-            inner
-        }
-        None => value,
-    };
+    let value =
+        match value.strip_prefix("value").map(|it| it.trim_start_matches(['"', '\\', ' ', ':'])) {
+            Some(inner) => {
+                gap += value.len() - inner.len();
+                inner
+            }
+            None => value,
+        };
     let hide = value.find(['"', '\\', '\n', '\r']).unwrap_or(value.len());
     (hide > 0).then_some((name + gap, hide))
 }
@@ -127,9 +128,15 @@ mod tests {
             (format!(r#"{{"jwt":"{JWT}"}}"#), r#"{"jwt":"[redacted]"}"#),
             ("Bearer abcdefghijklmnopqrstu.".into(), "Bearer [redacted]"),
             (format!("Authorization: Bearer {JWT}\nHost: x"), "Authorization: [redacted]\nHost: x"),
-            (r#""authorization":"Basic dXNlcg==","x":1"#.into(), r#""authorization":"[redacted]","x":1"#),
+            (
+                r#""authorization":"Basic dXNlcg==","x":1"#.into(),
+                r#""authorization":"[redacted]","x":1"#,
+            ),
             (r#"{\"Set-Cookie\": \"id=1; Secure\"}"#.into(), r#"{\"Set-Cookie\": \"[redacted]\"}"#),
-            (r#"{"key":"Cookie","value":"id=1"}"#.into(), r#"{"key":"Cookie","value":"[redacted]"}"#),
+            (
+                r#"{"key":"Cookie","value":"id=1"}"#.into(),
+                r#"{"key":"Cookie","value":"[redacted]"}"#,
+            ),
             (
                 "a\n-----BEGIN EC PRIVATE KEY-----\nMHc\n-----END EC PRIVATE KEY-----\nb".into(),
                 "a\n[redacted]\nb",

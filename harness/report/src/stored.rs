@@ -45,7 +45,11 @@ pub fn account(lines: impl BufRead) -> Account {
                 account.event(&event);
             }
             Err(error) if error.is_eof() => skipped.line(number, "it was cut short"),
-            Err(error) => skipped.line(number, &error.to_string()),
+            Err(error) => {
+                // What else there might have been helps nobody.
+                let why = error.to_string();
+                skipped.line(number, why.split(", expected").next().unwrap_or(&why));
+            }
         }
     }
     skipped.tell(&mut account);
@@ -75,7 +79,8 @@ impl Skipped {
         }
         if !self.names.is_empty() {
             let names = self.names.join(", ");
-            account.note_unread(format!("what a newer ztc wrote under names not known here: {names}"));
+            account
+                .note_unread(format!("what a newer ztc wrote under names not known here: {names}"));
         }
     }
 }
@@ -169,7 +174,8 @@ mod tests {
         value[0]["kind"]["run-started"]["schema"] = 2.into();
         value[1]["kind"]["case-finished"]["mood"] = "good".into();
         value[1]["kind"]["case-finished"]["cells"][0]["weather"] = "fine".into();
-        value[1]["kind"]["case-finished"]["cells"][1]["evidence"][0]["record"]["mood"] = "kept".into();
+        value[1]["kind"]["case-finished"]["cells"][1]["evidence"][0]["record"]["mood"] =
+            "kept".into();
         let mut text: Vec<String> =
             value.as_array().unwrap().iter().map(ToString::to_string).collect();
         text.push(r#"{"at_us":9,"kind":{"moon-rose":{}}}"#.to_owned());
@@ -178,7 +184,7 @@ mod tests {
         assert_eq!(account.reports[0].cells[1].evidence[0].record["mood"], "kept");
         assert!(account.unread[0].contains("version 2"), "{:?}", account.unread);
         assert!(account.unread[1].contains("moon-rose"), "{:?}", account.unread);
-        assert!(account.unread[2].ends_with("mood, weather"), "{:?}", account.unread);
+        assert!(account.unread[2].ends_with("weather, mood"), "{:?}", account.unread);
         assert_eq!(account.verdict().0, Mark::FailOpen);
     }
 }

@@ -29,7 +29,9 @@ impl Browser {
         let found =
             std::env::split_paths(&path).map(|it| it.join("chromium")).find(|it| it.is_file());
         if found.is_none() {
-            eprintln!("\nSKIPPED: there is no `chromium` on PATH, so no page is opened in a browser\n");
+            eprintln!(
+                "\nSKIPPED: there is no `chromium` on PATH, so no page is opened in a browser\n"
+            );
         }
         Some(Self { program: found?, folder: tempfile::tempdir().unwrap() })
     }

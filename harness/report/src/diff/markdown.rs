@@ -41,7 +41,9 @@ impl Diff {
             );
             for it in &self.undecided {
                 let flow = it.cell.as_deref().unwrap_or("the whole case");
-                let row = [it.case.as_str(), flow, &it.before, &it.after].map(escape::markdown).join(" | ");
+                let row = [it.case.as_str(), flow, &it.before, &it.after]
+                    .map(escape::markdown)
+                    .join(" | ");
                 left_out += add_row(&mut text, &row);
             }
         }

@@ -14,6 +14,9 @@ use crate::span::milliseconds;
 /// How much of the output of a command is shown, characters.
 const OUTPUT: usize = 20_000;
 
+/// How many of its failing cells are open from the start.
+const OPEN: usize = 4;
+
 /// A case in pieces: what is shown of its cells depends on the room that all of them leave.
 #[derive(Debug)]
 pub(super) struct Case<'a> {
@@ -29,9 +32,9 @@ pub(super) struct Case<'a> {
 impl<'a> Case<'a> {
     /// The case of this number, with one line a cell.
     pub(super) fn new(report: &'a CaseReport, number: usize, first: usize) -> Self {
-        let cells = (first..).zip(&report.cells).map(|(number, cell)| {
-            (Amount::Line, cell::cell(cell, number, Amount::Line))
-        });
+        let cells = (first..)
+            .zip(&report.cells)
+            .map(|(number, cell)| (Amount::Line, cell::cell(cell, number, Amount::Line, false)));
         let cells = cells.collect();
         let mut head = Markup::new();
         write_head(&mut head, report, number);
@@ -47,13 +50,15 @@ impl<'a> Case<'a> {
     /// Tells more of its cells that passed or did not, as far as there is room.
     pub(super) fn tell(&mut self, amount: Amount, passed: bool, room: &mut usize) {
         let numbered = (self.first..).zip(&self.report.cells).zip(&mut self.cells);
+        let mut failing = 0;
         for ((number, report), (told, shown)) in numbered {
+            failing += usize::from(report.verdict != Verdict::Pass);
             let more = *told < amount && (report.verdict == Verdict::Pass) == passed;
             // Records that are not there need no room.
             if !more || (amount == Amount::Records && report.evidence.is_empty()) {
                 continue;
             }
-            let page = cell::cell(report, number, amount);
+            let page = cell::cell(report, number, amount, !passed && failing <= OPEN);
             let grows = page.len().saturating_sub(shown.len());
             if grows <= *room {
                 *room -= grows;
@@ -88,7 +93,8 @@ impl<'a> Case<'a> {
         let unwritten = told
             .filter(|(report, (told, _))| *told == Amount::Words && !report.evidence.is_empty())
             .count();
-        let inspections = if self.inspections.is_some() { 0 } else { self.report.inspections.len() };
+        let inspections =
+            if self.inspections.is_some() { 0 } else { self.report.inspections.len() };
         (lines, unwritten, inspections)
     }
 

@@ -25,8 +25,8 @@ const SHORT: usize = 120;
 /// How long a record may get as it was written, characters.
 const RECORD: usize = 6_000;
 
-/// A cell by its number, as much of it as is asked for.
-pub(super) fn cell(cell: &CellReport, number: usize, amount: Amount) -> Markup {
+/// A cell by its number, as much of it as is asked for, open from the start or not.
+pub(super) fn cell(cell: &CellReport, number: usize, amount: Amount, open: bool) -> Markup {
     let mut page = Markup::new();
     let mark = Mark::of(&cell.verdict);
     if amount == Amount::Line {
@@ -37,7 +37,7 @@ pub(super) fn cell(cell: &CellReport, number: usize, amount: Amount) -> Markup {
         return page;
     }
     page.tag("<details class=\"k ").tag(class(mark)).tag("\"");
-    page.tag(if mark == Mark::Pass { "><summary>" } else { " open><summary>" });
+    page.tag(if open { " open><summary>" } else { "><summary>" });
     page.mark(mark).tag(" ").name(&cell.from).tag(" sent ").name(&cell.send);
     if let Some(ms) = enforced(cell) {
         page.tag(" <small>enforced in ").text(&milliseconds(ms)).tag("</small>");
@@ -47,12 +47,14 @@ pub(super) fn cell(cell: &CellReport, number: usize, amount: Amount) -> Markup {
     page.fact("expected", Some(&cell.expected));
     if mark != Mark::Pass {
         page.tag("<dt>happened<dd class=bad>").text(&happened(cell));
-        page.fact("so", Some(&blame(cell)));
+        let blame = blame(cell);
+        let expected = format!("should have been {}; ", cell.expected);
+        page.fact("but", blame.strip_prefix(&expected));
     }
     page.fact("seen", Some(&cell.seen));
     page.fact("control", cell.control.as_deref()).fact("proof", cell.proof.as_deref());
-    let enforced = enforced(cell)
-        .map(|ms| format!("{} after the policies were accepted", milliseconds(ms)));
+    let enforced =
+        enforced(cell).map(|ms| format!("{} after the policies were accepted", milliseconds(ms)));
     page.fact("enforced", enforced.as_deref());
     page.fact("samples", Some(&samples(cell)));
     page.fact("stream", cell.loss.as_ref().map(lost).as_deref());
@@ -88,7 +90,9 @@ fn write_evidence(page: &mut Markup, evidence: &[EvidenceReport], amount: Amount
         page.tag("<p class=faint>No enforcement point has a record of it.");
         return;
     }
-    page.tag("<div class=scroll tabindex=0 role=region aria-label=\"Records\"><table class=records>");
+    page.tag(
+        "<div class=scroll tabindex=0 role=region aria-label=\"Records\"><table class=records>",
+    );
     page.tag("<thead><tr><th scope=col>who<th scope=col>did<th scope=col>node<th scope=col>flow");
     page.tag("<th scope=col>policies named<tbody>");
     for record in evidence {

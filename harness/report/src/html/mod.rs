@@ -37,7 +37,7 @@ pub const SCRIPT: &str = include_str!("report.js");
 
 /// What the page may do: nothing but what is in it. The digests are those of [`STYLE`] and
 /// [`SCRIPT`]; a test of `ztc` holds them against each other.
-pub const POLICY: &str = "default-src 'none'; style-src 'sha256-wdpoWShbmTh2glviRosGU1H+i1OR5i7lE8FaSRl87IY='; script-src 'sha256-ccn8EDG1Eoa52iyDu9JzI5DQFY5EcO11CiJA3CRPdQA='; base-uri 'none'; form-action 'none'";
+pub const POLICY: &str = "default-src 'none'; style-src 'sha256-FjbBxSa0N6YEUPbt6uvIFatfdamcfjy9rXHULfNWFS4='; script-src 'sha256-Ld1kM48qMmYg0I+guVsPEQB8mL0N8p0Gu15s7NvISic='; base-uri 'none'; form-action 'none'";
 
 /// The run as a page.
 pub fn page(account: &Account) -> String {
@@ -83,7 +83,9 @@ fn write_beginning(page: &mut Markup, account: &Account) {
     page.tag("<!DOCTYPE html><html lang=en><head><meta charset=utf-8>");
     page.tag("<meta http-equiv=\"Content-Security-Policy\" content=\"").tag(POLICY).tag("\">");
     page.tag("<meta name=viewport content=\"width=device-width, initial-scale=1\">");
-    page.tag("<meta name=color-scheme content=\"light dark\"><meta name=referrer content=no-referrer>");
+    page.tag(
+        "<meta name=color-scheme content=\"light dark\"><meta name=referrer content=no-referrer>",
+    );
     page.tag("<title>").tag(account.verdict().1);
     if let Some(run) = &account.run {
         page.tag(" on ").text(&run.fabric).tag(", ").text(&run.run);

@@ -25,7 +25,9 @@ const COUNTED: [(&str, &[Mark]); 6] = [
 pub(super) fn write_header(page: &mut Markup, account: &Account) {
     let (mark, word) = account.verdict();
     let summary = account.summary();
-    page.tag("<header class=\"top ").tag(class(mark)).tag("\"><p class=brand>ztc conformance report");
+    page.tag("<header class=\"top ")
+        .tag(class(mark))
+        .tag("\"><p class=brand>ztc conformance report");
     page.tag("<h1><span class=\"w ").tag(class(mark)).tag("\">").tag(mark.sign()).tag(" ");
     page.tag(word).tag("</span>");
     if let Some(run) = &account.run {
@@ -63,7 +65,7 @@ fn write_facts(page: &mut Markup, run: &RunStarted) {
     }
     for (term, told) in [
         ("run", &run.run),
-        ("started", &run.started),
+        ("started", &to_the_second(&run.started)),
         ("profile", &run.profile),
         ("ztc", &run.ztc),
         ("lanes", &run.lanes.to_string()),
@@ -71,6 +73,14 @@ fn write_facts(page: &mut Markup, run: &RunStarted) {
         page.tag("<div><dt>").tag(term).tag("<dd>").name(told).tag("</div>");
     }
     page.tag("</dl>");
+}
+
+/// A time without the parts of its seconds, which nobody reads.
+fn to_the_second(time: &str) -> String {
+    match time.split_once('.') {
+        Some((time, _)) => format!("{time}Z"),
+        None => time.to_owned(),
+    }
 }
 
 fn write_notices(page: &mut Markup, account: &Account) {
@@ -161,7 +171,7 @@ fn write_suite(page: &mut Markup, name: &str, suite: &Suite<'_>) {
         page.tag("<td class=\"n ").tag(if number == 0 { "none" } else { class(marks[0]) });
         page.tag("\">").number(number);
     }
-    page.tag("<td class=n>").number(suite.cells).tag("<td class=n>");
+    page.tag("<td class=\"n sum\">").number(suite.cells).tag("<td class=\"n sum\">");
     match suite.slowest {
         Some(ms) => page.text(&milliseconds(ms)),
         None => page.tag("–"),
@@ -182,8 +192,8 @@ pub(super) fn write_filters(page: &mut Markup, account: &Account) {
         page.tag("<option value=\"").text(suite).tag("\">").text(suite);
     }
     page.tag("</select></label><button type=reset>Reset</button>");
-    page.tag("<button type=button id=open>Open all</button>");
-    page.tag("<button type=button id=close>Close all</button>");
+    page.tag("<button type=button id=unfold>Open all</button>");
+    page.tag("<button type=button id=fold>Close all</button>");
     page.tag("<output id=shown aria-live=polite></output></form>");
 }
 

@@ -37,6 +37,18 @@
     shown.textContent = `${count} of ${cases.length} cases`;
   };
 
+  // Opens whatever holds a place, and goes there. The filters stay in the address.
+  const go = (target) => {
+    const hidden = target.closest('.case[hidden]');
+    if (hidden) hidden.hidden = false;
+    for (let it = target; it; it = it.parentElement) if (it.tagName === 'DETAILS') it.open = true;
+    const entry = target.closest('.k, .case') || target;
+    entry.scrollIntoView({ block: 'start' });
+    const heading = entry.querySelector('summary') || entry;
+    if (heading === entry) heading.tabIndex = -1;
+    heading.focus({ preventScroll: true });
+  };
+
   // A fragment with `=` is a filter, every other one is a place on the page.
   const read = () => {
     const fragment = location.hash.slice(1);
@@ -49,6 +61,8 @@
       }
     }
     apply();
+    const target = /^[ck]\d+$/.test(fragment) && document.getElementById(fragment);
+    if (target) go(target);
   };
 
   const write = () => {
@@ -64,18 +78,6 @@
     }
   };
 
-  // Opens whatever holds a place, and goes there. The filters stay in the address.
-  const go = (target) => {
-    const hidden = target.closest('.case[hidden]');
-    if (hidden) hidden.hidden = false;
-    for (let it = target; it; it = it.parentElement) if (it.tagName === 'DETAILS') it.open = true;
-    const entry = target.closest('.k, .case') || target;
-    entry.scrollIntoView({ block: 'start' });
-    const heading = entry.querySelector('summary') || entry;
-    if (heading === entry) heading.tabIndex = -1;
-    heading.focus({ preventScroll: true });
-  };
-
   const setAll = (open) => {
     for (const it of document.querySelectorAll('details.case:not([hidden])')) it.open = open;
   };
@@ -84,8 +86,8 @@
   form.addEventListener('submit', (event) => event.preventDefault());
   form.addEventListener('input', () => { apply(); write(); });
   form.addEventListener('reset', () => setTimeout(() => { apply(); write(); }));
-  document.getElementById('open').addEventListener('click', () => setAll(true));
-  document.getElementById('close').addEventListener('click', () => setAll(false));
+  document.getElementById('unfold').addEventListener('click', () => setAll(true));
+  document.getElementById('fold').addEventListener('click', () => setAll(false));
   document.addEventListener('click', (event) => {
     const link = event.target.closest('a[href^="#c"], a[href^="#k"]');
     const target = link && document.getElementById(link.getAttribute('href').slice(1));
