@@ -126,7 +126,11 @@ fn take_out(value: &mut Value, name: &str) -> bool {
             found
         }
         Value::Array(values) => {
-            values.iter_mut().fold(false, |found, value| take_out(value, name) || found)
+            let mut found = false;
+            for value in values {
+                found |= take_out(value, name);
+            }
+            found
         }
         _ => false,
     }
@@ -170,7 +174,7 @@ mod tests {
     #[test]
     fn fields_and_kinds_of_a_newer_version_are_skipped_and_named() {
         let report = sample::fail_open();
-        let mut value = serde_json::to_value(&sample::events("kind", &[report])).unwrap();
+        let mut value = serde_json::to_value(sample::events("kind", &[report])).unwrap();
         value[0]["kind"]["run-started"]["schema"] = 2.into();
         value[1]["kind"]["case-finished"]["mood"] = "good".into();
         value[1]["kind"]["case-finished"]["cells"][0]["weather"] = "fine".into();

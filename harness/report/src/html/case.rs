@@ -42,6 +42,11 @@ impl<'a> Case<'a> {
         Self { report, first, head, cells, inspections: None }
     }
 
+    /// Whether it is as expected.
+    pub(super) fn passed(&self) -> bool {
+        self.report.verdict == Verdict::Pass
+    }
+
     /// How long it is, bytes.
     pub(super) fn len(&self) -> usize {
         self.head.len() + self.cells.iter().map(|(_, it)| it.len()).sum::<usize>()

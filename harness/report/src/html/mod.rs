@@ -60,9 +60,13 @@ pub fn page(account: &Account) -> String {
     let mut room = LONGEST.saturating_sub(used);
     for passed in [false, true] {
         for amount in [Amount::Words, Amount::Records] {
-            cases.iter_mut().for_each(|it| it.tell(amount, passed, &mut room));
+            for case in &mut cases {
+                case.tell(amount, passed, &mut room);
+            }
         }
-        cases.iter_mut().for_each(|it| it.tell_inspections(&mut room));
+        for case in cases.iter_mut().filter(|it| it.passed() == passed) {
+            case.tell_inspections(&mut room);
+        }
     }
 
     page.tag("<section id=cases aria-labelledby=all tabindex=-1><h2 id=all>Cases</h2>");

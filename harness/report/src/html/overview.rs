@@ -160,10 +160,13 @@ fn write_suite(page: &mut Markup, name: &str, suite: &Suite<'_>) {
     for (mark, case, number) in &suite.cases {
         match number {
             Some(number) => page.tag("<a href=#k").number(*number),
-            None => page.tag("<span"),
+            None => page.tag("<span role=img"),
         };
-        page.tag(" class=").tag(class(*mark)).tag(" title=\"").tag(mark.word()).tag(": ");
-        page.text(case.name()).tag("\">").tag(mark.sign());
+        page.tag(" class=").tag(class(*mark));
+        for attribute in [" title=\"", " aria-label=\""] {
+            page.tag(attribute).tag(mark.word()).tag(": ").text(case.name()).tag("\"");
+        }
+        page.tag(">").tag(mark.sign());
         page.tag(if number.is_some() { "</a>" } else { "</span>" });
     }
     for (_, marks) in COUNTED {
