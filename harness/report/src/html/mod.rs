@@ -37,7 +37,7 @@ pub const SCRIPT: &str = include_str!("report.js");
 
 /// What the page may do: nothing but what is in it. The digests are those of [`STYLE`] and
 /// [`SCRIPT`]; a test of `ztc` holds them against each other.
-pub const POLICY: &str = "default-src 'none'; style-src 'sha256-FjbBxSa0N6YEUPbt6uvIFatfdamcfjy9rXHULfNWFS4='; script-src 'sha256-Ld1kM48qMmYg0I+guVsPEQB8mL0N8p0Gu15s7NvISic='; base-uri 'none'; form-action 'none'";
+pub const POLICY: &str = "default-src 'none'; style-src 'sha256-BIoIql6Q4mOVynHXtjRNXMb9RO7d8CIPQEBvHhYfESQ='; script-src 'sha256-Ld1kM48qMmYg0I+guVsPEQB8mL0N8p0Gu15s7NvISic='; base-uri 'none'; form-action 'none'";
 
 /// The run as a page.
 pub fn page(account: &Account) -> String {
@@ -98,6 +98,7 @@ fn write_beginning(page: &mut Markup, account: &Account) {
     page.tag("<a class=skip href=#cases>Skip to the cases</a>");
     overview::write_header(page, account);
     page.tag("<main>");
+    overview::write_notices(page, account);
 }
 
 fn write_left_out(page: &mut Markup, cases: &[Case<'_>]) {

@@ -55,7 +55,6 @@ pub(super) fn write_header(page: &mut Markup, account: &Account) {
         write_facts(page, run);
     }
     page.tag("</header>");
-    write_notices(page, account);
 }
 
 fn write_facts(page: &mut Markup, run: &RunStarted) {
@@ -83,7 +82,8 @@ fn to_the_second(time: &str) -> String {
     }
 }
 
-fn write_notices(page: &mut Markup, account: &Account) {
+/// Writes what has to be known before anything is concluded.
+pub(super) fn write_notices(page: &mut Markup, account: &Account) {
     let mut notices = Markup::new();
     if let Some(run) = &account.run {
         if rehearsal::is_rehearsal(run) {
