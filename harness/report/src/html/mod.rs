@@ -3,7 +3,7 @@
 //! Nothing is loaded from anywhere: styles and the script are in the page, and its policy lets no
 //! other ones in and no request out. The page is whole without the script, which only filters.
 //!
-//! What comes from the events is text: a [`markup::Markup`] takes literals of this program as they
+//! What comes from the events is text: a `markup::Markup` takes literals of this program as they
 //! are and everything else escaped. A verdict is never told by colour alone.
 //!
 //! The page stays below [`LONGEST`] at thousands of cells: every cell has its place in a truth
@@ -55,7 +55,7 @@ pub fn page(account: &Account) -> String {
     let mut rest = Markup::new();
     overview::write_rest(&mut rest, account, &reports);
 
-    let frame = page.len() + rest.len() + SCRIPT.len() + 1_024;
+    let frame = page.len() + rest.len() + SCRIPT.len() + 4_096;
     let used = frame + cases.iter().map(Case::len).sum::<usize>();
     let mut room = LONGEST.saturating_sub(used);
     for passed in [false, true] {
