@@ -14,8 +14,8 @@ use crate::page::{Page, Tone};
 use crate::rehearsal;
 use crate::span::milliseconds;
 
-/// How wide a symbol and the longest word are: the column at which figures and names begin.
-const NAME: usize = 16;
+/// How wide a symbol and a word are, without the gap after them; the longest sticks out.
+const WORD: usize = 15;
 /// How wide the words about the time to enforce are, with the gap after them.
 const FIGURES: usize = 20;
 
@@ -77,7 +77,7 @@ impl Console {
             EventKind::CaseIgnored { case, reason } => {
                 let mut page = self.page();
                 write_head(&mut page, Tone::Faint, "- IGNORED", "", case);
-                page.paragraph(&" ".repeat(NAME), Tone::Faint, reason);
+                page.paragraph(&" ".repeat(WORD + 1), Tone::Faint, reason);
                 result(page)
             }
             EventKind::CaseFinished(report) => self.case_finished(report),
@@ -186,7 +186,7 @@ impl Console {
         for (case, gap, shown) in &self.gaps {
             let word = if *shown { "○ GAP" } else { "○ GAP UNSHOWN" };
             write_head(page, Tone::Doubtful, word, "", case);
-            page.paragraph(&" ".repeat(NAME), Tone::Plain, &gap.to_string());
+            page.paragraph(&" ".repeat(WORD + 1), Tone::Plain, &gap.to_string());
         }
         if !self.gaps.is_empty() {
             page.blank();
@@ -206,7 +206,7 @@ impl Console {
 
 /// Writes the line of a case: a symbol and a word, its figures, and its name, which may be long.
 pub(crate) fn write_head(page: &mut Page, tone: Tone, word: &str, figures: &str, case: &CaseId) {
-    let word = format!("{word:<NAME$}");
+    let word = format!("{word:<WORD$} ");
     page.line(&[(tone, &word), (Tone::Faint, figures), (Tone::Strong, case.as_str())]);
 }
 

@@ -192,7 +192,8 @@ pub(crate) fn sent(cell: &CellReport) -> String {
     format!("{} sent {}", cell.from, cell.send)
 }
 
-fn happened(cell: &CellReport) -> String {
+/// What happened, in a line.
+pub(crate) fn happened(cell: &CellReport) -> String {
     match &cell.verdict {
         Verdict::Pass => cell.seen.clone(),
         Verdict::Fail(Failure::FailOpen { after_ms, .. }) => format!(
@@ -213,7 +214,7 @@ fn happened(cell: &CellReport) -> String {
 }
 
 /// Who should have stopped it, and who did.
-fn blame(cell: &CellReport) -> String {
+pub(crate) fn blame(cell: &CellReport) -> String {
     let stopped = match &cell.verdict {
         Verdict::Pass | Verdict::Fail(Failure::WrongCondition { .. }) => {
             return format!("should have been {}", cell.expected);
@@ -357,7 +358,6 @@ mod tests {
     #[test]
     fn what_a_controller_says_is_told_where_every_flow_is_as_expected() {
         let report = sample::wrong_condition();
-        let report = CaseReport { verdict: report.conditions[0].verdict.clone(), ..report };
         insta::assert_snapshot!(text(&report), @"
         the status of AuthorizationPolicy/zt-bank/deny-post
         wrong-condition: AuthorizationPolicy/zt-bank/deny-post should say ZtunnelAccepted=True, UnsupportedValue, and says ZtunnelAccepted=True, Accepted: attached to ztunnel

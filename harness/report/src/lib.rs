@@ -5,25 +5,32 @@
 //! its control characters spelt out, so that it can neither drive a terminal nor break a file.
 #![forbid(unsafe_code)]
 
+mod account;
 pub mod comparison;
 pub mod console;
 pub mod diff;
+mod escape;
 pub mod evidence;
 pub mod failure;
 mod file;
+pub mod html;
 pub mod jsonl;
 pub mod junit;
+pub mod markdown;
 mod page;
+mod redact;
 mod rehearsal;
 pub mod repeats;
 pub mod reporters;
 pub mod run_dir;
 pub mod schema;
 mod span;
+pub mod stored;
 
 #[cfg(test)]
 mod sample;
 
+pub use account::Account;
 pub use comparison::{Comparison, NoRun, Side};
 pub use console::{Console, ConsoleOptions, Rendered};
 pub use diff::Diff;

@@ -126,6 +126,7 @@ pub(crate) fn legible(text: &str) -> Cow<'_, str> {
     let treacherous = |c: char| {
         c.is_control()
             || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{2028}' | '\u{2029}')
             || matches!(c, '\u{fffe}' | '\u{ffff}')
     };
     if !text.contains(treacherous) {

@@ -6,21 +6,26 @@ use std::path::PathBuf;
 use thiserror::Error;
 use ztc_engine::event::{Event, EventKind};
 
+use crate::account::Account;
 use crate::evidence::EvidenceFolder;
 use crate::file::{self, FileError};
 use crate::jsonl::JsonLines;
 use crate::junit::{JUnit, SerializeError};
 use crate::run_dir::RunDir;
+use crate::{html, markdown};
 
 /// The reporters that write into the folder of a run.
 ///
 /// Dropped without [`Reporters::finish`], by a panic or an early return, they still leave a
-/// `junit.xml` that names every case. A run that is killed leaves `events.jsonl`, from which
-/// [`JUnit`] can be made again.
+/// `junit.xml`, and pages for people, that name every case. A run that is killed leaves
+/// `events.jsonl`, from which they can be made again.
 #[derive(Debug)]
 pub struct Reporters {
     junit: JUnit,
     junit_path: PathBuf,
+    account: Account,
+    page_path: PathBuf,
+    summary_path: PathBuf,
     /// Absent from its first error on: what follows a part of a line would be unreadable.
     events: Option<JsonLines>,
     evidence: EvidenceFolder,
@@ -43,6 +48,12 @@ pub enum ReportError {
     /// `junit.xml` is missing.
     #[error("the JUnit report is missing")]
     JUnitFile(#[source] FileError),
+    /// `report.html` is missing.
+    #[error("the page is missing")]
+    Page(#[source] FileError),
+    /// `report.md` is missing.
+    #[error("the summary is missing")]
+    Summary(#[source] FileError),
 }
 
 /// Everything that reporters could not do in a run; never empty.
@@ -79,6 +90,9 @@ impl Reporters {
         Self {
             junit: JUnit::new(),
             junit_path: folder.junit(),
+            account: Account::new(),
+            page_path: folder.page(),
+            summary_path: folder.summary(),
             events,
             evidence: EvidenceFolder::new(folder.evidence()),
             errors,
@@ -89,6 +103,7 @@ impl Reporters {
     /// Tells every reporter what happened.
     pub fn event(&mut self, event: &Event) {
         self.junit.event(event);
+        self.account.event(event);
         if let Some(lines) = &mut self.events
             && let Err(error) = lines.event(event)
         {
@@ -108,8 +123,8 @@ impl Reporters {
     /// Everything that went wrong since the beginning.
     pub fn finish(mut self) -> Result<(), ReportErrors> {
         self.finished = true;
-        if let Err(error) = self.write_junit() {
-            self.errors.push(error);
+        for written in [self.write_junit(), self.write_page(), self.write_summary()] {
+            self.errors.extend(written.err());
         }
         let errors = std::mem::take(&mut self.errors);
         if errors.is_empty() { Ok(()) } else { Err(ReportErrors(errors)) }
@@ -119,6 +134,16 @@ impl Reporters {
         let text = self.junit.to_xml().map_err(ReportError::JUnit)?;
         file::replace(&self.junit_path, text.as_bytes()).map_err(ReportError::JUnitFile)
     }
+
+    fn write_page(&self) -> Result<(), ReportError> {
+        let text = html::page(&self.account);
+        file::replace(&self.page_path, text.as_bytes()).map_err(ReportError::Page)
+    }
+
+    fn write_summary(&self) -> Result<(), ReportError> {
+        let text = markdown::page(&self.account);
+        file::replace(&self.summary_path, text.as_bytes()).map_err(ReportError::Summary)
+    }
 }
 
 impl Drop for Reporters {
@@ -126,6 +151,8 @@ impl Drop for Reporters {
         if !self.finished {
             // Whatever made the caller leave early is what it will tell.
             self.write_junit().ok();
+            self.write_page().ok();
+            self.write_summary().ok();
         }
     }
 }
@@ -155,7 +182,9 @@ mod tests {
         let read = jsonl::read(fs::read(dir.events()).unwrap().as_slice()).count();
         assert_eq!(read, events.len());
         assert!(dir.evidence().join("l1-cluster/metadata-is-denied.json").is_file());
-        assert!(fs::read_to_string(dir.junit()).unwrap().contains("metadata-is-denied"));
+        for report in [dir.junit(), dir.page(), dir.summary()] {
+            assert!(fs::read_to_string(report).unwrap().contains("metadata-is-denied"));
+        }
     }
 
     #[test]
@@ -164,6 +193,7 @@ mod tests {
         let dir = run_dir(&folder);
         fs::create_dir(dir.events()).unwrap();
         fs::write(dir.evidence(), "in the way").unwrap();
+        fs::create_dir(dir.page()).unwrap();
         let mut reporters = Reporters::new(&dir);
         for event in &sample::run() {
             reporters.event(event);
@@ -171,7 +201,9 @@ mod tests {
         let errors = reporters.finish().unwrap_err();
 
         assert!(matches!(errors.errors().first(), Some(ReportError::Events(_))), "{errors:?}");
-        assert!(matches!(errors.errors().last(), Some(ReportError::Evidence(_))), "{errors:?}");
+        assert!(matches!(errors.errors()[1], ReportError::Evidence(_)), "{errors:?}");
+        assert!(matches!(errors.errors().last(), Some(ReportError::Page(_))), "{errors:?}");
+        assert!(dir.summary().is_file());
         assert!(fs::read_to_string(dir.junit()).unwrap().ends_with("</testsuites>\n"));
     }
 
@@ -186,5 +218,7 @@ mod tests {
         drop(reporters);
         let xml = fs::read_to_string(dir.junit()).unwrap();
         assert!(xml.contains("type=\"interrupted\""), "{xml}");
+        let page = fs::read_to_string(dir.page()).unwrap();
+        assert!(page.contains("The run was cut short"), "{page}");
     }
 }

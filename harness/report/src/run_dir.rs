@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use thiserror::Error;
 
 use crate::file::{self, FileError};
-use crate::{evidence, jsonl, junit};
+use crate::{evidence, html, jsonl, junit, markdown};
 
 /// The link to the latest run, next to the folders of the runs.
 pub const LATEST: &str = "latest";
@@ -71,6 +71,16 @@ impl RunDir {
     /// Where `junit.xml` goes.
     pub fn junit(&self) -> PathBuf {
         self.path.join(junit::FILE)
+    }
+
+    /// Where `report.html` goes.
+    pub fn page(&self) -> PathBuf {
+        self.path.join(html::FILE)
+    }
+
+    /// Where `report.md` goes.
+    pub fn summary(&self) -> PathBuf {
+        self.path.join(markdown::FILE)
     }
 
     /// Where the stream of events goes.

@@ -169,11 +169,9 @@ pub(crate) fn wrong_condition() -> CaseReport {
         found: "ZtunnelAccepted=True, Accepted: attached to ztunnel".to_owned(),
     });
     let object = object.to_string();
-    let condition = ConditionReport { object, expected, verdict, found: None };
-    CaseReport {
-        conditions: vec![condition],
-        ..case("metadata-is-denied", vec![allowed(Verdict::Pass)])
-    }
+    let condition = ConditionReport { object, expected, verdict: verdict.clone(), found: None };
+    let flows = case("metadata-is-denied", vec![allowed(Verdict::Pass)]);
+    CaseReport { verdict, conditions: vec![condition], ..flows }
 }
 
 /// A case that is as expected.

@@ -22,6 +22,7 @@ use crate::execution::{Execution, Plan, run_name, runnable};
 use crate::ground::{Ground, GroundError, Place};
 use crate::project::{Project, ProjectError};
 use crate::proving::{self, Proven, ProvingError};
+use crate::rendering::{self, RenderError, ReportCommand};
 use crate::repeating::Again;
 use crate::selection::{self, Selected};
 use crate::{reproducing, schemas, terminal};
@@ -63,6 +64,9 @@ enum Command {
         #[arg(long, value_enum, default_value = "text")]
         format: DiffFormat,
     },
+    /// Reports that people look at.
+    #[command(subcommand)]
+    Report(ReportCommand),
     /// Write one cell as manifests and a script of kubectl, curl and hubble that show it without ztc.
     #[command(after_help = reproducing::AFTER_HELP)]
     Repro(reproducing::Order),
@@ -186,6 +190,7 @@ pub fn main() -> ExitCode {
             compared(comparing::finished(&results, [&run, &against])).into()
         }
         Command::Diff { before, after, format } => differed([&before, &after], format).into(),
+        Command::Report(ReportCommand::Render(order)) => rendered(&order).into(),
         Command::Repro(order) => reproduced(&order).into(),
         Command::Prove(order) => proved(&order).into(),
         Command::Up(place) => up(&place).into(),
@@ -216,6 +221,10 @@ fn reproduced(order: &reproducing::Order) -> ExitStatus {
     let files = reproducing::write(&Project::find(), order);
     let lines = files.map(|files| files.iter().map(|it| it.display().to_string()).collect());
     told(lines, reproducing::ReproError::exit_status)
+}
+
+fn rendered(order: &rendering::Order) -> ExitStatus {
+    told(rendering::render(&Project::find().results(), order), RenderError::exit_status)
 }
 
 fn proved(order: &proving::Order) -> ExitStatus {

@@ -119,7 +119,7 @@ pub(crate) fn two_runs(results: &Path, names: [&str; 2]) -> Result<[Side; 2], Co
 }
 
 /// The folder of a run by its name, or by its path.
-fn folder_of(results: &Path, name: &str) -> Result<PathBuf, CompareError> {
+pub(crate) fn folder_of(results: &Path, name: &str) -> Result<PathBuf, CompareError> {
     let has_events = |folder: &PathBuf| folder.join(jsonl::FILE).is_file();
     [results.join(name), PathBuf::from(name)]
         .into_iter()

@@ -14,6 +14,7 @@ pub mod execution;
 pub mod ground;
 pub mod project;
 pub mod proving;
+mod rendering;
 mod repeating;
 pub mod repro;
 mod reproducing;

@@ -105,6 +105,8 @@ fn tells_of_the_interruption(project: &Project, output: &Output) {
     assert!(junit.trim_end().ends_with("</testsuites>"), "{junit}");
     assert!(junit.contains(r#"tests="2" skipped="1" failures="0" errors="1""#), "{junit}");
     assert!(junit.contains("not run: the run was interrupted"), "{junit}");
+    let page = fs::read_to_string(project.path("target/ztc/latest/report.html")).unwrap();
+    assert!(page.contains("The run was interrupted"), "the page does not say so");
 
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(shown.contains("the run was interrupted"), "{shown}");

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::text::{ALL, told};
 use super::{Changed, Diff};
+use crate::escape;
 
 /// How long the text may get, bytes. Summaries of a step take 1 MiB.
 const LONGEST: usize = 900_000;
@@ -13,7 +14,7 @@ impl Diff {
     pub fn markdown(&self) -> String {
         let mut text = format!("## What changed\n\n**{}**\n\n", self.summary());
         for (label, run) in [("Before", &self.before), ("After", &self.after)] {
-            _ = writeln!(text, "- {label}: {}", plain(&run.to_string()));
+            _ = writeln!(text, "- {label}: {}", escape::markdown(&run.to_string()));
         }
         let mut left_out = 0;
         for change in ALL {
@@ -30,7 +31,7 @@ impl Diff {
             for it in rows {
                 let flow = format!("{} sent {}", it.from, it.send);
                 let cells = [it.case.as_str(), &flow, &told(&it.before), &told(&it.after)];
-                let row = cells.map(plain).join(" | ");
+                let row = cells.map(escape::markdown).join(" | ");
                 left_out += add_row(&mut text, &row);
             }
         }
@@ -40,7 +41,9 @@ impl Diff {
             );
             for it in &self.undecided {
                 let flow = it.cell.as_deref().unwrap_or("the whole case");
-                let row = [it.case.as_str(), flow, &it.before, &it.after].map(plain).join(" | ");
+                let row = [it.case.as_str(), flow, &it.before, &it.after]
+                    .map(escape::markdown)
+                    .join(" | ");
                 left_out += add_row(&mut text, &row);
             }
         }
@@ -67,23 +70,4 @@ fn heading(word: &str) -> String {
     let mut letters = word.chars();
     let first = letters.next().map(|it| it.to_uppercase().to_string()).unwrap_or_default();
     format!("{first}{}", letters.as_str())
-}
-
-/// A text that came from a cluster, so that it is no markup, no other column and no other line.
-fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    for letter in crate::page::legible(text).chars() {
-        match letter {
-            '<' => plain.push_str("&lt;"),
-            '>' => plain.push_str("&gt;"),
-            '&' => plain.push_str("&amp;"),
-            '|' | '*' | '_' | '`' | '[' | ']' | '\\' | '~' | '#' | '@' => {
-                plain.push('\\');
-                plain.push(letter);
-            }
-            '\n' | '\r' => plain.push(' '),
-            letter => plain.push(letter),
-        }
-    }
-    plain
 }

@@ -1,0 +1,269 @@
+//! What a page looks like, and what no event can do to it.
+
+use std::time::Instant;
+
+use proptest::prelude::*;
+use ztc_engine::event::{CaseReport, CellReport, Event};
+use ztc_engine::fabric::Inspection;
+use ztc_model::evidence::{Did, Direction};
+use ztc_model::suite::{CaseId, Gap};
+use ztc_model::verdict::Verdict;
+
+use super::*;
+use crate::sample;
+
+fn shown(events: &[Event]) -> String {
+    page(&Account::of(events))
+}
+
+/// The page without what is the same on every one, a line a tag that begins something.
+fn body(events: &[Event]) -> String {
+    let page = shown(events).replace(STYLE, "STYLE").replace(SCRIPT, "SCRIPT");
+    let mut text = page.replace(POLICY, "POLICY");
+    for tag in ["<header", "<main", "<section", "<details", "<p", "<dl", "<dt", "<ul", "<li"]
+        .iter()
+        .chain(&["<table", "<tr", "<h2", "<form", "<label", "<option", "<footer", "<script"])
+    {
+        for end in [" ", ">"] {
+            text = text.replace(&format!("{tag}{end}"), &format!("\n{tag}{end}"));
+        }
+    }
+    text
+}
+
+#[test]
+fn a_page_reads_like_this() {
+    insta::assert_snapshot!(body(&sample::run()));
+}
+
+#[test]
+fn every_kind_of_failure_has_its_sign_and_its_word() {
+    let reports = [
+        sample::fail_open(),
+        sample::fail_closed(),
+        sample::wrong_layer(),
+        sample::wrong_policy(),
+        sample::no_proof(),
+        sample::no_fabric(),
+        sample::wrong_condition(),
+    ];
+    let page = shown(&sample::events("kind", &reports));
+    for entry in [
+        "wrong-condition: AuthorizationPolicy/zt-bank/deny-post should say",
+        "✗ denied <b>→ got through</b>",
+        "⊘ allowed <b>→ stopped</b>",
+        "≠ denied <b>→ by another</b>",
+        "≠ denied <b>→ other policy</b>",
+        "? denied <b>→ no proof</b>",
+        "lane 0 did not come up: no TUN device",
+    ] {
+        assert!(page.contains(entry), "{entry} is missing");
+    }
+}
+
+#[test]
+fn failures_come_first_and_are_open() {
+    let page = shown(&sample::events("kind", &[sample::pass(), sample::fail_open()]));
+    let [(_, leak), (before, pass)] = ["data-verdict=\"fail-open\"", "data-verdict=\"pass\""]
+        .map(|it| page.split_once(it).unwrap());
+    assert!(before.contains("data-verdict=\"fail-open\""));
+    assert!(leak.split('>').next().unwrap().ends_with(" open"));
+    assert!(!pass.split('>').next().unwrap().ends_with(" open"));
+}
+
+#[test]
+fn a_page_asks_nobody_for_anything() {
+    let page = shown(&sample::run());
+    for attribute in ["src=", "href=\"", "href=h", "@import", "url(", "<link", "<img", "<iframe"] {
+        assert!(!page.contains(attribute), "{attribute} is on the page");
+    }
+    assert!(page.contains("default-src 'none'") && !page.contains("unsafe-inline"));
+    assert!(!page.contains(" style=") && !page.contains(" onclick="), "the policy forbids them");
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let token = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ0ZWxsZXIifQ.c2lnbmF0dXJl";
+    let mut report = sample::fail_open();
+    report.cells[1].seen = format!("HTTP 401 for {token}");
+    report.cells[1].evidence[0].record = serde_json::json!({"authorization": "Basic dXNlcg=="});
+    report.inspections = vec![Inspection {
+        place: "node".to_owned(),
+        command: "dump".to_owned(),
+        output: "-----BEGIN PRIVATE KEY-----\nMHc=\n-----END PRIVATE KEY-----".to_owned(),
+    }];
+    let page = shown(&sample::events("kind", &[report]));
+    for secret in ["c2lnbmF0dXJl", "dXNlcg", "MHc="] {
+        assert!(!page.contains(secret), "{secret} is shown");
+    }
+    assert_eq!(page.matches("[redacted]").count(), 4, "what was seen is told twice");
+}
+
+/// Many cells of a few cases, as a large world has them: sources times destinations.
+fn many(cells: usize) -> Vec<Event> {
+    let deny = || sample::record(Did::DenyByDefault { direction: Direction::Egress }, 41_000, &[]);
+    let cases = (0..10).map(|case| {
+        let cells = (0..cells / 10).map(|at| CellReport {
+            from: format!("zt-namespace-{:02}/workload-{:02}", at / 25 % 4, at / 25),
+            send: format!("tcp zt-namespace-{:02}/service-{:02}:8080", at % 5, at % 25),
+            evidence: vec![deny()],
+            ..match at % 50 {
+                7 => sample::fail_open().cells.swap_remove(1),
+                it if it % 2 == 0 => sample::allowed(Verdict::Pass),
+                _ => sample::denied(Verdict::Pass),
+            }
+        });
+        sample::case(&format!("matrix-{case}"), cells.collect())
+    });
+    sample::events("kind", &cases.collect::<Vec<_>>())
+}
+
+fn number_of_entries(page: &str, cells: usize) -> usize {
+    let listed = (0..cells).map(|it| format!(" id=c{it}>"));
+    listed.filter(|it| page.matches(it.as_str()).count() == 1).count()
+}
+
+#[test]
+fn five_thousand_cells_fit_and_each_of_them_is_there() {
+    let page = shown(&many(5_000));
+    assert!(page.len() < 2 << 20, "{} bytes", page.len());
+    assert!(page.contains("Left out to keep this page small"));
+    assert_eq!(page.matches("href=#c").count(), 5_000 + 1, "and the way to the cases");
+    assert_eq!(page.matches(" id=c").count(), 5_000 + 1, "and the cases");
+    // Of a failure more is told than of what passed.
+    assert_eq!(page.matches("<dt>happened<dd class=bad>got through").count(), 100);
+}
+
+#[test]
+#[ignore = "prints a time: run it with --release --nocapture"]
+fn five_thousand_cells_are_rendered_in_this_time() {
+    let account = Account::of(&many(5_000));
+    let begun = Instant::now();
+    let page = page(&account);
+    let took = begun.elapsed();
+    eprintln!("5,000 cells: {} bytes in {} ms", page.len(), took.as_millis());
+}
+
+#[test]
+fn a_world_in_which_everybody_asks_something_else_makes_no_square() {
+    let cells = (0..300).map(|at| CellReport {
+        from: format!("zt-shop/web-{at}"),
+        send: format!("tcp outside/web-{at}:80"),
+        ..sample::allowed(Verdict::Pass)
+    });
+    let report = sample::case("sparse", cells.collect());
+    let page = shown(&sample::events("kind", &[report]));
+    assert_eq!(number_of_entries(&page, 300), 300);
+    assert!(page.matches("<td").count() < 3_000, "{}", page.matches("<td").count());
+}
+
+/// Any text, with those characters often that HTML cares about.
+fn text() -> impl Strategy<Value = String> {
+    let treacherous = prop::sample::select(vec![
+        "<",
+        ">",
+        "&",
+        "\"",
+        "'",
+        "</script>",
+        "<!--",
+        "]]>",
+        "<script>",
+        "\u{202e}",
+        "\0",
+        "\n",
+        "\u{2028}",
+        "=",
+        " onload=",
+        "`",
+        "javascript:",
+        "</details>",
+    ]);
+    let piece =
+        prop_oneof![any::<char>().prop_map(String::from), treacherous.prop_map(String::from)];
+    prop::collection::vec(piece, 0..12).prop_map(|it| it.concat())
+}
+
+/// How often each tag begins on a page: what text cannot change.
+fn tags(page: &str) -> std::collections::BTreeMap<&str, usize> {
+    let mut tags = std::collections::BTreeMap::new();
+    for piece in page.split('<').skip(1) {
+        let name = piece.split([' ', '>']).next().unwrap_or_default();
+        *tags.entry(name).or_default() += 1;
+    }
+    tags
+}
+
+/// A run with this text wherever there is room for one.
+fn told(said: &str) -> Vec<Event> {
+    let mut report: CaseReport = sample::fail_open();
+    report.case = CaseId::new(said, said);
+    report.because = said.to_owned();
+    report.place = said.to_owned();
+    report.residue = Some(said.to_owned());
+    report.gap = Some(Gap { what: said.to_owned(), closed_by: None });
+    report.inspections = vec![Inspection {
+        place: said.to_owned(),
+        command: said.to_owned(),
+        output: said.to_owned(),
+    }];
+    let cell = &mut report.cells[1];
+    cell.from = said.to_owned();
+    cell.send = said.to_owned();
+    cell.seen = said.to_owned();
+    cell.expected = format!("{said} {said}");
+    cell.control = Some(said.to_owned());
+    cell.evidence.truncate(1);
+    cell.evidence[0].node = said.to_owned();
+    cell.evidence[0].policies = vec![said.to_owned()];
+    cell.evidence[0].did = Did::Fail { reason: said.to_owned() };
+    cell.evidence[0].record = serde_json::json!({ "said": said });
+    let mut events = sample::events(said, &[report]);
+    let message = said.to_owned();
+    events.insert(1, sample::at(1, ztc_engine::event::EventKind::Warning { message }));
+    events
+}
+
+proptest! {
+    #[test]
+    fn no_text_ever_breaks_out(said in text()) {
+        let page = shown(&told(&said));
+        let plain = shown(&told("x"));
+        prop_assert_eq!(tags(&page), tags(&plain));
+        prop_assert_eq!(page.matches("</script").count(), 1);
+        let is_legible = !page.contains(['\u{202e}', '\0', '\u{2028}']);
+        prop_assert!(is_legible);
+        // Quotes that delimit attributes are this program's own.
+        prop_assert_eq!(page.matches('"').count(), plain.matches('"').count());
+    }
+
+    #[test]
+    fn every_cell_is_on_the_page_exactly_once(shape in prop::collection::vec(0..9_usize, 0..6)) {
+        let mut names = Vec::new();
+        let reports: Vec<CaseReport> = shape.iter().enumerate().map(|(case, cells)| {
+            let cells = (0..*cells).map(|at| {
+                let verdict = if (at + case) % 3 == 0 {
+                    sample::fail_open().cells.swap_remove(1).verdict
+                } else {
+                    Verdict::Pass
+                };
+                names.push(format!("seen-{case}-{at}-"));
+                CellReport {
+                    from: format!("zt-shop/{}", at % 2),
+                    send: format!("tcp outside/{}:80", at % 3),
+                    seen: format!("seen-{case}-{at}-"),
+                    control: None,
+                    ..sample::denied(verdict)
+                }
+            });
+            let cells: Vec<CellReport> = cells.collect();
+            sample::case(&format!("case-{case}"), cells)
+        }).collect();
+        let page = shown(&sample::events("kind", &reports));
+        prop_assert_eq!(number_of_entries(&page, names.len()), names.len());
+        prop_assert_eq!(page.matches("href=#c").count(), names.len() + 1);
+        for name in names {
+            prop_assert_eq!(page.matches(&format!("<dt>seen<dd>{name}")).count(), 1);
+        }
+    }
+}
