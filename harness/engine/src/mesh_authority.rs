@@ -98,7 +98,7 @@ impl MeshAuthority {
         Ok(authority)
     }
 
-    /// A proxy may or may not look at the time of the authority itself: rustls does not, BoringSSL does. What it says of the
+    /// A proxy may or may not look at the time of the authority itself: rustls does not, and Envoy does. What it says of the
     /// certificates would be no outcome of a policy.
     fn is_of_this_time(&self) -> Result<(), MeshAuthorityError> {
         let (_, certificate) = X509Certificate::from_der(&self.certificate.0)

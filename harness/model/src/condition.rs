@@ -153,7 +153,7 @@ impl ExpectedCondition {
             return Verdict::Pass;
         }
         Verdict::Fail(Failure::WrongCondition {
-            object: self.object.clone(),
+            object: Box::new(self.object.clone()),
             expected: self.to_string(),
             found: found.map_or_else(|| format!("no {}", self.about), ToString::to_string),
         })

@@ -68,7 +68,7 @@ pub enum Failure {
     /// A controller says something else of a policy or a service.
     WrongCondition {
         /// Of what.
-        object: ObjectRef,
+        object: Box<ObjectRef>,
         /// What it should say.
         expected: String,
         /// What it says.

@@ -7,6 +7,7 @@
 
 mod account;
 pub mod comparison;
+pub mod conformance;
 pub mod console;
 pub mod diff;
 mod escape;

@@ -7,6 +7,7 @@ use thiserror::Error;
 use ztc_engine::event::{Event, EventKind};
 
 use crate::account::Account;
+use crate::conformance;
 use crate::evidence::EvidenceFolder;
 use crate::file::{self, FileError};
 use crate::jsonl::JsonLines;
@@ -26,6 +27,7 @@ pub struct Reporters {
     account: Account,
     page_path: PathBuf,
     summary_path: PathBuf,
+    conformance_path: PathBuf,
     /// Absent from its first error on: what follows a part of a line would be unreadable.
     events: Option<JsonLines>,
     evidence: EvidenceFolder,
@@ -54,6 +56,9 @@ pub enum ReportError {
     /// `report.md` is missing.
     #[error("the summary is missing")]
     Summary(#[source] FileError),
+    /// `report.yaml` is missing.
+    #[error("the conformance report is missing")]
+    Conformance(#[source] FileError),
 }
 
 /// Everything that reporters could not do in a run; never empty.
@@ -93,6 +98,7 @@ impl Reporters {
             account: Account::new(),
             page_path: folder.page(),
             summary_path: folder.summary(),
+            conformance_path: folder.conformance(),
             events,
             evidence: EvidenceFolder::new(folder.evidence()),
             errors,
@@ -123,9 +129,9 @@ impl Reporters {
     /// Everything that went wrong since the beginning.
     pub fn finish(mut self) -> Result<(), ReportErrors> {
         self.finished = true;
-        for written in [self.write_junit(), self.write_page(), self.write_summary()] {
-            self.errors.extend(written.err());
-        }
+        let written =
+            [self.write_junit(), self.write_page(), self.write_summary(), self.write_conformance()];
+        self.errors.extend(written.into_iter().filter_map(Result::err));
         let errors = std::mem::take(&mut self.errors);
         if errors.is_empty() { Ok(()) } else { Err(ReportErrors(errors)) }
     }
@@ -143,6 +149,12 @@ impl Reporters {
     fn write_summary(&self) -> Result<(), ReportError> {
         let text = markdown::page(&self.account);
         file::replace(&self.summary_path, text.as_bytes()).map_err(ReportError::Summary)
+    }
+
+    /// Of a run that has one: a rehearsal has none.
+    fn write_conformance(&self) -> Result<(), ReportError> {
+        let Ok(text) = conformance::document(&self.account) else { return Ok(()) };
+        file::replace(&self.conformance_path, text.as_bytes()).map_err(ReportError::Conformance)
     }
 }
 

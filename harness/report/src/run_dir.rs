@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use thiserror::Error;
 
 use crate::file::{self, FileError};
-use crate::{evidence, html, jsonl, junit, markdown};
+use crate::{conformance, evidence, html, jsonl, junit, markdown};
 
 /// The link to the latest run, next to the folders of the runs.
 pub const LATEST: &str = "latest";
@@ -81,6 +81,11 @@ impl RunDir {
     /// Where `report.md` goes.
     pub fn summary(&self) -> PathBuf {
         self.path.join(markdown::FILE)
+    }
+
+    /// Where `report.yaml` goes, of a run that has one.
+    pub fn conformance(&self) -> PathBuf {
+        self.path.join(conformance::FILE)
     }
 
     /// Where the stream of events goes.

@@ -164,7 +164,7 @@ pub(crate) fn wrong_condition() -> CaseReport {
     };
     let expected = "ZtunnelAccepted=True, UnsupportedValue".to_owned();
     let verdict = Verdict::Fail(Failure::WrongCondition {
-        object: object.clone(),
+        object: Box::new(object.clone()),
         expected: expected.clone(),
         found: "ZtunnelAccepted=True, Accepted: attached to ztunnel".to_owned(),
     });

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 use thiserror::Error;
 use ztc_engine::event::ExitStatus;
+use ztc_report::conformance::{self, NotConformance};
 use ztc_report::{html, jsonl, markdown, stored};
 
 use crate::comparing::{self, CompareError};
@@ -34,7 +35,7 @@ pub(crate) struct Order {
     /// What kind of report.
     #[arg(long, value_enum, default_value = "html")]
     format: Format,
-    /// The file to write to; `-` is standard output. Otherwise `report.html` or `report.md` in the run's folder.
+    /// The file to write to; `-` is standard output. Otherwise `report.html`, `report.md` or `report.yaml` in the run's folder.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -46,6 +47,8 @@ enum Format {
     Html,
     /// For pull requests and summaries of CI.
     Markdown,
+    /// Close to Gateway API's `ConformanceReport`, of a run on a real cluster that came to its end.
+    Conformance,
 }
 
 /// Why there is no report.
@@ -60,6 +63,9 @@ pub(crate) enum RenderError {
     /// Nothing that is in it can be told of a run.
     #[error("no run begins in {}, so there is nothing to report", path.display())]
     NotStarted { path: PathBuf },
+    /// The run has no such report.
+    #[error("the run has no conformance report")]
+    NotConformance(#[from] NotConformance),
     /// The report cannot be written.
     #[error("cannot write {}", path.display())]
     Write { path: PathBuf, source: io::Error },
@@ -69,7 +75,10 @@ impl RenderError {
     /// What the process should exit with.
     pub(crate) const fn exit_status(&self) -> ExitStatus {
         match self {
-            Self::Run(_) | Self::Open { .. } | Self::NotStarted { .. } => ExitStatus::Usage,
+            Self::Run(_)
+            | Self::Open { .. }
+            | Self::NotStarted { .. }
+            | Self::NotConformance(_) => ExitStatus::Usage,
             Self::Write { .. } => ExitStatus::Inconclusive,
         }
     }
@@ -91,6 +100,7 @@ pub(crate) fn render(results: &Path, order: &Order) -> Result<Vec<String>, Rende
     let (text, name) = match order.format {
         Format::Html => (html::page(&account), html::FILE),
         Format::Markdown => (markdown::page(&account), markdown::FILE),
+        Format::Conformance => (conformance::document(&account)?, conformance::FILE),
     };
     let out = order.out.clone().unwrap_or_else(|| folder.join(name));
     if out == Path::new("-") {

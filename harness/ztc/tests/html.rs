@@ -143,6 +143,17 @@ fn what_is_no_run_is_not_reported() {
 }
 
 #[test]
+fn a_rehearsal_has_no_conformance_report_and_says_why() {
+    let project = Project::new();
+    let folder = stored(&project);
+    let args = ["report", "render", "stored", "--format", "conformance"];
+    let output = project.ztc(&args).output().unwrap();
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+    assert!(stderr(&output).contains("a run on the lab is a rehearsal"), "{}", stderr(&output));
+    assert!(!folder.join("report.yaml").exists());
+}
+
+#[test]
 fn a_browser_shows_the_page_and_filters_it() {
     let Some(browser) = Browser::find() else { return };
     let project = Project::new();
