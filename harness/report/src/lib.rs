@@ -18,6 +18,7 @@ pub mod html;
 pub mod jsonl;
 pub mod junit;
 pub mod markdown;
+pub mod merge;
 mod page;
 mod redact;
 mod rehearsal;

@@ -1,5 +1,7 @@
 //! The command line of `ztc`.
 
+mod several;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use tokio::runtime::{self, Runtime};
+use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use ztc_engine::event::ExitStatus;
 use ztc_engine::profile::Profile;
@@ -16,16 +18,15 @@ use ztc_report::{Console, Diff};
 
 use crate::benching::{self, Bench};
 use crate::bundling::{self, Order};
-use crate::child::{self, Runs};
-use crate::comparing::{self, CompareError, Pair, SideBySide};
+use crate::child;
+use crate::comparing::{self, CompareError, Pair};
 use crate::execution::{Execution, Plan, run_name, runnable};
 use crate::ground::{Ground, GroundError, Place};
 use crate::project::{Project, ProjectError};
 use crate::proving::{self, Proven, ProvingError};
 use crate::rendering::{self, RenderError, ReportCommand};
-use crate::repeating::Again;
-use crate::selection::{self, Selected};
-use crate::{reproducing, schemas, terminal};
+use crate::selection::{self, Selected, Shard};
+use crate::{merging, reproducing, schemas, terminal};
 
 /// Zero-trust conformance for Kubernetes: who got through, who should have, and who stopped the rest.
 #[derive(Debug, Parser)]
@@ -145,6 +146,10 @@ struct Run {
     /// Run the cases again and again until a run is not as expected; at most as often as `--repeat` says.
     #[arg(long, conflicts_with = "compare")]
     until_fail: bool,
+    /// Run one part of the cases alone, such as `2/4`: the second of four. The parts of
+    /// several machines are put together by `ztc report merge`.
+    #[arg(long, value_name = "I/N", conflicts_with_all = ["compare", "repeat", "until_fail"])]
+    shard: Option<Shard>,
     /// The name of the run, for who starts it and looks for its folder; it ends when they do.
     #[arg(long = child::RUN_NAME, hide = true, conflicts_with_all = ["compare", "repeat", "until_fail"])]
     fixed_name: Option<String>,
@@ -175,15 +180,15 @@ pub fn main() -> ExitCode {
         Command::List(selection) => list(&selection).into(),
         Command::Run(Run { selection, verbose, compare: Some(pair), .. }) => {
             let third = given.subcommand().is_some_and(|(_, given)| names_a_cluster(given));
-            run_on_both(&selection, &pair, third, verbose).into()
+            several::run_on_both(&selection, &pair, third, verbose).into()
         }
         Command::Run(Run { selection, verbose, repeat, until_fail, .. })
             if repeat.is_some() || until_fail =>
         {
-            run_again(&selection, verbose, repeat, until_fail).into()
+            several::run_again(&selection, verbose, repeat, until_fail).into()
         }
-        Command::Run(Run { selection, verbose, fixed_name, .. }) => {
-            run(&selection, verbose, fixed_name)
+        Command::Run(Run { selection, verbose, fixed_name, shard, .. }) => {
+            run(&selection, verbose, fixed_name, shard)
         }
         Command::Compare { run, against } => {
             let results = Project::find().results();
@@ -191,6 +196,7 @@ pub fn main() -> ExitCode {
         }
         Command::Diff { before, after, format } => differed([&before, &after], format).into(),
         Command::Report(ReportCommand::Render(order)) => rendered(&order).into(),
+        Command::Report(ReportCommand::Merge(order)) => put_together(&order).into(),
         Command::Repro(order) => reproduced(&order).into(),
         Command::Prove(order) => proved(&order).into(),
         Command::Up(place) => up(&place).into(),
@@ -225,6 +231,13 @@ fn reproduced(order: &reproducing::Order) -> ExitStatus {
 
 fn rendered(order: &rendering::Order) -> ExitStatus {
     told(rendering::render(&Project::find().results(), order), RenderError::exit_status)
+}
+
+fn put_together(order: &merging::Order) -> ExitStatus {
+    merging::merge(&Project::find().results(), order).unwrap_or_else(|error| {
+        terminal::trouble(&ztc_engine::chain(&error));
+        error.exit_status()
+    })
 }
 
 fn proved(order: &proving::Order) -> ExitStatus {
@@ -337,6 +350,8 @@ enum SelectError {
          give a part of SUITE::CASE"
     )]
     TwoSelections { filter: String, one: String, other: String },
+    #[error("part {shard} of {all} cases has none; give fewer parts")]
+    EmptyShard { shard: Shard, all: usize },
     #[error("--compare names both profiles; leave out --cluster")]
     ThirdCluster,
 }
@@ -365,7 +380,12 @@ fn usage(error: &dyn std::error::Error) -> ExitStatus {
     ExitStatus::Usage
 }
 
-fn run(selection: &Selection, verbose: bool, name: Option<String>) -> ExitCode {
+fn run(
+    selection: &Selection,
+    verbose: bool,
+    name: Option<String>,
+    shard: Option<Shard>,
+) -> ExitCode {
     let project = Project::find();
     let (mut plan, ground) = match select(selection, &project) {
         Ok(selected) => selected,
@@ -376,6 +396,13 @@ fn run(selection: &Selection, verbose: bool, name: Option<String>) -> ExitCode {
         Err(error) => return usage(&error).into(),
     };
     plan.cases = selection::in_turn(plan.cases, &plan.profile, &plan.worlds);
+    if let Some(shard) = shard {
+        let all = plan.cases.len();
+        plan.cases = shard.of(plan.cases);
+        if plan.cases.is_empty() {
+            return usage(&SelectError::EmptyShard { shard, all }).into();
+        }
+    }
     if let Some(name) = name {
         (plan.name, plan.numbered) = (name, false);
         if let Err(error) = child::end_with_the_parent() {
@@ -395,86 +422,6 @@ fn run(selection: &Selection, verbose: bool, name: Option<String>) -> ExitCode {
 /// Whether a cluster was named on the command line; the environment names one for other runs.
 fn names_a_cluster(given: &ArgMatches) -> bool {
     given.value_source("cluster") == Some(ValueSource::CommandLine)
-}
-
-fn run_on_both(selection: &Selection, pair: &Pair, third: bool, verbose: bool) -> ExitStatus {
-    let project = Project::find();
-    // Whatever is wrong on either side is told before anything is started.
-    if let Err(error) = select_on_both(selection, pair, third, &project) {
-        return usage(&error);
-    }
-    let (results, name) = (project.results(), run_name());
-    let both =
-        SideBySide { profiles: &pair.0, runs: runs(selection, verbose, &results), name: &name };
-    alone(async { compared(both.run().await) })
-}
-
-fn run_again(
-    selection: &Selection,
-    verbose: bool,
-    times: Option<u32>,
-    until_fail: bool,
-) -> ExitStatus {
-    let project = Project::find();
-    // Whatever is wrong is told before anything is started.
-    if let Err(error) = select(selection, &project) {
-        return usage(&error);
-    }
-    let (results, name) = (project.results(), run_name());
-    let again = Again {
-        runs: runs(selection, verbose, &results),
-        profile: &selection.place.cluster,
-        name: &name,
-        times,
-        until_fail,
-    };
-    alone(async {
-        again.run().await.unwrap_or_else(|error| {
-            terminal::trouble(&ztc_engine::chain(&error));
-            error.exit_status()
-        })
-    })
-}
-
-fn runs<'a>(selection: &'a Selection, verbose: bool, results: &'a Path) -> Runs<'a> {
-    Runs { filter: selection.filter.as_deref(), place: &selection.place, verbose, results }
-}
-
-/// Does the work of a command that makes runs as processes of their own, on this thread alone.
-fn alone(work: impl Future<Output = ExitStatus>) -> ExitStatus {
-    match runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(work),
-        Err(error) => no_runtime(&error),
-    }
-}
-
-/// Looks whether the two profiles are two, and whether the same cases are selected on both.
-fn select_on_both(
-    selection: &Selection,
-    Pair(names): &Pair,
-    third: bool,
-    project: &Project,
-) -> Result<(), SelectError> {
-    if third {
-        return Err(SelectError::ThirdCluster);
-    }
-    let [one, other] = names.each_ref().map(|name| {
-        let place = Place { cluster: name.clone(), ..selection.place.clone() };
-        select(&Selection { filter: selection.filter.clone(), place }, project)
-    });
-    let [one, other] = [one?.0, other?.0];
-    if one.profile.profile == other.profile.profile {
-        let [first, second] = names.clone();
-        let profile = one.profile.profile;
-        return Err(SelectError::OneProfile { one: first, other: second, profile });
-    }
-    let cases = |plan: &Plan| plan.cases.iter().map(|it| it.case.id.clone()).collect::<Vec<_>>();
-    if cases(&one) != cases(&other) {
-        let filter = selection.filter.clone().unwrap_or_default();
-        let [one, other] = [one, other].map(|it| it.profile.profile);
-        return Err(SelectError::TwoSelections { filter, one, other });
-    }
-    Ok(())
 }
 
 /// What a comparison comes to.

@@ -138,6 +138,12 @@ pub(crate) fn run_of(results: &Path, name: &str) -> Result<Side, CompareError> {
 }
 
 fn side(folder: &Path) -> Result<Side, CompareError> {
+    let events = events(folder)?;
+    Side::of(events).map_err(|source| CompareError::Unfit { folder: folder.to_owned(), source })
+}
+
+/// The events of the run in a folder.
+pub(crate) fn events(folder: &Path) -> Result<Vec<Event>, CompareError> {
     let path = folder.join(jsonl::FILE);
     let file =
         File::open(&path).map_err(|source| CompareError::Open { path: path.clone(), source })?;
@@ -151,7 +157,7 @@ fn side(folder: &Path) -> Result<Side, CompareError> {
             Err(source) => return Err(CompareError::Read { path, source }),
         }
     }
-    Side::of(events).map_err(|source| CompareError::Unfit { folder: folder.to_owned(), source })
+    Ok(events)
 }
 
 fn show(comparison: &Comparison) {

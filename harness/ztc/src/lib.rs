@@ -12,6 +12,7 @@ mod comparing;
 pub mod conformance;
 pub mod execution;
 pub mod ground;
+mod merging;
 pub mod project;
 pub mod proving;
 mod rendering;

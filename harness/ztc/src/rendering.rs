@@ -11,7 +11,7 @@ use ztc_report::conformance::{self, NotConformance};
 use ztc_report::{html, jsonl, markdown, stored};
 
 use crate::comparing::{self, CompareError};
-use crate::terminal;
+use crate::{merging, terminal};
 
 /// What there is to do with reports.
 #[derive(Debug, Subcommand)]
@@ -19,6 +19,8 @@ pub(crate) enum ReportCommand {
     /// Make a report again from the stored events of a run, also of one that was cut short.
     #[command(after_help = RENDERED)]
     Render(Order),
+    /// Put the parts of a run together again, with all reports.
+    Merge(merging::Order),
 }
 
 const RENDERED: &str = "Lines of the events that cannot be understood, such as a last one that was cut or those of a newer ztc, \

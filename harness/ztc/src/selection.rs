@@ -1,6 +1,8 @@
 //! Which cases a run takes, by filter and by what the profile's fabric has, and in which order.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use ztc_engine::profile::{LaneKind, Profile};
@@ -24,6 +26,48 @@ impl Selected {
     /// The name of the case as a test: `PROFILE::SUITE::CASE`.
     pub fn test_name(&self, profile: &Profile) -> String {
         format!("{}::{}", profile.profile, self.case.id)
+    }
+}
+
+/// One part of the cases of a run, for several machines that have a part each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    /// Which part, from 1.
+    part: usize,
+    /// Of how many.
+    parts: usize,
+}
+
+/// A text that names no part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("write I/N, such as `2/4`: the second of four parts")]
+pub struct NotAShard;
+
+impl FromStr for Shard {
+    type Err = NotAShard;
+
+    fn from_str(text: &str) -> Result<Self, NotAShard> {
+        let (part, parts) = text.split_once('/').ok_or(NotAShard)?;
+        let number = |text: &str| text.parse::<usize>().map_err(|_error| NotAShard);
+        let (part, parts) = (number(part)?, number(parts)?);
+        if part == 0 || part > parts { Err(NotAShard) } else { Ok(Self { part, parts }) }
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.part, self.parts)
+    }
+}
+
+impl Shard {
+    /// The cases of the part. Each is in one part, and those that stand together stay together, as a world costs more than a
+    /// case.
+    pub fn of<T>(self, mut cases: Vec<T>) -> Vec<T> {
+        let end = |part: usize| cases.len() * part / self.parts;
+        let (begin, end) = (end(self.part - 1), end(self.part));
+        cases.truncate(end);
+        cases.split_off(begin)
     }
 }
 
@@ -87,6 +131,19 @@ mod tests {
 
     fn names<'a>(cases: impl IntoIterator<Item = &'a Selected>) -> Vec<&'a str> {
         cases.into_iter().map(|it| it.case.id.as_str()).collect()
+    }
+
+    #[test]
+    fn every_case_is_in_one_part() {
+        for (cases, parts) in [(10, 1), (10, 3), (3, 10), (0, 2), (231, 7)] {
+            let all: Vec<usize> = (0..cases).collect();
+            let taken = (1..=parts).flat_map(|part| Shard { part, parts }.of(all.clone()));
+            assert_eq!(taken.collect::<Vec<_>>(), all, "{cases} cases in {parts} parts");
+        }
+        assert_eq!("2/4".parse(), Ok(Shard { part: 2, parts: 4 }));
+        for text in ["", "2", "0/4", "5/4", "1/0", "a/b", "1/2/3", "-1/2"] {
+            assert_eq!(text.parse::<Shard>(), Err(NotAShard), "{text}");
+        }
     }
 
     #[test]

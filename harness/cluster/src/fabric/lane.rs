@@ -5,6 +5,7 @@ mod labels;
 mod mesh;
 mod mode;
 mod newborns;
+mod settling;
 mod waypoints;
 
 use std::collections::BTreeMap;
@@ -293,30 +294,6 @@ impl RealLane {
         Ok(Receipt { accepted: Instant::now(), change })
     }
 
-    /// Whether Cilium has said of each policy what it must say: that one is invalid where it has to be, and of no other.
-    async fn judged(&self, changes: &[&Change]) -> Result<Settling, ClusterError> {
-        for change in changes {
-            let (Change::Added { object, .. } | Change::Invalid { object }) = change else {
-                continue;
-            };
-            let must_be_invalid = matches!(change, Change::Invalid { .. });
-            match (api::validity(&self.client, object).await?, must_be_invalid) {
-                (None, true) => {
-                    let status = format!("nobody says whether {object} is valid");
-                    return Ok(Settling::NotYet { status });
-                }
-                (Some(Ok(())), true) => {
-                    return Err(ClusterError::Valid { object: object.clone() });
-                }
-                (Some(Err(reason)), false) => {
-                    return Err(ClusterError::Invalid { object: object.clone(), reason });
-                }
-                _ => {}
-            }
-        }
-        Ok(Settling::Realised)
-    }
-
     async fn endpoint_list(&self) -> Result<Vec<Endpoint>, ClusterError> {
         let states = self.agents.states().await?;
         let mut endpoints = self.in_node_networks();
@@ -541,22 +518,7 @@ impl Cluster for RealLane {
         let failed = |source: Cause| FabricError::Settled { source };
         let changes: Vec<&Change> = receipts.iter().map(|receipt| &receipt.change).collect();
         let (settling, judged) = tokio::join!(self.look(&changes), self.judged(&changes));
-        match settling {
-            Ok(settling) => match (settling, judged) {
-                // What Cilium has realised, it has taken.
-                (Settling::Realised, Ok(Settling::Realised)) => Ok(Settling::Realised),
-                (Settling::NotYet { status }, Ok(_)) | (_, Ok(Settling::NotYet { status })) => {
-                    Ok(Settling::NotYet { status })
-                }
-                (_, Err(error)) => Err(failed(error.into())),
-            },
-            // An agent or an API server that restarts does not answer for a while: policies are not
-            // known to be realised, and the ceiling says how long that may last.
-            Err(error) if error.may_pass() => {
-                Ok(Settling::NotYet { status: ztc_engine::chain(&error) })
-            }
-            Err(error) => Err(failed(error.into())),
-        }
+        settling::both(settling, judged).map_err(|error| failed(error.into()))
     }
 
     async fn session(&self, pod: &PodRef) -> Result<Session, FabricError> {

@@ -1,0 +1,100 @@
+//! Commands that make several runs, each as a process of its own: two profiles side by side, or the same cases again.
+
+use std::path::Path;
+
+use tokio::runtime;
+use ztc_engine::event::ExitStatus;
+
+use super::{SelectError, Selection, compared, no_runtime, select, usage};
+use crate::child::Runs;
+use crate::comparing::{Pair, SideBySide};
+use crate::execution::{Plan, run_name};
+use crate::ground::Place;
+use crate::project::Project;
+use crate::repeating::Again;
+use crate::terminal;
+
+pub(super) fn run_on_both(
+    selection: &Selection,
+    pair: &Pair,
+    third: bool,
+    verbose: bool,
+) -> ExitStatus {
+    let project = Project::find();
+    // Whatever is wrong on either side is told before anything is started.
+    if let Err(error) = select_on_both(selection, pair, third, &project) {
+        return usage(&error);
+    }
+    let (results, name) = (project.results(), run_name());
+    let both =
+        SideBySide { profiles: &pair.0, runs: runs(selection, verbose, &results), name: &name };
+    alone(async { compared(both.run().await) })
+}
+
+pub(super) fn run_again(
+    selection: &Selection,
+    verbose: bool,
+    times: Option<u32>,
+    until_fail: bool,
+) -> ExitStatus {
+    let project = Project::find();
+    // Whatever is wrong is told before anything is started.
+    if let Err(error) = select(selection, &project) {
+        return usage(&error);
+    }
+    let (results, name) = (project.results(), run_name());
+    let again = Again {
+        runs: runs(selection, verbose, &results),
+        profile: &selection.place.cluster,
+        name: &name,
+        times,
+        until_fail,
+    };
+    alone(async {
+        again.run().await.unwrap_or_else(|error| {
+            terminal::trouble(&ztc_engine::chain(&error));
+            error.exit_status()
+        })
+    })
+}
+
+fn runs<'a>(selection: &'a Selection, verbose: bool, results: &'a Path) -> Runs<'a> {
+    Runs { filter: selection.filter.as_deref(), place: &selection.place, verbose, results }
+}
+
+/// Does the work of a command that makes runs as processes of their own, on this thread alone.
+fn alone(work: impl Future<Output = ExitStatus>) -> ExitStatus {
+    match runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => no_runtime(&error),
+    }
+}
+
+/// Looks whether the two profiles are two, and whether the same cases are selected on both.
+fn select_on_both(
+    selection: &Selection,
+    Pair(names): &Pair,
+    third: bool,
+    project: &Project,
+) -> Result<(), SelectError> {
+    if third {
+        return Err(SelectError::ThirdCluster);
+    }
+    let [one, other] = names.each_ref().map(|name| {
+        let place = Place { cluster: name.clone(), ..selection.place.clone() };
+        select(&Selection { filter: selection.filter.clone(), place }, project)
+    });
+    let [one, other] = [one?.0, other?.0];
+    if one.profile.profile == other.profile.profile {
+        let [first, second] = names.clone();
+        let profile = one.profile.profile;
+        return Err(SelectError::OneProfile { one: first, other: second, profile });
+    }
+    let cases = |plan: &Plan| plan.cases.iter().map(|it| it.case.id.clone()).collect::<Vec<_>>();
+    if cases(&one) != cases(&other) {
+        let filter = selection.filter.clone().unwrap_or_default();
+        let [one, other] = [one, other].map(|it| it.profile.profile);
+        return Err(SelectError::TwoSelections { filter, one, other });
+    }
+    Ok(())
+}
