@@ -484,7 +484,6 @@ fn a_rule_of_waypoints_that_is_got_wrong_fails_the_cases_about_it_and_no_others(
             &[
                 ("the-ztunnel-behind-a-waypoint-sees-the-waypoint", "fail-open"),
                 ("a-rule-for-the-waypoint-alone-closes-the-way-past-it", "fail-closed"),
-                ("what-a-waypoint-holds-open-outlives-a-new-policy", "fail-closed"),
             ],
         ),
         (
