@@ -99,7 +99,7 @@ impl<'a> Life<'a> {
     ) -> Self {
         let outcomes = case.cells.iter().map(|_| Outcome::default()).collect();
         let sending = |cell: &&Cell| cell.expected.is_denied() || cell.expected.is_stream();
-        let pace = pace.shared_by(case.cells.iter().filter(sending).count());
+        let pace = pace.shared_by(case.cells.iter().filter(sending).map(weight).sum());
         Self {
             case,
             lane,
@@ -497,6 +497,14 @@ impl<'a> Life<'a> {
                 matches!(reading, Reading::Through { .. } | Reading::Unsent { .. })
             })
         })
+    }
+}
+
+/// How much of what cells share one takes up by what it sends: for a tunnel there is a handshake each time, on both sides.
+const fn weight(cell: &Cell) -> usize {
+    match cell.send {
+        Send::Hbone(_) => 10,
+        _ => 1,
     }
 }
 

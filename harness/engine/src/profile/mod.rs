@@ -140,7 +140,7 @@ impl Pace {
         period(self.poll_ms)
     }
 
-    /// The pace of a case with so many cells that send all the time. They share what an agent, a datapath and a
+    /// The pace of a case with so many cells that send all the time, or with fewer of which each takes up as much as several. They share what an agent, a datapath and a
     /// stream of records can carry: from a number on more cells send no more, but each as much more rarely.
     #[must_use]
     pub(crate) fn shared_by(self, cells: usize) -> Self {
