@@ -16,7 +16,7 @@ use kube::api::{
 use kube::config::KubeconfigError;
 use serde_json::Value;
 use ztc_engine::wait::{Look, WaitError, until};
-use ztc_model::condition::Condition;
+use ztc_model::condition::{Condition, ConditionStatus};
 use ztc_model::manifest::ObjectRef;
 
 use crate::objects::{MANAGED_BY, RUN, WORLD};
@@ -169,16 +169,6 @@ pub(crate) async fn install(client: &Client, object: &Value) -> Result<DynamicOb
     patch(client, object, &PatchParams::apply(MANAGER).force()).await
 }
 
-/// A resource definition as the API server has it.
-pub(crate) async fn definition(client: &Client, name: &str) -> Result<Value, ApiError> {
-    let (api_version, kind) = ("apiextensions.k8s.io/v1", "CustomResourceDefinition");
-    let types = TypeMeta { api_version: api_version.to_owned(), kind: kind.to_owned() };
-    let found = api(client, &types, None).get(name).await;
-    let what = || format!("{kind}/{name}");
-    let found = found.map_err(|source| ApiError::Read { what: what(), source: source.into() })?;
-    Ok(found.data)
-}
-
 async fn patch(
     client: &Client,
     object: &Value,
@@ -252,7 +242,7 @@ pub(crate) async fn conditions(
 }
 
 /// The conditions of an object; one that is none as Kubernetes has them is left out.
-fn written(object: &Value) -> Vec<Condition> {
+pub(crate) fn written(object: &Value) -> Vec<Condition> {
     let all = object["status"]["conditions"].as_array().into_iter().flatten();
     all.filter_map(|it| serde_json::from_value(it.clone()).ok()).collect()
 }
@@ -263,21 +253,14 @@ pub(crate) async fn validity(
     client: &Client,
     object: &ObjectRef,
 ) -> Result<Option<Result<(), String>>, ApiError> {
-    let found = api(client, &types(object), object.namespace.as_deref())
-        .get_opt(&object.name)
-        .await
-        .map_err(|source| ApiError::Read { what: object.to_string(), source: source.into() })?;
-    Ok(found.and_then(|it| said_of(&it.data)))
-}
-
-fn said_of(object: &Value) -> Option<Result<(), String>> {
-    let conditions = object["status"]["conditions"].as_array()?;
-    let valid = conditions.iter().find(|it| it["type"] == "Valid")?;
-    match valid["status"].as_str()? {
-        "True" => Some(Ok(())),
-        "False" => Some(Err(valid["message"].as_str().unwrap_or("no reason given").to_owned())),
-        _ => None,
-    }
+    let conditions = conditions(client, object).await?.unwrap_or_default();
+    let valid = conditions.into_iter().find(|it| it.about == "Valid");
+    Ok(valid.and_then(|it| match it.status {
+        ConditionStatus::True => Some(Ok(())),
+        ConditionStatus::False if it.message.is_empty() => Some(Err("no reason given".to_owned())),
+        ConditionStatus::False => Some(Err(it.message)),
+        ConditionStatus::Unknown => None,
+    }))
 }
 
 /// Deletes an object; its uid, or nothing where there was none.

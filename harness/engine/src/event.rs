@@ -307,6 +307,17 @@ pub enum ExitStatus {
     FailOpen = 4,
 }
 
+impl ExitStatus {
+    /// The same, but that a pass is none where something else went wrong.
+    #[must_use]
+    pub const fn with_trouble(self, is_there: bool) -> Self {
+        match self {
+            Self::Pass if is_there => Self::Inconclusive,
+            status => status,
+        }
+    }
+}
+
 impl From<ExitStatus> for std::process::ExitCode {
     fn from(status: ExitStatus) -> Self {
         Self::from(status as u8)

@@ -100,6 +100,23 @@ pub struct Condition {
     pub message: String,
 }
 
+impl Condition {
+    /// One of the known types.
+    pub fn new(about: ConditionType, is: bool, reason: &str, message: impl Into<String>) -> Self {
+        Self {
+            about: about.name().to_owned(),
+            status: is.into(),
+            reason: reason.to_owned(),
+            message: message.into(),
+        }
+    }
+}
+
+/// Whether a condition of that name is true.
+pub fn holds(conditions: &[Condition], about: &str) -> bool {
+    conditions.iter().any(|it| it.about == about && it.status == ConditionStatus::True)
+}
+
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { about, status, reason, message } = self;
@@ -122,8 +139,6 @@ pub struct ExpectedCondition {
     pub status: ConditionStatus,
     /// Why, in a word; any reason where the case does not say.
     pub reason: Option<String>,
-    /// The line that it is written in.
-    pub line: usize,
 }
 
 impl fmt::Display for ExpectedCondition {
@@ -175,7 +190,6 @@ mod tests {
             about: ConditionType::ZtunnelAccepted,
             status: ConditionStatus::True,
             reason: reason.map(str::to_owned),
-            line: 1,
         }
     }
 

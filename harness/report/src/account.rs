@@ -63,6 +63,28 @@ pub(crate) const MARKS: [Mark; 9] = [
     Mark::Ignored,
 ];
 
+/// What is counted together in a line about a suite, with the heading of the count.
+pub(crate) const COUNTED: [(&str, &[Mark]); 6] = [
+    ("fail-open", &[Mark::FailOpen]),
+    ("failed", &[Mark::FailClosed, Mark::WrongLayer, Mark::WrongPolicy, Mark::WrongCondition]),
+    ("inconclusive", &[Mark::Inconclusive]),
+    ("not finished", &[Mark::Unfinished]),
+    ("pass", &[Mark::Pass]),
+    ("ignored", &[Mark::Ignored]),
+];
+
+/// The counts of a run, the worst first: how many cases, the words for it, and its sign's mark.
+pub(crate) const fn counts(summary: &Summary) -> [(usize, &'static str, Mark); 6] {
+    [
+        (summary.failed_open, "failed open", Mark::FailOpen),
+        (summary.failed, "failed", Mark::FailClosed),
+        (summary.inconclusive, "inconclusive", Mark::Inconclusive),
+        (summary.not_run, "not run", Mark::Unfinished),
+        (summary.passed, "passed", Mark::Pass),
+        (summary.ignored, "ignored", Mark::Ignored),
+    ]
+}
+
 impl Mark {
     /// That of a verdict.
     pub(crate) fn of(verdict: &Verdict) -> Self {

@@ -3,12 +3,13 @@
 //! Such a place takes 1 MiB and shows what is read in a minute: cells that did not pass in words,
 //! the others by their case. What does not fit is counted.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 
 use ztc_engine::event::{CaseReport, CellReport};
 use ztc_model::verdict::Verdict;
 
-use crate::account::{Account, MARKS, Mark};
+use crate::account::{Account, COUNTED, Mark, counts};
 use crate::escape::{markdown, short_markdown};
 use crate::failure::{blame, happened, records};
 use crate::rehearsal;
@@ -60,18 +61,11 @@ fn write_head(text: &mut Text, account: &Account) {
     let on = account.run.as_ref().map(|run| format!(" on {}", short(&run.fabric)));
     text.always(&format!("## {} {}{}\n", mark.sign(), word.to_uppercase(), on.unwrap_or_default()));
     let summary = account.summary();
-    let counts: Vec<String> = [
-        (summary.failed_open, "failed open"),
-        (summary.failed, "failed"),
-        (summary.inconclusive, "inconclusive"),
-        (summary.not_run, "not run"),
-        (summary.passed, "passed"),
-        (summary.ignored, "ignored"),
-    ]
-    .iter()
-    .filter(|(number, _)| *number > 0)
-    .map(|(number, word)| format!("{number} {word}"))
-    .collect();
+    let counts: Vec<String> = counts(&summary)
+        .iter()
+        .filter(|(number, ..)| *number > 0)
+        .map(|(number, word, _)| format!("{number} {word}"))
+        .collect();
     let took = milliseconds(summary.took_ms);
     text.always(&format!("**{}**, in {took}\n", counts.join(", ")));
     if let Some(run) = &account.run {
@@ -114,33 +108,26 @@ fn write_head(text: &mut Text, account: &Account) {
 }
 
 fn write_suites(text: &mut Text, account: &Account) {
-    text.line("\n| layer | fail-open | failed | inconclusive | not finished | pass | ignored |");
-    text.line("|---|---:|---:|---:|---:|---:|---:|");
     let unfinished = account.unfinished();
+    let reported = account.reports.iter().map(|it| (Mark::of(&it.verdict), &it.case));
+    let others = unfinished.iter().map(|it| (Mark::Unfinished, &it.case));
+    let ignored = account.ignored.iter().map(|it| (Mark::Ignored, &it.0));
+    let mut marks: HashMap<&str, Vec<Mark>> = HashMap::new();
+    for (mark, case) in reported.chain(others).chain(ignored) {
+        marks.entry(case.suite()).or_default().push(mark);
+    }
+    let headings = COUNTED.map(|(heading, _)| heading).join(" | ");
+    text.line(&format!("\n| layer | {headings} |"));
+    text.line("|---|---:|---:|---:|---:|---:|---:|");
     for suite in account.suites() {
-        let reported = account.reports.iter().map(|it| (Mark::of(&it.verdict), &it.case));
-        let others = unfinished.iter().map(|it| (Mark::Unfinished, &it.case));
-        let ignored = account.ignored.iter().map(|it| (Mark::Ignored, &it.0));
-        let mut counts = [0_usize; MARKS.len()];
-        for (mark, _) in
-            reported.chain(others).chain(ignored).filter(|(_, case)| case.suite() == suite)
-        {
-            counts[mark as usize] += 1;
-        }
-        let of = |marks: &[Mark]| match marks.iter().map(|it| counts[*it as usize]).sum::<usize>() {
-            0 => String::new(),
-            number => number.to_string(),
-        };
-        text.line(&format!(
-            "| {} | {} | {} | {} | {} | {} | {} |",
-            short(suite),
-            of(&[Mark::FailOpen]),
-            of(&[Mark::FailClosed, Mark::WrongLayer, Mark::WrongPolicy, Mark::WrongCondition]),
-            of(&[Mark::Inconclusive]),
-            of(&[Mark::Unfinished]),
-            of(&[Mark::Pass]),
-            of(&[Mark::Ignored])
-        ));
+        let marks = marks.get(suite).map(Vec::as_slice).unwrap_or_default();
+        let counts = COUNTED.map(|(_, counted)| {
+            match marks.iter().filter(|it| counted.contains(it)).count() {
+                0 => String::new(),
+                number => number.to_string(),
+            }
+        });
+        text.line(&format!("| {} | {} |", short(suite), counts.join(" | ")));
     }
 }
 

@@ -17,11 +17,12 @@ use ztc_lab::Entered;
 use ztc_report::{Console, Diff};
 
 use crate::benching::{self, Bench};
-use crate::bundling::{self, Order};
+use crate::bundling::{self, BundlingError, Order};
 use crate::child;
 use crate::comparing::{self, CompareError, Pair};
 use crate::execution::{Execution, Plan, run_name, runnable};
 use crate::ground::{Ground, GroundError, Place};
+use crate::merging::MergeError;
 use crate::project::{Project, ProjectError};
 use crate::proving::{self, Proven, ProvingError};
 use crate::rendering::{self, RenderError, ReportCommand};
@@ -234,10 +235,7 @@ fn rendered(order: &rendering::Order) -> ExitStatus {
 }
 
 fn put_together(order: &merging::Order) -> ExitStatus {
-    merging::merge(&Project::find().results(), order).unwrap_or_else(|error| {
-        terminal::trouble(&ztc_engine::chain(&error));
-        error.exit_status()
-    })
+    ended(merging::merge(&Project::find().results(), order), MergeError::exit_status)
 }
 
 fn proved(order: &proving::Order) -> ExitStatus {
@@ -249,18 +247,24 @@ fn told<E: std::error::Error>(
     lines: Result<Vec<String>, E>,
     status: impl FnOnce(&E) -> ExitStatus,
 ) -> ExitStatus {
-    match lines {
-        Ok(lines) => {
-            for line in &lines {
-                terminal::say(line);
-            }
-            ExitStatus::Pass
+    let said = lines.map(|lines| {
+        for line in &lines {
+            terminal::say(line);
         }
-        Err(error) => {
-            terminal::trouble(&ztc_engine::chain(&error));
-            status(&error)
-        }
-    }
+        ExitStatus::Pass
+    });
+    ended(said, status)
+}
+
+/// How a command ended, after it was said why if it came to nothing.
+fn ended<E: std::error::Error>(
+    result: Result<ExitStatus, E>,
+    status: impl FnOnce(&E) -> ExitStatus,
+) -> ExitStatus {
+    result.unwrap_or_else(|error| {
+        terminal::trouble(&ztc_engine::chain(&error));
+        status(&error)
+    })
 }
 
 fn bench_world(order: &benching::Order) -> ExitCode {
@@ -298,13 +302,8 @@ async fn measured(ground: &Ground, pods: u32) -> ExitStatus {
 
 fn create_bundle(order: &Order) -> ExitStatus {
     block_on(async {
-        match bundling::create(&Project::find(), order).await {
-            Ok(()) => ExitStatus::Pass,
-            Err(error) => {
-                terminal::trouble(&ztc_engine::chain(&error));
-                error.exit_status()
-            }
-        }
+        let created = bundling::create(&Project::find(), order).await;
+        ended(created.map(|()| ExitStatus::Pass), BundlingError::exit_status)
     })
 }
 
@@ -426,10 +425,7 @@ fn names_a_cluster(given: &ArgMatches) -> bool {
 
 /// What a comparison comes to.
 fn compared(result: Result<ExitStatus, CompareError>) -> ExitStatus {
-    result.unwrap_or_else(|error| {
-        terminal::trouble(&ztc_engine::chain(&error));
-        error.exit_status()
-    })
+    ended(result, CompareError::exit_status)
 }
 
 fn no_runtime(error: &std::io::Error) -> ExitStatus {

@@ -200,11 +200,8 @@ impl SideBySide<'_> {
             let path = comparison::write(folder, &text)?;
             terminal::trouble(&format!("comparison: {}", path.display()));
         }
-        Ok(match comparison.exit_status() {
-            // What a run could not do besides its cases is in its exit code alone.
-            ExitStatus::Pass if failed => ExitStatus::Inconclusive,
-            status => status,
-        })
+        // What a run could not do besides its cases is in its exit code alone.
+        Ok(comparison.exit_status().with_trouble(failed))
     }
 }
 

@@ -182,10 +182,7 @@ impl Execution {
             }
             Err(_panic) => troubles.push("the reporters panicked".to_owned()),
         }
-        let status = match summary.exit_status() {
-            ExitStatus::Pass if !troubles.is_empty() => ExitStatus::Inconclusive,
-            status => status,
-        };
+        let status = summary.exit_status().with_trouble(!troubles.is_empty());
         let ledger = self.ledger.map(|it| it.lines()).unwrap_or_default();
         Finished { status, summary, troubles, ledger }
     }

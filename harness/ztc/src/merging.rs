@@ -79,10 +79,9 @@ pub(crate) fn merge(results: &Path, order: &Order) -> Result<ExitStatus, MergeEr
 }
 
 fn came_to(events: Vec<Event>) -> ExitStatus {
-    let warned = events.iter().any(|it| matches!(it.kind, EventKind::Interrupted));
-    match Side::of(events).map(|it| it.summary.exit_status()) {
-        Ok(ExitStatus::Pass) if warned => ExitStatus::Inconclusive,
-        Ok(status) => status,
+    let interrupted = events.iter().any(|it| matches!(it.kind, EventKind::Interrupted));
+    match Side::of(events) {
+        Ok(whole) => whole.summary.exit_status().with_trouble(interrupted),
         // It was put together as one.
         Err(_) => ExitStatus::Inconclusive,
     }

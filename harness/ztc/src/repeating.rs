@@ -74,10 +74,7 @@ impl Again<'_> {
         let (width, colour) = terminal::look();
         terminal::say("");
         terminal::say(&repeats.text(width, colour));
-        Ok(match repeats.exit_status() {
-            // What a run could not do besides its cases is in its exit code alone.
-            ExitStatus::Pass if failed => ExitStatus::Inconclusive,
-            status => status,
-        })
+        // What a run could not do besides its cases is in its exit code alone.
+        Ok(repeats.exit_status().with_trouble(failed))
     }
 }

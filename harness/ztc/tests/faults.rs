@@ -21,13 +21,10 @@ fn run(filter: &str, fault: &str) -> Option<(i32, Vec<CaseReport>)> {
     lab_is_possible().then(|| project().run(filter, Some(fault)))
 }
 
-/// The pace of a lab with few lanes and slow streams. A broken lab keeps every denied cell sending until its ceiling,
+/// A project whose lab has few lanes and slow streams. A broken lab keeps every denied cell sending until its ceiling,
 /// and two tests run at once: at full pace, a machine that is busy otherwise could not keep up.
-const FEW_AND_SLOW: [(&str, &str); 2] =
-    [("count: 6", "count: 2"), ("streamEveryMs: 5", "streamEveryMs: 20")];
-
 fn project() -> Project {
-    paced(&FEW_AND_SLOW)
+    paced(&[("count: 6", "count: 2"), ("streamEveryMs: 5", "streamEveryMs: 20")])
 }
 
 /// One that has patience besides, where every verdict of a case counts: what comes late counts as lost. A denial that

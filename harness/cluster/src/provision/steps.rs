@@ -10,6 +10,8 @@ use kube::Client;
 use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
 use ztc_engine::wait::{Look, until};
+use ztc_model::condition;
+use ztc_model::manifest::ObjectRef;
 use ztc_model::yaml::{self, Source};
 
 use super::{ProvisionError, Provisioner, read};
@@ -188,9 +190,10 @@ impl Steps<'_> {
         for path in self.of.definitions() {
             for name in install_all(client, &path).await? {
                 until("resource definitions to be established", DEFINED, POLL, || async {
-                    let definition = api::definition(client, &name).await;
-                    let definition = definition.map_err(|error| ztc_engine::chain(&error))?;
-                    Ok(if is_established(&definition) {
+                    let said = api::conditions(client, &definition(&name)).await;
+                    let said = said.map_err(|error| ztc_engine::chain(&error))?;
+                    let said = said.ok_or_else(|| format!("{name} is not there"))?;
+                    Ok(if condition::holds(&said, "Established") {
                         Look::Met(())
                     } else {
                         Look::NotYet { status: format!("{name} is not") }
@@ -270,8 +273,7 @@ impl Steps<'_> {
     }
 }
 
-/// Removes what is left of an installation that was killed: helm takes it for one that still goes on, and
-/// refuses another. Who holds the lease knows that it does not.
+/// Whether an earlier run has done a step, or this one.
 pub(super) fn is_done(state: &Mutex<State>, name: &str) -> bool {
     lock(state).done.iter().any(|it| it == name)
 }
@@ -281,6 +283,8 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Removes what is left of an installation that was killed: helm takes it for one that still goes on, and
+/// refuses another. Who holds the lease knows that it does not.
 async fn release(helm: &Program, chart: &Chart) -> Result<(), ProvisionError> {
     let only = format!("^{}$", chart.name);
     let list =
@@ -320,10 +324,14 @@ async fn install_all(client: &Client, path: &Path) -> Result<Vec<String>, Provis
     Ok(names)
 }
 
-fn is_established(definition: &Value) -> bool {
-    let conditions = definition["status"]["conditions"].as_array();
-    let established = |it: &Value| it["type"] == "Established" && it["status"] == "True";
-    conditions.is_some_and(|it| it.iter().any(established))
+/// The resource definition of that name.
+fn definition(name: &str) -> ObjectRef {
+    ObjectRef {
+        api_version: "apiextensions.k8s.io/v1".to_owned(),
+        kind: "CustomResourceDefinition".to_owned(),
+        namespace: None,
+        name: name.to_owned(),
+    }
 }
 
 /// A file with one YAML document.

@@ -6,7 +6,6 @@ use ztc_model::policy::mesh::waypoint::WAYPOINT_CLASS;
 use ztc_model::policy::mesh::{
     AuthorizationPolicy, MeshPolicy, ROOT_NAMESPACE, TargetRef, ztunnel,
 };
-use ztc_model::world::WaypointFor;
 
 use super::{Directory, Mesh, MeshService, NamespacedName};
 use crate::fault::Fault;
@@ -59,27 +58,20 @@ impl Directory {
     /// Whether a service is behind its waypoint (`GetConditions` of `ServiceInfo` in `pilot/pkg/model/service.go` of istio).
     fn bound(&self, service: &MeshService) -> Option<Condition> {
         let gateway = service.waypoint.as_ref()?;
-        let told = match self.unbound(service) {
+        let (is, reason, message) = match self.unbound(gateway) {
             None => {
                 (true, "WaypointAccepted", format!("Successfully attached to waypoint {gateway}"))
             }
             Some((reason, message)) => (false, reason, message),
         };
-        Some(condition(ConditionType::WaypointBound, told))
+        Some(Condition::new(ConditionType::WaypointBound, is, reason, message))
     }
 
-    /// Why a service is not behind a waypoint (`fetchWaypointForService` in `ambient/waypoints.go`).
-    fn unbound(&self, service: &MeshService) -> Option<Unbound> {
-        let name = &service.name;
-        let Some(gateway) = &service.waypoint else {
-            return Some((
-                "AncestorNotBound",
-                format!("Service {name} is not bound to a waypoint"),
-            ));
-        };
+    /// Why a service that is put behind a waypoint is not (`fetchWaypointForService` in `ambient/waypoints.go`).
+    fn unbound(&self, gateway: &NamespacedName) -> Option<Unbound> {
         match self.waypoints.get(gateway) {
             None => Some(("WaypointIsNotReady", format!("waypoint \"{gateway}\" is not ready"))),
-            Some(waypoint) if !WaypointFor::serves_services(waypoint.serves) => {
+            Some(waypoint) if !waypoint.serves.serves_services() => {
                 let message =
                     format!("waypoint \"{gateway}\" does not support traffic to services");
                 Some(("UnsupportedTrafficType", message))
@@ -95,7 +87,7 @@ impl Directory {
         let targets = policy.target_refs.iter();
         let missing: Vec<Option<Unbound>> =
             targets.map(|target| self.unbound_target(namespace, target)).collect();
-        let told = match missing.as_slice() {
+        let (is, reason, message) = match missing.as_slice() {
             [] => return None,
             [None] => (true, "Accepted", "bound".to_owned()),
             [Some((reason, message))] => (false, *reason, message.clone()),
@@ -105,7 +97,7 @@ impl Directory {
                 _ => (true, "PartiallyInvalid", "Invalid targetRefs".to_owned()),
             },
         };
-        Some(condition(ConditionType::WaypointAccepted, told))
+        Some(Condition::new(ConditionType::WaypointAccepted, is, reason, message))
     }
 
     fn unbound_target(&self, namespace: &str, target: &TargetRef) -> Option<Unbound> {
@@ -122,9 +114,15 @@ impl Directory {
             "Gateway" if self.waypoints.contains_key(&name) => None,
             SERVICE => match self.service(&name) {
                 None => not_found(),
-                Some(service) => self.unbound(service).map(|_| {
-                    ("AncestorNotBound", format!("Service {name} is not bound to a waypoint"))
-                }),
+                Some(MeshService { waypoint: Some(gateway), .. })
+                    if self.unbound(gateway).is_none() =>
+                {
+                    None
+                }
+                Some(_) => {
+                    let message = format!("Service {name} is not bound to a waypoint");
+                    Some(("AncestorNotBound", message))
+                }
             },
             _ => not_found(),
         }
@@ -134,18 +132,8 @@ impl Directory {
 /// Whether a gateway can be sent to, which it can be when its pod is ready: what that lacks says why not
 /// (`SetProgrammedCondition` in `pilot/pkg/config/kube/gatewaycommon` of istio).
 pub(crate) fn programmed(lacks: Option<String>) -> Condition {
-    let told = match lacks {
-        None => (true, "Programmed", String::new()),
-        Some(why) => (false, "AddressNotUsable", why),
-    };
-    condition(ConditionType::Programmed, told)
-}
-
-fn condition(about: ConditionType, (is, reason, message): (bool, &str, String)) -> Condition {
-    Condition {
-        about: about.name().to_owned(),
-        status: is.into(),
-        reason: reason.to_owned(),
-        message,
+    match lacks {
+        None => Condition::new(ConditionType::Programmed, true, "Programmed", ""),
+        Some(why) => Condition::new(ConditionType::Programmed, false, "AddressNotUsable", why),
     }
 }

@@ -4,7 +4,6 @@ use crate::condition::{ConditionType, ExpectedCondition, SERVICE};
 use crate::manifest::{Manifest, ObjectRef};
 use crate::suite::check;
 use crate::suite::file::ConditionFile;
-use crate::suite::load::line;
 use crate::world::World;
 use crate::yaml::{Diagnostic, Source, Spanned};
 
@@ -33,8 +32,8 @@ pub(super) fn expected(
         if all.iter().any(|it| it.object == object && it.about == *about) {
             return Err(wrong(format!("{about} of {object} is expected twice")));
         }
-        let (reason, line) = (reason.clone(), line(of));
-        all.push(ExpectedCondition { object, about: *about, status: *status, reason, line });
+        let reason = reason.clone();
+        all.push(ExpectedCondition { object, about: *about, status: *status, reason });
     }
     Ok(all)
 }

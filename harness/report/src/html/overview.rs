@@ -7,19 +7,9 @@ use ztc_model::suite::CaseId;
 
 use super::cell::enforced;
 use super::markup::{Markup, class};
-use crate::account::{Account, MARKS, Mark};
+use crate::account::{Account, COUNTED, MARKS, Mark, counts};
 use crate::rehearsal;
 use crate::span::milliseconds;
-
-/// The columns of the overview: what is counted together.
-const COUNTED: [(&str, &[Mark]); 6] = [
-    ("fail-open", &[Mark::FailOpen]),
-    ("failed", &[Mark::FailClosed, Mark::WrongLayer, Mark::WrongPolicy, Mark::WrongCondition]),
-    ("inconclusive", &[Mark::Inconclusive]),
-    ("not finished", &[Mark::Unfinished]),
-    ("pass", &[Mark::Pass]),
-    ("ignored", &[Mark::Ignored]),
-];
 
 /// Writes the head of the page.
 pub(super) fn write_header(page: &mut Markup, account: &Account) {
@@ -34,14 +24,7 @@ pub(super) fn write_header(page: &mut Markup, account: &Account) {
         page.tag(" <span class=on>on ").name(&run.fabric).tag("</span>");
     }
     page.tag("</h1><ul class=counts>");
-    for (number, word, mark) in [
-        (summary.failed_open, "failed open", Mark::FailOpen),
-        (summary.failed, "failed", Mark::FailClosed),
-        (summary.inconclusive, "inconclusive", Mark::Inconclusive),
-        (summary.not_run, "not run", Mark::Unfinished),
-        (summary.passed, "passed", Mark::Pass),
-        (summary.ignored, "ignored", Mark::Ignored),
-    ] {
+    for (number, word, mark) in counts(&summary) {
         if number > 0 || mark == Mark::FailOpen {
             page.tag("<li class=").tag(if number > 0 { class(mark) } else { "g" });
             page.tag("><b>").number(number).tag("</b> ").tag(word);

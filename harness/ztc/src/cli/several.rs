@@ -5,14 +5,13 @@ use std::path::Path;
 use tokio::runtime;
 use ztc_engine::event::ExitStatus;
 
-use super::{SelectError, Selection, compared, no_runtime, select, usage};
+use super::{SelectError, Selection, compared, ended, no_runtime, select, usage};
 use crate::child::Runs;
 use crate::comparing::{Pair, SideBySide};
 use crate::execution::{Plan, run_name};
 use crate::ground::Place;
 use crate::project::Project;
-use crate::repeating::Again;
-use crate::terminal;
+use crate::repeating::{Again, RepeatError};
 
 pub(super) fn run_on_both(
     selection: &Selection,
@@ -50,12 +49,7 @@ pub(super) fn run_again(
         times,
         until_fail,
     };
-    alone(async {
-        again.run().await.unwrap_or_else(|error| {
-            terminal::trouble(&ztc_engine::chain(&error));
-            error.exit_status()
-        })
-    })
+    alone(async { ended(again.run().await, RepeatError::exit_status) })
 }
 
 fn runs<'a>(selection: &'a Selection, verbose: bool, results: &'a Path) -> Runs<'a> {

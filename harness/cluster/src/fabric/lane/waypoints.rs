@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DynamicObject;
 use ztc_engine::fabric::{Change, WaypointState};
+use ztc_model::condition::{self, ConditionType};
 use ztc_model::manifest::ObjectRef;
 use ztc_model::policy::PolicyKind;
 use ztc_model::world::{self, PodRef, WaypointFor, World};
@@ -30,7 +31,6 @@ impl Gateway {
             return None;
         }
         let status = &object.data["status"];
-        let conditions = status["conditions"].as_array();
         let label = metadata.labels.as_ref().and_then(|it| it.get("istio.io/waypoint-for"));
         let serves =
             WaypointFor::ALL.into_iter().find(|it| Some(it.label()) == label.map(String::as_str));
@@ -42,9 +42,10 @@ impl Gateway {
                 serves: serves.unwrap_or_default(),
             },
             has_addresses: status["addresses"].as_array().is_some_and(|it| !it.is_empty()),
-            is_programmed: conditions.is_some_and(|it| {
-                it.iter().any(|it| it["type"] == "Programmed" && it["status"] == "True")
-            }),
+            is_programmed: condition::holds(
+                &api::written(&object.data),
+                ConditionType::Programmed.name(),
+            ),
         })
     }
 }

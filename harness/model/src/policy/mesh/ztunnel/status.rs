@@ -11,12 +11,8 @@ use super::authorization::speaks_http;
 /// That a rule with attributes of HTTP is left out, or loses them, is a warning: the policy is accepted, also where nothing
 /// of it is left to enforce (`docs/facts.md`, surprise 9).
 pub fn condition(policy: &AuthorizationPolicy) -> Option<Condition> {
-    let told = |is: bool, reason: &str, message: &str| Condition {
-        about: ConditionType::ZtunnelAccepted.name().to_owned(),
-        status: is.into(),
-        reason: reason.to_owned(),
-        message: message.to_owned(),
-    };
+    let told =
+        |is, reason, message| Condition::new(ConditionType::ZtunnelAccepted, is, reason, message);
     let unsupported = |is, message| Some(told(is, "UnsupportedValue", message));
     if policy.dry_run {
         return unsupported(
