@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use ztc_model::evidence::Evidence;
-use ztc_model::outcome::{EnforcementPoint, Seen};
+use ztc_model::outcome::Seen;
 use ztc_model::suite::Cell;
 use ztc_model::verdict::Sample;
 
@@ -118,18 +118,20 @@ pub(crate) async fn watch_denial(
             pace.settle_ceiling_ms
         )
     });
-    let shots = volley.finish().await;
     let first = match truth {
         Truth::Denied { from } => from,
-        Truth::NotYet => shots.partition_point(|shot| shot.fired < at),
+        Truth::NotYet => volley.look(|shots| shots.partition_point(|shot| shot.fired < at)),
     };
+    if truth != Truth::NotYet {
+        until_spoken(cell, &aim, &volley, first, (pace, interruption)).await;
+    }
+    let shots = volley.finish().await;
     let first = leaked_between(&shots, since, at, &cell.peers).map_or(first, |it| it.min(first));
     let last = last_answer(&shots, &cell.peers);
     let time_to_enforce =
         last.and_then(|last| last.checked_duration_since(accepted)).or(Some(Duration::ZERO));
     let shots = &shots[first.min(shots.len())..];
-    let beyond = beyond(cell, &aim, shots, pace, interruption).await;
-    Watched { beyond, unsettled, time_to_enforce, ..Watched::of(shots, accepted) }
+    Watched { beyond: beyond(&aim, shots), unsettled, time_to_enforce, ..Watched::of(shots, accepted) }
 }
 
 /// The first stimulus that got through although it was sent after everything was enforced, while policies were
@@ -245,9 +247,9 @@ pub(crate) async fn watch_passage(
         let mut volley = Volley::new(aim.clone());
         fire_evenly(&mut volley, pace.allowed_samples, pace).await;
         settle_all(&volley, &cell.peers, pace.probe_deadline()).await;
+        until_spoken(cell, &aim, &volley, 0, (pace, interruption)).await;
         let shots = volley.finish().await;
-        let beyond = beyond(cell, &aim, &shots, pace, interruption).await;
-        Watched { beyond, ..Watched::of(&shots, accepted) }
+        Watched { beyond: beyond(&aim, &shots), ..Watched::of(&shots, accepted) }
     };
     tokio::select! {
         watched = passage => watched,
@@ -255,33 +257,45 @@ pub(crate) async fn watch_passage(
     }
 }
 
-/// What was said of tunnels between the two sides since the first of these shots. A waypoint writes its log once a
-/// second (`pkg/envoy/proxy.go` of Istio), so one that has to speak is given the time of a stimulus to do so.
-async fn beyond(
+/// What was said of tunnels between the two sides since the first of these shots.
+fn beyond(aim: &Aim, shots: &[Shot]) -> Vec<Arc<Evidence>> {
+    match (shots.first(), &aim.pair) {
+        (Some(first), Some(pair)) => aim.board.between(pair, first.fired),
+        _ => Vec::new(),
+    }
+}
+
+/// Waits until whoever has to speak has spoken, of one of the shots from `first` on or of a tunnel between the two sides,
+/// at most for the time of a stimulus.
+///
+/// An answer is often faster than the record of it: ztunnel writes when a connection ends, a waypoint once a second
+/// (`pkg/envoy/proxy.go` of Istio), and on a busy machine the streams of records lag. Where nothing comes, the verdict
+/// says what is missing.
+async fn until_spoken(
     cell: &Cell,
     aim: &Aim,
-    shots: &[Shot],
-    pace: &Pace,
-    interruption: &Interruption,
-) -> Vec<Arc<Evidence>> {
-    let (Some(first), Some(pair)) = (shots.first(), &aim.pair) else {
-        return Vec::new();
-    };
-    let look = || aim.board.between(pair, first.fired);
-    let Some(awaited @ EnforcementPoint::Waypoint) = cell.expected.point() else {
-        return look();
+    volley: &Volley,
+    first: usize,
+    (pace, interruption): (&Pace, &Interruption),
+) {
+    let Some(awaited) = cell.expected.point() else { return };
+    let denied = cell.expected.is_denied();
+    let is_awaited = |it: &Arc<Evidence>| it.point == awaited && it.did.is_denial() == denied;
+    let has_spoken = || {
+        volley.look(|shots| {
+            let shots = &shots[first.min(shots.len())..];
+            shots.iter().flat_map(|shot| &shot.evidence).any(is_awaited)
+                || beyond(aim, shots).iter().any(is_awaited)
+        })
     };
     let spoken = until("a record", pace.probe_deadline(), pace.poll(), || async {
-        let spoke = look().iter().any(|it| it.point == awaited);
         let status = || format!("{awaited} has not spoken");
-        Ok(if spoke { Look::Met(()) } else { Look::NotYet { status: status() } })
+        Ok(if has_spoken() { Look::Met(()) } else { Look::NotYet { status: status() } })
     });
     tokio::select! {
-        // Without one the verdict says what is missing.
         _ = spoken => {}
         () = interruption.wait() => {}
     }
-    look()
 }
 
 /// Whether a denial has become true.

@@ -36,18 +36,21 @@ async fn an_allowed_flow_that_vanishes_says_that_nobody_claims_it() {
     );
 }
 
+/// However late: on a busy machine a stream of records lags behind the answers.
 #[tokio::test(start_paused = true)]
 async fn a_record_of_the_passage_counts_although_it_comes_after_the_answer() {
     let via = ALLOWED.replace("is: allowed", "is: allowed, via: dns-proxy");
-    let passed = Stop {
-        port: 9001,
-        fate: Fate::Late(Duration::from_millis(1)),
-        record: Some(Record::NameAllowed),
-        recorded_after: Duration::from_millis(10),
-        ..Stop::default()
-    };
-    let bench = Bench::new(Script { stops: vec![passed], ..Script::default() });
-    assert_eq!(bench.cell(&via).await.verdict, Verdict::Pass);
+    for late in [10, 700] {
+        let passed = Stop {
+            port: 9001,
+            fate: Fate::Late(Duration::from_millis(1)),
+            record: Some(Record::NameAllowed),
+            recorded_after: Duration::from_millis(late),
+            ..Stop::default()
+        };
+        let bench = Bench::new(Script { stops: vec![passed], ..Script::default() });
+        assert_eq!(bench.cell(&via).await.verdict, Verdict::Pass, "{late} ms late");
+    }
     assert_eq!(
         Bench::new(Script::default()).cell(&via).await.verdict.to_string(),
         "inconclusive: no evidence: no record of dns-proxy says that it let this flow pass"
