@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use ztc_model::world::PodRef;
 use ztc_wire::{
     Canary, Captured, Event, FrameError, FromAgent, Leg, LineSplitter, Observed, PROTOCOL, RunId,
-    Stimulus, ToAgent, Watch, decode, encode,
+    Stimulus, Stretch, ToAgent, Watch, decode, encode,
 };
 
 use crate::fabric::{Cluster, FabricError, Session};
@@ -86,8 +86,20 @@ pub(crate) enum News {
     Captured(Captured),
     /// A capture could not begin, or broke off.
     CaptureFailed(String),
+    /// What came of samples since the last word of them, and whether these are the last.
+    Sampled { stretches: Vec<Dated>, over: bool },
     /// Nothing more will be heard.
     Lost { reason: String },
+}
+
+/// A stretch of samples, dated on the engine's clock.
+#[derive(Debug, Clone)]
+pub(crate) struct Dated {
+    pub(crate) stretch: Stretch,
+    /// When its first was sent.
+    pub(crate) first: Instant,
+    /// When its last was.
+    pub(crate) last: Instant,
 }
 
 /// The agent in one pod.
@@ -179,6 +191,13 @@ impl Agent {
     pub(crate) fn capture(&self, watch: Watch, deadline: Duration) -> Flight {
         let deadline_ms = millis(deadline);
         self.order(|id| ToAgent::Capture { id, deadline_ms, watch })
+    }
+
+    /// Has it send a stimulus again and again until that is taken back.
+    pub(crate) fn sample(&self, stimulus: Stimulus, every: Duration, deadline: Duration) -> Flight {
+        let every_us = u64::try_from(every.as_micros()).unwrap_or(u64::MAX);
+        let deadline_ms = millis(deadline);
+        self.order(|id| ToAgent::Sample { id, every_us, deadline_ms, stimulus })
     }
 
     fn order(&self, order: impl FnOnce(RunId) -> ToAgent) -> Flight {
@@ -470,8 +489,15 @@ impl Shared {
             Event::Capturing { id } => (id, News::Capturing),
             Event::Captured { id, captured } => (id, News::Captured(captured)),
             Event::CaptureFailed { id, error } => (id, News::CaptureFailed(error)),
+            Event::Sampled { id, stretches, over } => {
+                let dated = stretches.into_iter().map(|it| self.dated(it)).collect();
+                (id, News::Sampled { stretches: dated, over })
+            }
         };
-        let over = !matches!(news, News::Started { .. } | News::Capturing);
+        let over = !matches!(
+            news,
+            News::Started { .. } | News::Capturing | News::Sampled { over: false, .. }
+        );
         let Some(sender) = self.runs.get(&id) else {
             let is_past = id.0 < self.first || !self.answered;
             let what = || format!("it spoke of run {}, which it was not sent or had ended", id.0);
@@ -484,6 +510,11 @@ impl Shared {
             self.runs.remove(&id);
         }
         Ok(())
+    }
+
+    fn dated(&self, stretch: Stretch) -> Dated {
+        let at = |at_us| self.clock.map_or_else(Instant::now, |clock| clock.engine_time(at_us));
+        Dated { first: at(stretch.first.at_us), last: at(stretch.last.at_us), stretch }
     }
 }
 

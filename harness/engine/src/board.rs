@@ -188,6 +188,14 @@ impl Board {
         Watch { shared: Arc::clone(&self.shared), interest, sender }
     }
 
+    /// The records about a flow that were pinned since a moment.
+    pub(crate) fn about(&self, interest: Interest, since: Instant) -> Vec<Arc<Evidence>> {
+        let pinned = lock(&self.shared);
+        let recent = pinned.kept.partition_point(|(at, _)| *at < since);
+        let records = pinned.kept.range(recent..).map(|(_, evidence)| evidence);
+        records.filter(|it| interest.covers(it)).cloned().collect()
+    }
+
     /// The records of tunnels between the two that were pinned since a moment, but those of requests that had begun
     /// before it.
     pub(crate) fn between(&self, pair: &Pair, since: Instant) -> Vec<Arc<Evidence>> {

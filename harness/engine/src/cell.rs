@@ -131,7 +131,12 @@ pub(crate) async fn watch_denial(
     let time_to_enforce =
         last.and_then(|last| last.checked_duration_since(accepted)).or(Some(Duration::ZERO));
     let shots = &shots[first.min(shots.len())..];
-    Watched { beyond: beyond(&aim, shots), unsettled, time_to_enforce, ..Watched::of(shots, accepted) }
+    Watched {
+        beyond: beyond(&aim, shots),
+        unsettled,
+        time_to_enforce,
+        ..Watched::of(shots, accepted)
+    }
 }
 
 /// The first stimulus that got through although it was sent after everything was enforced, while policies were

@@ -14,6 +14,7 @@ use ztc_model::evidence::{Did, FlowKey};
 use ztc_model::outcome::EnforcementPoint;
 use ztc_model::suite::{CaseId, Gap};
 use ztc_model::verdict::Verdict;
+use ztc_model::window::Window;
 
 use crate::fabric::Inspection;
 
@@ -66,6 +67,8 @@ pub enum EventKind {
         /// The phase.
         phase: Phase,
     },
+    /// What a case denies and allows was watched while something changed; said before the case is over.
+    ChangeWatched(Box<ChangeReport>),
     /// A case is over.
     CaseFinished(Box<CaseReport>),
     /// Something went wrong that decides no case.
@@ -249,6 +252,91 @@ pub struct LossReport {
     pub lost: usize,
     /// From the first lost one until the next one that arrived was sent, milliseconds.
     pub for_ms: u64,
+}
+
+/// What became of the flows of a case while something changed.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeReport {
+    /// The case whose policies were enforced.
+    pub case: CaseId,
+    /// What was done, in the order of time: from before anything changed to after it.
+    pub steps: Vec<StepReport>,
+    /// From one sample of a flow to the next, microseconds: so exact are the windows at either end.
+    pub every_us: u64,
+    /// The longest outage that is no failure, microseconds.
+    pub outage_us: u64,
+    /// When the watching began, milliseconds after the API accepted the last policy.
+    pub after_ms: u64,
+    /// The flows.
+    pub flows: Vec<WatchedFlow>,
+    /// The cells that could not be watched, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unwatched: Vec<Unwatched>,
+    /// Why the change was not made, or not made to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// A part of the time of a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StepReport {
+    /// What was done.
+    pub step: String,
+    /// When it began, microseconds since the watching began. It ends with the next one.
+    pub from_us: u64,
+    /// When it ended.
+    pub until_us: u64,
+}
+
+/// What became of one flow.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WatchedFlow {
+    /// The position of its cell in the case, from 0.
+    pub cell: usize,
+    /// Who sends.
+    pub from: String,
+    /// What.
+    pub send: String,
+    /// What is expected, in words.
+    pub expected: String,
+    /// Whether it must not get through.
+    pub denied: bool,
+    /// Who should stop it or let it pass, where the case says so.
+    pub point: Option<EnforcementPoint>,
+    /// How many samples were sent.
+    pub samples: u64,
+    /// The longest that one of those that got through took, microseconds.
+    pub slowest_us: u64,
+    /// Of a connection that goes on: how often it was another one than before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconnects: Option<usize>,
+    /// From when until when it was not as it must be, or nobody can tell.
+    pub windows: Vec<Window>,
+    /// What enforcement points said of the first and last flows of its leaks, as far as they said something.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<EvidenceReport>,
+}
+
+/// A cell that was not watched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Unwatched {
+    /// Who sends.
+    pub from: String,
+    /// What.
+    pub send: String,
+    /// Why.
+    pub why: String,
+}
+
+impl ChangeReport {
+    /// The step that was under way at a moment, microseconds since the watching began.
+    pub fn step_at(&self, at_us: u64) -> Option<&StepReport> {
+        self.steps.iter().rev().find(|step| step.from_us <= at_us)
+    }
 }
 
 /// One record of an enforcement point.

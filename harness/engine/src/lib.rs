@@ -13,6 +13,7 @@ pub mod burst;
 mod case;
 mod cell;
 mod chain;
+pub mod change;
 pub mod event;
 pub mod fabric;
 mod interruption;

@@ -15,7 +15,8 @@ use ztc_model::world::World;
 use crate::attempts::Attempts;
 use crate::case::Life;
 use crate::chain;
-use crate::event::{CaseReport, Event, EventKind};
+use crate::change::{self, Change};
+use crate::event::{CaseReport, ChangeReport, Event, EventKind};
 use crate::fabric::{Fabric, Lane};
 use crate::interruption::Interruption;
 use crate::lane::LiveLane;
@@ -106,6 +107,16 @@ impl Runner {
 
     /// Runs a case in the next free lane. Nothing when the run was interrupted before it began.
     pub async fn run(&self, case: &Case) -> Option<CaseReport> {
+        self.run_with(case, None).await
+    }
+
+    /// The same, and once its policies are enforced, and before they are taken away, watches its flows while something
+    /// changes. Where the case does not get so far, nothing is changed.
+    pub async fn watch(&self, case: &Case, change: &Change) -> Option<CaseReport> {
+        self.run_with(case, Some(change)).await
+    }
+
+    async fn run_with(&self, case: &Case, change: Option<&Change>) -> Option<CaseReport> {
         let _permit = self.permits.acquire().await.ok()?;
         // A lane does not come up, either, while another case denies things to the whole cluster.
         let exclusion = self.exclusion(case).await;
@@ -114,8 +125,11 @@ impl Runner {
         }
         let alone = matches!(exclusion, Exclusion::Alone(_));
         let mut slot = self.take_slot(&case.world, alone);
-        let report = self.run_in(&mut slot, case).await;
+        let (report, changed) = self.run_in(&mut slot, case, change).await;
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(slot);
+        if let Some(changed) = &changed {
+            self.events.emit(EventKind::ChangeWatched(Box::new(changed.clone())));
+        }
         self.events.emit(EventKind::CaseFinished(Box::new(report.clone())));
         Some(report)
     }
@@ -151,12 +165,17 @@ impl Runner {
         idle.remove(position)
     }
 
-    async fn run_in(&self, slot: &mut Slot, case: &Case) -> CaseReport {
+    async fn run_in(
+        &self,
+        slot: &mut Slot,
+        case: &Case,
+        change: Option<&Change>,
+    ) -> (CaseReport, Option<ChangeReport>) {
         let number = slot.lane.0;
         let begun = Instant::now();
         let not_begun = |why| summary::unable(case, number, begun.elapsed(), &Doubt::Fabric(why));
         if let Err(why) = self.furnish(slot, &case.world).await {
-            return not_begun(why);
+            return (not_begun(why), None);
         }
         let lane = slot.live.as_ref().expect("the lane was furnished above");
         // What is reported is the case as it is written; what happens is about the names of the lane.
@@ -164,7 +183,7 @@ impl Runner {
             None => Cow::Borrowed(case),
             Some(renaming) => match renaming.case(case) {
                 Ok(renamed) => Cow::Owned(renamed),
-                Err(why) => return not_begun(why.to_string()),
+                Err(why) => return (not_begun(why.to_string()), None),
             },
         };
         let begun = Instant::now();
@@ -173,7 +192,7 @@ impl Runner {
             self.events.emit(EventKind::CasePhase { case: case.id.clone(), phase });
         };
         lane.cluster.on_behalf_of(Some(&case.id));
-        let mut life = Life::new(&here, lane, &self.profile.pace, &enter);
+        let mut life = Life::new(&here, lane, &self.profile.pace, &enter).with(change);
         life.live(&Interruption::new(self.interrupted.clone())).await;
         let ceiling = self.profile.pace.clean_up_ceiling();
         let cleaned = match tokio::time::timeout(ceiling, life.clean_up()).await {
@@ -182,7 +201,7 @@ impl Runner {
         };
         lane.cluster.on_behalf_of(None);
         let gaps = lane.board.gaps();
-        let cells: Vec<_> = case
+        let mut cells: Vec<_> = case
             .cells
             .iter()
             .zip(&here.cells)
@@ -192,6 +211,10 @@ impl Runner {
                 summary::cell(cell, &asked.peers, outcome, verdict, &gaps)
             })
             .collect();
+        let changed = life.changed.take();
+        if let Some(changed) = &changed {
+            change::weigh(changed, &mut cells);
+        }
         let usable = life.recovered() && !life.could_not_begin();
         let conditions = summary::conditions(case, &life.said);
         let report = summary::case(
@@ -206,7 +229,7 @@ impl Runner {
         if cleaned.is_err() || !usable || !gaps.is_empty() {
             self.scrap(slot).await;
         }
-        report
+        (report, changed)
     }
 
     /// What keeps cases apart that would disturb each other.

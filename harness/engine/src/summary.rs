@@ -179,7 +179,7 @@ fn records(facts: &Facts) -> Vec<EvidenceReport> {
     all.into_iter().map(|evidence| record(evidence)).collect()
 }
 
-fn record(evidence: &Evidence) -> EvidenceReport {
+pub(crate) fn record(evidence: &Evidence) -> EvidenceReport {
     EvidenceReport {
         point: evidence.point,
         node: evidence.node.clone(),

@@ -106,7 +106,7 @@ impl Aim {
     }
 
     /// The records that are about a socket of this stimulus.
-    fn interest(&self, leg: Leg, local: SocketAddr, remote: SocketAddr) -> Interest {
+    pub(crate) fn interest(&self, leg: Leg, local: SocketAddr, remote: SocketAddr) -> Interest {
         let protocol = self.protocol(leg);
         match protocol {
             Protocol::Icmp | Protocol::Icmpv6 => {
@@ -326,8 +326,11 @@ impl Tracer {
                         self.see(unsent(reason), None);
                         return;
                     }
-                    // A stimulus captures nothing.
-                    News::Capturing | News::Captured(_) | News::CaptureFailed(_) => {}
+                    // A stimulus captures nothing, and is sent once.
+                    News::Capturing
+                    | News::Captured(_)
+                    | News::CaptureFailed(_)
+                    | News::Sampled { .. } => {}
                 },
                 // A shot that is over waits on for its record until the volley ends.
                 _ = finish.wait_for(|it| *it), if !finishing => {

@@ -75,8 +75,12 @@ pub enum Fault {
     EstablishedNotRechecked,
     /// `identity-never-changes`: a pod stays who it was, whatever becomes of its labels.
     IdentityNeverChanges,
-    /// `restart-opens`: while agents restart, all that policy drops passes.
-    RestartOpens,
+    /// `restart-opens=200ms`: for so long from a restart of agents on, all that policy drops passes. The records say that it
+    /// was dropped, once agents are back.
+    RestartOpens(Duration),
+    /// `restart-closes=200ms`: for so long from a restart of agents on, all that policy is asked about vanishes, as with
+    /// `drop-everything`.
+    RestartCloses(Duration),
     /// `restart-forgets-names`: agents that come back know no address that was learnt for a name.
     RestartForgetsNames,
     /// `strict-accepts-plaintext`: ztunnels know no `PeerAuthentication`.
@@ -129,7 +133,7 @@ pub enum Fault {
 }
 
 /// The faults without a number, by their names.
-const NAMED: [(&str, Fault); 42] = [
+const NAMED: [(&str, Fault); 41] = [
     ("ignore-egress-deny", Fault::IgnoreEgressDeny),
     ("allow-everything", Fault::AllowEverything),
     ("drop-everything", Fault::DropEverything),
@@ -149,7 +153,6 @@ const NAMED: [(&str, Fault); 42] = [
     ("mode-ignored", Fault::ModeIgnored),
     ("established-not-rechecked", Fault::EstablishedNotRechecked),
     ("identity-never-changes", Fault::IdentityNeverChanges),
-    ("restart-opens", Fault::RestartOpens),
     ("restart-forgets-names", Fault::RestartForgetsNames),
     ("strict-accepts-plaintext", Fault::StrictAcceptsPlaintext),
     ("ztunnel-ignores-deny", Fault::ZtunnelIgnoresDeny),
@@ -185,8 +188,10 @@ impl fmt::Display for Faults {
                 f.write_str(",")?;
             }
             match fault {
-                Fault::LateEnforcement(late) => {
-                    write!(f, "late-enforcement={}ms", late.as_millis())?;
+                Fault::LateEnforcement(time)
+                | Fault::RestartOpens(time)
+                | Fault::RestartCloses(time) => {
+                    write!(f, "{}={}ms", fault.name(), time.as_millis())?;
                 }
                 Fault::LeakOneIn(count) => write!(f, "leak-one-in={count}")?,
                 fault => f.write_str(fault.name())?,
@@ -202,6 +207,8 @@ impl Fault {
         match self {
             Self::LateEnforcement(_) => "late-enforcement",
             Self::LeakOneIn(_) => "leak-one-in",
+            Self::RestartOpens(_) => "restart-opens",
+            Self::RestartCloses(_) => "restart-closes",
             fault => {
                 let named = NAMED.iter().find(|(_, it)| *it == fault);
                 named.expect("every fault without a number is listed").0
@@ -213,8 +220,8 @@ impl Fault {
 /// A text that is no list of faults.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` is no fault of the lab; valid in {VARIABLE} are {}`late-enforcement=300ms` and \
-     `leak-one-in=20`",
+    "`{text}` is no fault of the lab; valid in {VARIABLE} are {}`late-enforcement=300ms`, \
+     `restart-opens=200ms`, `restart-closes=200ms` and `leak-one-in=20`",
     NAMED.map(|(name, _)| format!("`{name}`, ")).concat()
 )]
 pub struct NotAFault {
@@ -236,6 +243,22 @@ impl Faults {
     pub(crate) fn late_enforcement(&self) -> Option<Duration> {
         self.0.iter().find_map(|fault| match fault {
             Fault::LateEnforcement(delay) => Some(*delay),
+            _ => None,
+        })
+    }
+
+    /// For how long from a restart of agents on everything passes.
+    pub(crate) fn restart_opens(&self) -> Option<Duration> {
+        self.0.iter().find_map(|fault| match fault {
+            Fault::RestartOpens(time) => Some(*time),
+            _ => None,
+        })
+    }
+
+    /// For how long from a restart of agents on nothing passes.
+    pub(crate) fn restart_closes(&self) -> Option<Duration> {
+        self.0.iter().find_map(|fault| match fault {
+            Fault::RestartCloses(time) => Some(*time),
             _ => None,
         })
     }
@@ -266,6 +289,8 @@ impl FromStr for Fault {
         let fault = match text.split_once('=') {
             None => NAMED.iter().find(|(name, _)| *name == text).map(|(_, fault)| *fault),
             Some(("late-enforcement", delay)) => milliseconds(delay).map(Self::LateEnforcement),
+            Some(("restart-opens", time)) => milliseconds(time).map(Self::RestartOpens),
+            Some(("restart-closes", time)) => milliseconds(time).map(Self::RestartCloses),
             Some(("leak-one-in", flows)) => flows.parse().ok().map(Self::LeakOneIn),
             Some(_) => None,
         };
@@ -302,7 +327,7 @@ mod tests {
         let mut names = message.split('`').skip(1).step_by(2);
         assert_eq!(names.next(), Some("tpyo"));
         let faults: Vec<Fault> = names.map(|name| name.parse().unwrap()).collect();
-        assert_eq!(faults.len(), NAMED.len() + 2);
+        assert_eq!(faults.len(), NAMED.len() + 4);
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod stimulus;
 pub mod suite;
 pub mod verdict;
 pub mod waypoint;
+pub mod window;
 pub mod world;
 pub mod yaml;
 pub mod ztunnel;

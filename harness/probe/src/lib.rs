@@ -15,6 +15,7 @@ mod ports;
 mod random;
 mod resolv_conf;
 mod run;
+mod sample;
 mod serve;
 mod session;
 mod spool;

@@ -9,13 +9,14 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
-use ztc_wire::{Canary, Event, Leg, Observed, Phase, RunId, Stimulus, Watch};
+use ztc_wire::{Canary, Event, Leg, Observed, Phase, RunId, Sent, Stimulus, Stretch, Watch};
 
 use crate::capture;
 use crate::client::{self, Flows, Streams};
 use crate::exit::chain;
 use crate::ports::Ports;
 use crate::random;
+use crate::sample;
 use crate::spool::{self, Spool};
 use crate::tls::Tls;
 
@@ -23,7 +24,7 @@ use crate::tls::Tls;
 pub(crate) const MAX_RUNS: usize = 4096;
 
 /// The longest deadline; a longer one is cut, as the clock cannot count to the end of 64 bits.
-const LONGEST: Duration = Duration::from_hours(24);
+pub(crate) const LONGEST: Duration = Duration::from_hours(24);
 
 /// Why a run cannot even be refused with an observation.
 #[derive(Debug, Error)]
@@ -77,8 +78,7 @@ impl Runs {
         let deadline = deadline(deadline_ms);
         match self.take(id)? {
             Ok(cancelled) => {
-                let phase = Mutex::new(Phase::Connect);
-                let run = Run { id, runs: Arc::clone(self), phase, canary };
+                let run = Run { canary, ..Run::new(id, Arc::clone(self)) };
                 tokio::spawn(run.end(stimulus, deadline, cancelled));
             }
             Err(error) => {
@@ -114,6 +114,37 @@ impl Runs {
             Err(error) => self.spool.say(Event::CaptureFailed { id, error }),
         }
         Ok(())
+    }
+
+    /// Starts samples. From here on they end in one [`Event::Sampled`] that is the last.
+    pub(crate) fn sample(self: &Arc<Self>, order: sample::Order) -> Result<(), RunError> {
+        let id = order.id;
+        match self.take(id)? {
+            Ok(cancelled) => {
+                let runs = Arc::clone(self);
+                tokio::spawn(async move {
+                    sample::run(Arc::clone(&runs), order, cancelled).await;
+                    runs.cancels().remove(&id);
+                });
+            }
+            Err(error) => {
+                let seen = Observed::Unsent { operation: "take the samples".into(), error };
+                let sent = Sent { at_us: spool::now_us(), local: None };
+                let stretches = vec![Stretch::of(seen, sent, 0)];
+                self.spool.say(Event::Sampled { id, stretches, over: true });
+            }
+        }
+        Ok(())
+    }
+
+    /// Says something on behalf of what is under way.
+    pub(crate) fn say(&self, event: Event) {
+        self.spool.say(event);
+    }
+
+    /// Whether there is room for what one more sample may see.
+    pub(crate) fn has_room(&self) -> bool {
+        self.spool.len() < spool::CAPACITY
     }
 
     /// Takes a number: what cancels it, or why it is refused.
@@ -161,9 +192,28 @@ pub(crate) struct Run {
     runs: Arc<Runs>,
     phase: Mutex<Phase>,
     canary: Option<Canary>,
+    /// Of a sample, when its socket was about to send: it is told of with the others.
+    sampled: Option<Mutex<Sent>>,
 }
 
 impl Run {
+    fn new(id: RunId, runs: Arc<Runs>) -> Self {
+        Self { id, runs, phase: Mutex::new(Phase::Connect), canary: None, sampled: None }
+    }
+
+    /// One of samples.
+    pub(crate) fn sample(id: RunId, runs: Arc<Runs>) -> Self {
+        let sent = Sent { at_us: spool::now_us(), local: None };
+        Self { sampled: Some(Mutex::new(sent)), ..Self::new(id, runs) }
+    }
+
+    /// Of a sample, when it was sent and from where; of one that got no socket, when it was to be.
+    pub(crate) fn sent(&self) -> Sent {
+        let sent =
+            self.sampled.as_ref().map(|it| *it.lock().expect("nothing panics while it holds it"));
+        sent.unwrap_or(Sent { at_us: spool::now_us(), local: None })
+    }
+
     async fn end(self, stimulus: Stimulus, deadline: Instant, cancelled: oneshot::Receiver<()>) {
         // An answer that has arrived wins over a deadline or a cancel that comes at the same time.
         let observed = tokio::select! {
@@ -179,7 +229,14 @@ impl Run {
 
     /// Says that a bound socket is about to send its first packet.
     pub(crate) fn started(&self, leg: Leg, local: SocketAddr, remote: SocketAddr) {
-        self.runs.spool.say(Event::Started { id: self.id, leg, local, remote });
+        match &self.sampled {
+            None => self.runs.spool.say(Event::Started { id: self.id, leg, local, remote }),
+            Some(sent) if leg == Leg::Send => {
+                let sent = &mut *sent.lock().expect("nothing panics while it holds it");
+                *sent = Sent { at_us: spool::now_us(), local: Some(local) };
+            }
+            Some(_) => {}
+        }
     }
 
     /// From now on the client waits for this.

@@ -13,12 +13,17 @@ use tokio::time::timeout;
 use ztc_wire::{FromAgent, LineSplitter, PROTOCOL, ToAgent, decode, encode};
 
 use crate::agent::Agent;
+use crate::run::LONGEST;
+use crate::sample::Order;
 
 /// Bytes collected before a write: many entries in one system call, little memory a session.
 const BATCH: usize = 64 * 1024;
 
 /// How long a rejected peer may take to read why.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The shortest from one sample to the next: that of the timers.
+const FASTEST: Duration = Duration::from_millis(1);
 
 /// Why a session ends.
 enum End {
@@ -92,6 +97,11 @@ fn obey(agent: &Agent, message: ToAgent) -> Result<(), End> {
         }
         ToAgent::Capture { id, deadline_ms, watch } => {
             agent.runs.capture(id, deadline_ms, watch).map_err(reject)
+        }
+        ToAgent::Sample { id, every_us, deadline_ms, stimulus } => {
+            let every = Duration::from_micros(every_us).max(FASTEST);
+            let deadline = Duration::from_millis(deadline_ms).min(LONGEST);
+            agent.runs.sample(Order { id, stimulus, every, deadline }).map_err(reject)
         }
         ToAgent::Cancel { id } => {
             agent.runs.cancel(id);

@@ -6,8 +6,8 @@
 //! [`MAX_RUNS`](crate::run::MAX_RUNS) times a few entries.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
 use thiserror::Error;
@@ -20,10 +20,14 @@ pub(crate) const CAPACITY: usize = 100_000;
 /// Entries held before new runs are refused by closing their session.
 pub(crate) const CEILING: usize = CAPACITY + CAPACITY / 10;
 
-/// The agent's clock, microseconds since the Unix epoch.
+/// The agent's clock, microseconds since the Unix epoch as it was known when the agent first looked. It goes on from there
+/// by itself: whoever sets the node's time meanwhile moves nothing that was seen.
 pub(crate) fn now_us() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    static FIRST: OnceLock<(Duration, Instant)> = OnceLock::new();
+    let (epoch, first) = FIRST.get_or_init(|| {
+        (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now())
+    });
+    u64::try_from((*epoch + first.elapsed()).as_micros()).unwrap_or(u64::MAX)
 }
 
 /// An acknowledgement of an entry that was never said.

@@ -176,7 +176,8 @@ impl Account {
             EventKind::Warning { message } => self.warnings.push(message.clone()),
             EventKind::Interrupted => self.interrupted = true,
             EventKind::RunFinished(summary) => self.summary = Some(summary.clone()),
-            EventKind::LaneUp { .. } => {}
+            // What it came to is in the verdicts of the case.
+            EventKind::LaneUp { .. } | EventKind::ChangeWatched(_) => {}
         }
     }
 

@@ -5,10 +5,13 @@
 
 use std::path::PathBuf;
 
-use ztc_engine::event::{CaseReport, CellReport, Event, EventKind, RunStarted, Summary};
+use ztc_engine::event::{
+    CaseReport, CellReport, ChangeReport, Event, EventKind, RunStarted, Summary,
+};
 use ztc_model::suite::{CaseId, Gap};
 use ztc_model::verdict::Verdict;
 
+use crate::change;
 use crate::failure::{lost, samples, sent, tone, write_failure, write_wire};
 use crate::page::{Page, Tone};
 use crate::rehearsal;
@@ -80,6 +83,7 @@ impl Console {
                 page.paragraph(&" ".repeat(WORD + 1), Tone::Faint, reason);
                 result(page)
             }
+            EventKind::ChangeWatched(report) => self.change_watched(report),
             EventKind::CaseFinished(report) => self.case_finished(report),
             EventKind::Warning { message } => self.progress(&format!("warning: {message}")),
             EventKind::Interrupted => {
@@ -103,6 +107,11 @@ impl Console {
             words.extend(["; faults injected on purpose: ", faults]);
         }
         self.progress(&words)
+    }
+
+    fn change_watched(&self, report: &ChangeReport) -> Rendered {
+        let ConsoleOptions { width, colour, .. } = self.options;
+        Rendered { result: Some(change::text(report, width, colour)), ..Rendered::default() }
     }
 
     fn case_finished(&mut self, report: &CaseReport) -> Rendered {

@@ -65,7 +65,10 @@ impl JUnit {
             }
             EventKind::Interrupted => self.interrupted = true,
             EventKind::RunFinished(summary) => self.interrupted |= summary.interrupted,
-            EventKind::LaneUp { .. } | EventKind::CasePhase { .. } | EventKind::Warning { .. } => {}
+            EventKind::LaneUp { .. }
+            | EventKind::CasePhase { .. }
+            | EventKind::ChangeWatched(_)
+            | EventKind::Warning { .. } => {}
         }
     }
 

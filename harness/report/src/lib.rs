@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod account;
+pub mod change;
 pub mod comparison;
 pub mod conformance;
 pub mod console;

@@ -9,6 +9,7 @@ mod config;
 mod frame;
 mod message;
 mod observed;
+mod sample;
 mod stimulus;
 mod tls;
 
@@ -17,6 +18,7 @@ pub use config::{AGENT_ENV, AgentConfig, ConfigError, FirstRun};
 pub use frame::{FrameError, LineSplitter, MAX_LINE, decode, encode};
 pub use message::{Event, FromAgent, Leg, PROTOCOL, RunId, ToAgent};
 pub use observed::{DnsRcode, Observed, Phase, TunnelAnswer};
+pub use sample::{Sent, Stretch};
 pub use stimulus::{
     DnsTransport, Family, Host, RecordType, Service, Stimulus, Target, Zone, ZoneAlias, ZoneRecord,
 };

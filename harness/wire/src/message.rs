@@ -8,10 +8,10 @@ use std::net::{IpAddr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Canary, Captured, Observed, Stimulus, Watch};
+use crate::{Canary, Captured, Observed, Stimulus, Stretch, Watch};
 
 /// The version of these messages. Both sides refuse another one.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
 /// Names one run of a stimulus; unique in the life of an agent, chosen by the engine.
 #[derive(
@@ -53,7 +53,20 @@ pub enum ToAgent {
         /// What to look for.
         watch: Watch,
     },
-    /// Give up on a run now; it reports [`Observed::Cancelled`] unless it was faster. A capture ends and reports.
+    /// Send this again and again, each time on a fresh socket unless the stimulus keeps one, until it is cancelled;
+    /// then [`Event::Sampled`] is said for the last time, with `over`.
+    Sample {
+        /// How the answers are told apart; shares its numbers with the runs.
+        id: RunId,
+        /// From one to the next, microseconds; at least 1,000.
+        every_us: u64,
+        /// After this long the agent gives up on one, milliseconds.
+        deadline_ms: u64,
+        /// What to send.
+        stimulus: Stimulus,
+    },
+    /// Give up on a run now; it reports [`Observed::Cancelled`] unless it was faster. A capture ends and reports, and so do
+    /// samples, once those that are under way have ended.
     Cancel {
         /// The run to give up on; an unknown one is ignored.
         id: RunId,
@@ -142,6 +155,15 @@ pub enum Event {
         id: RunId,
         /// Why.
         error: String,
+    },
+    /// What came of samples, in the order of sending, each told of once.
+    Sampled {
+        /// The samples.
+        id: RunId,
+        /// What came of those that have ended since the last word.
+        stretches: Vec<Stretch>,
+        /// Whether these are the last.
+        over: bool,
     },
 }
 

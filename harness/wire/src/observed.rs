@@ -131,6 +131,20 @@ impl Observed {
     }
 }
 
+impl Observed {
+    /// Whether another stimulus was seen to end in the same way: by the same peer and in the same words, but for what no
+    /// two answers share.
+    pub fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Http { status, peer, server, .. },
+                Self::Http { status: status2, peer: peer2, server: server2, .. },
+            ) => (status, peer, server) == (status2, peer2, server2),
+            (one, other) => one == other,
+        }
+    }
+}
+
 impl fmt::Display for Observed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -86,6 +86,13 @@ pub enum Stimulus {
     },
 }
 
+impl Stimulus {
+    /// Whether what is sent again goes on in the socket of the last time.
+    pub const fn goes_on(&self) -> bool {
+        matches!(self, Self::UdpFlow { .. } | Self::TcpFlow { .. })
+    }
+}
+
 /// A version of IP.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,

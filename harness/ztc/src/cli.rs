@@ -1,5 +1,6 @@
 //! The command line of `ztc`.
 
+mod monitor;
 mod several;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -47,6 +48,9 @@ enum Command {
     List(Selection),
     /// Run cases.
     Run(Run),
+    /// Watch the flows of a case while something changes, and say for how long which of them leaked or was cut.
+    #[command(after_help = monitor::AFTER_HELP)]
+    Monitor(monitor::Order),
     /// Hold two finished runs against each other, cell by cell.
     #[command(after_help = COMPARED)]
     Compare {
@@ -191,6 +195,7 @@ pub fn main() -> ExitCode {
         Command::Run(Run { selection, verbose, fixed_name, shard, .. }) => {
             run(&selection, verbose, fixed_name, shard)
         }
+        Command::Monitor(order) => monitor::monitor(&order),
         Command::Compare { run, against } => {
             let results = Project::find().results();
             compared(comparing::finished(&results, [&run, &against])).into()

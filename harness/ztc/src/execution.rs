@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use ztc_cluster::Ledger;
+use ztc_engine::change::Change;
 use ztc_engine::event::{CaseReport, Event, EventKind, ExitStatus, RunStarted, SCHEMA, Summary};
 use ztc_engine::profile::{FabricKind, Profile};
 use ztc_engine::runner::{EventSink, Runner};
@@ -150,7 +151,15 @@ impl Execution {
 
     /// Runs one case in the next free lane; nothing when the run was interrupted before.
     pub async fn run(&self, selected: &Selected) -> Option<CaseReport> {
-        let report = self.runner.run(&selected.case).await;
+        self.count(self.runner.run(&selected.case).await)
+    }
+
+    /// The same with a change that is made while its flows are watched.
+    pub async fn watch(&self, selected: &Selected, change: &Change) -> Option<CaseReport> {
+        self.count(self.runner.watch(&selected.case, change).await)
+    }
+
+    fn count(&self, report: Option<CaseReport>) -> Option<CaseReport> {
         let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
         match &report {
             Some(report) => summary.count(&report.verdict),

@@ -342,7 +342,7 @@ fn a_rule_that_is_got_wrong_fails_the_cases_about_it() {
             ],
         ),
         (
-            "restart-opens",
+            "restart-opens=200ms",
             "agent-restart",
             &[
                 ("names-that-were-learnt-are-kept", "fail-open"),

@@ -61,6 +61,7 @@ impl Life<'_> {
         }
         let last = receipts.last();
         let accepted = last.map_or_else(Instant::now, |it| it.accepted.into());
+        let accepted = *self.accepted.get_or_init(|| accepted);
         stage.send_replace(Stage::Realised { accepted, at: Instant::now(), since });
         (self.enter)(Phase::Assert);
         Ok(accepted.elapsed())

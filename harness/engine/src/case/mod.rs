@@ -9,10 +9,11 @@ mod labels;
 mod newborns;
 mod policies;
 mod restarts;
+mod watching;
 mod waypoints;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -34,7 +35,8 @@ use crate::case::policies::Policies;
 use crate::case::waypoints::WaypointProbe;
 use crate::cell::{Pulse, Watched, watch_denial, watch_passage, watch_refusal, watch_stream};
 use crate::chain;
-use crate::event::Phase;
+use crate::change::Change;
+use crate::event::{ChangeReport, Phase};
 use crate::fabric::{AddressBook, Inspection, Receipt};
 use crate::interruption::Interruption;
 use crate::lane::LiveLane;
@@ -74,6 +76,12 @@ pub(crate) struct Life<'a> {
     pub(crate) settled: Option<Duration>,
     /// What enforcement points said when they were asked, if something went wrong.
     pub(crate) inspections: Vec<Inspection>,
+    /// What changes under the policies while the flows of the case are watched, if anything does.
+    change: Option<&'a Change>,
+    /// What came of them meanwhile; nothing while it has not begun.
+    pub(crate) changed: Option<ChangeReport>,
+    /// When the API had accepted the last policy.
+    accepted: OnceLock<Instant>,
     policies: Policies,
     relabelled: Changed,
     created: Vec<PodRef>,
@@ -111,10 +119,18 @@ impl<'a> Life<'a> {
             mesh: None,
             settled: None,
             inspections: Vec::new(),
+            change: None,
+            changed: None,
+            accepted: OnceLock::new(),
             policies: Policies::default(),
             relabelled: Changed::default(),
             created: Vec::new(),
         }
+    }
+
+    /// The same with a change under its policies.
+    pub(crate) fn with(self, change: Option<&'a Change>) -> Self {
+        Self { change, ..self }
     }
 
     /// Lives the case until its policies are removed. What it cannot go on from becomes the doubt
@@ -139,6 +155,9 @@ impl<'a> Life<'a> {
         self.assert(&senders, interruption).await?;
         self.watch_waypoints(&senders, begun, interruption).await?;
         self.look_at_conditions(interruption).await?;
+        if let Some(change) = self.change {
+            self.changed = Some(self.watch_change(change, &senders, interruption).await);
+        }
         self.newborns(&mut senders, interruption).await?;
         self.inspect().await;
         interruption.or(self.conclude(&senders)).await

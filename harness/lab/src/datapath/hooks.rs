@@ -173,7 +173,8 @@ impl Datapath {
         // they have to become ready, or no case comes to the point where it has to notice.
         let from_node = hook == Direction::Ingress && self.is_node(node, flow.source.ip());
         let is_needed = (from_node && !policy.is_enforced()) || asks_control_plane(flow);
-        if self.sabotage.loses_allowed() && !is_needed {
+        let is_lost = self.sabotage.loses_allowed() || self.is_closed(now);
+        if is_lost && !is_needed {
             return Fate::Stopped;
         }
         self.pass(node, hook, belongs, visit);

@@ -17,7 +17,7 @@ const AWAY: Duration = Duration::from_millis(200);
 impl Datapath {
     /// Restarts the agents of all nodes.
     pub(crate) fn restart_agents(&mut self, now: Now) {
-        self.agents_back = Some(now.monotonic + AWAY);
+        self.agents_restarted = Some(now.monotonic);
         if self.sabotage.faults.has(Fault::RestartForgetsNames)
             && self.repository.forget_all_names()
         {
@@ -27,7 +27,7 @@ impl Datapath {
 
     /// Whether agents are away, and nobody proxies or records.
     pub(crate) fn agents_are_away(&self, now: Instant) -> bool {
-        self.agents_back.is_some_and(|back| now < back)
+        self.is_within(AWAY, now)
     }
 
     /// Whether records are lost now: as agents are away, or on purpose.
@@ -37,6 +37,16 @@ impl Datapath {
 
     /// Whether a packet passes that policy drops, as nobody is there.
     pub(super) fn is_left_open(&self, now: Instant) -> bool {
-        self.sabotage.faults.has(Fault::RestartOpens) && self.agents_are_away(now)
+        self.sabotage.faults.restart_opens().is_some_and(|time| self.is_within(time, now))
+    }
+
+    /// Whether a packet vanishes that policy lets pass, as nobody is there.
+    pub(super) fn is_closed(&self, now: Instant) -> bool {
+        self.sabotage.faults.restart_closes().is_some_and(|time| self.is_within(time, now))
+    }
+
+    /// Whether a moment is not later than so long after agents were restarted.
+    fn is_within(&self, time: Duration, now: Instant) -> bool {
+        self.agents_restarted.is_some_and(|restarted| now < restarted + time)
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct Datapath {
     pub(super) captures: Captures,
     pub(super) sabotage: Sabotage,
     /// When agents that were restarted are back, or were.
-    pub(super) agents_back: Option<Instant>,
+    pub(super) agents_restarted: Option<Instant>,
     services: Services,
     /// The connections of each node.
     conntracks: Vec<Conntrack>,
@@ -91,7 +91,7 @@ impl Datapath {
             proxies: Proxies::new(),
             captures: Captures::new(),
             sabotage: Sabotage::new(faults),
-            agents_back: None,
+            agents_restarted: None,
             services: Services::new(services),
             conntracks: nodes.iter().map(|_| Conntrack::new()).collect(),
             ports: HashMap::new(),

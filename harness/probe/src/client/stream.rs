@@ -91,7 +91,10 @@ impl Streams {
 impl Stream {
     fn expect(&self, nonce: &str) -> Option<oneshot::Receiver<Observed>> {
         let (answer, answered) = oneshot::channel();
-        self.waiting().as_mut()?.insert(nonce.to_owned(), answer);
+        let mut waiting = self.waiting();
+        let waiting = waiting.as_mut()?;
+        waiting.retain(|_, waits| !waits.is_closed());
+        waiting.insert(nonce.to_owned(), answer);
         Some(answered)
     }
 

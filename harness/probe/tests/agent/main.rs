@@ -5,6 +5,7 @@ mod clients;
 mod executable;
 mod hbone;
 mod names;
+mod samples;
 mod sessions;
 mod support;
 mod tls;

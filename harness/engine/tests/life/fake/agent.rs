@@ -169,8 +169,8 @@ impl Agent {
                     }
                 }
                 ToAgent::Ack { seq } => self.state().spool.retain(|(number, _)| *number > seq),
-                // No fabric of these tests has a place to capture.
-                ToAgent::Capture { .. } | ToAgent::Bye => return None,
+                // No fabric of these tests has a place to capture, and nobody has flows sampled.
+                ToAgent::Capture { .. } | ToAgent::Sample { .. } | ToAgent::Bye => return None,
             }
         }
         Some(())

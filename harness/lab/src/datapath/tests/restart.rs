@@ -51,7 +51,7 @@ fn names_that_were_learnt_outlive_the_agent_and_none_is_learnt_without_it() {
 
 #[test]
 fn what_a_broken_restart_does_is_over_when_agents_are_back() {
-    let (mut cluster, _) = with_names("restart-opens");
+    let (mut cluster, _) = with_names("restart-opens=200ms");
     let denied = |cluster: &mut super::cluster::Cluster, port| {
         cluster.reaches("web", syn(at(WEB, port), at(LEDGER, 9000))).is_none()
     };

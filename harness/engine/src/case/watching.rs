@@ -1,0 +1,283 @@
+//! The flows of a case, sampled while something changes under its policies.
+//!
+//! What the client sees is all that counts: whoever enforces may be away meanwhile, and nobody asks for its records. A flow
+//! that was let pass on the way has them added, as far as there are some.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use ztc_model::evidence::Evidence;
+use ztc_model::outcome::Expected;
+use ztc_model::suite::Cell;
+use ztc_model::window::{WindowKind, kind, reconnects, windows};
+use ztc_wire::{Leg, Stimulus, Stretch};
+
+use super::{Life, Sender};
+use crate::agent::{Flight, News};
+use crate::chain;
+use crate::change::{Act, Change, Step};
+use crate::event::{ChangeReport, StepReport, Unwatched, WatchedFlow};
+use crate::fabric::Receipt;
+use crate::interruption::Interruption;
+use crate::summary;
+use crate::volley::Aim;
+
+/// The longest that a sample is waited for. TCP sends its first packet again after a second (RFC 6298 §2): an answer after
+/// that would be about another moment than that of the sending.
+const SAMPLE_DEADLINE: Duration = Duration::from_millis(900);
+
+/// From one question to the next in a connection that goes on.
+const QUESTION_EVERY: Duration = Duration::from_millis(100);
+
+/// How many records are kept of the leaks of a flow.
+const KEPT_RECORDS: usize = 6;
+
+/// A flow to be sampled.
+struct Sampled<'a> {
+    cell: &'a Cell,
+    aim: Aim,
+    /// What it is called.
+    send: String,
+    every: Duration,
+    /// How long nothing may be heard of it: its agent may be out of reach while things change.
+    silence: Duration,
+}
+
+/// What came of its samples.
+#[derive(Default)]
+struct Row {
+    stretches: Vec<Stretch>,
+    evidence: BTreeMap<String, Arc<Evidence>>,
+    lost: Option<String>,
+}
+
+impl Life<'_> {
+    /// Samples every flow of the case that can be sampled, from before the first step of the change until after the last.
+    pub(super) async fn watch_change(
+        &self,
+        change: &Change,
+        senders: &[Sender],
+        interruption: &Interruption,
+    ) -> ChangeReport {
+        let every_us = micros(change.every);
+        let mut report = ChangeReport {
+            case: self.case.id.clone(),
+            steps: Vec::new(),
+            every_us,
+            outage_us: micros(change.outage),
+            after_ms: 0,
+            flows: Vec::new(),
+            unwatched: Vec::new(),
+            trouble: None,
+        };
+        let wrong =
+            self.case.cells.iter().zip(&self.outcomes).find(|(cell, it)| it.went_wrong(cell));
+        if let Some((cell, _)) = wrong {
+            let (from, send) = (&cell.from, &cell.send);
+            report.trouble =
+                Some(format!("`{from}: {send}` is not as expected before anything changes"));
+            return report;
+        }
+        let begun = Instant::now();
+        let accepted = self.accepted.get().copied().unwrap_or(begun);
+        report.after_ms = micros(begun.saturating_duration_since(accepted)) / 1000;
+        let mut sampled = Vec::new();
+        for (index, (cell, sender)) in self.case.cells.iter().zip(senders).enumerate() {
+            match samples_of(cell, sender, (change.every, self.pace.restart_ceiling())) {
+                Ok(flows) => sampled.extend(flows.into_iter().map(|it| (index, it))),
+                Err(why) => report.unwatched.push(Unwatched {
+                    from: cell.from.to_string(),
+                    send: cell.send.to_string(),
+                    why: why.to_owned(),
+                }),
+            }
+        }
+        let (stop, stopped) = watch::channel(false);
+        let rows = join_all(sampled.iter().map(|(_, it)| it.follow(begun, stopped.clone())));
+        let changing = async {
+            let made = self.make(change, begun, &mut report.steps, interruption).await;
+            stop.send_replace(true);
+            made
+        };
+        let (made, rows) = tokio::join!(changing, rows);
+        report.trouble = made.err();
+        for ((index, sampled), row) in sampled.iter().zip(rows) {
+            if let Some(lost) = &row.lost {
+                report.trouble.get_or_insert_with(|| lost.clone());
+            }
+            report.flows.push(sampled.report(*index, &row));
+        }
+        self.lane.board.forget_gaps_since(begun);
+        report
+    }
+
+    async fn make(
+        &self,
+        change: &Change,
+        begun: Instant,
+        done: &mut Vec<StepReport>,
+        interruption: &Interruption,
+    ) -> Result<(), String> {
+        let now = || micros(begun.elapsed());
+        let before = Step { name: "before".to_owned(), act: Act::Wait(change.margin) };
+        // What the last samples are about comes in after they were sent.
+        let after = Step { name: "after".to_owned(), act: Act::Wait(change.margin) };
+        for step in std::iter::once(&before).chain(&change.steps).chain(std::iter::once(&after)) {
+            let from_us = now();
+            let made = tokio::select! {
+                made = self.step(&step.act) => made,
+                () = interruption.wait() => Err("it was interrupted".to_owned()),
+            };
+            done.push(StepReport { step: step.name.clone(), from_us, until_us: now() });
+            made.map_err(|why| format!("{}: {why}", step.name))?;
+        }
+        Ok(())
+    }
+
+    async fn step(&self, act: &Act) -> Result<(), String> {
+        match act {
+            Act::Wait(time) => {
+                // Time is all that is asked for: nothing is waited for meanwhile.
+                tokio::time::sleep_until(Instant::now() + *time).await;
+                Ok(())
+            }
+            Act::Restart(component) => {
+                let receipt = self.lane.cluster.restart(*component).await;
+                let receipt: Receipt = receipt.map_err(|error| chain(&error))?;
+                self.settle_within(self.pace.restart_ceiling(), &[receipt]).await
+            }
+            Act::Call(call) => call().await,
+        }
+    }
+}
+
+/// What is sampled of a cell.
+///
+/// # Errors
+/// Why nothing can be.
+fn samples_of<'a>(
+    cell: &'a Cell,
+    sender: &Sender,
+    (every, silence): (Duration, Duration),
+) -> Result<Vec<Sampled<'a>>, &'static str> {
+    let aim = match sender {
+        Sender::Agent(aim) => Aim::clone(aim),
+        Sender::Kubelet(_) | Sender::Waypoint(_) => {
+            return Err("kubelet sends it, at its own pace");
+        }
+        Sender::Unborn => return Err("its pod is born in the case"),
+    };
+    if aim.after.is_some() {
+        return Err("it needs another flow before it, whose effect wears off");
+    }
+    if matches!(cell.expected, Expected::Refused { .. } | Expected::Interrupted { .. }) {
+        return Err("no policy that stands is asked about it");
+    }
+    let send = cell.send.to_string();
+    let mut samples = vec![Sampled { cell, aim: aim.clone(), send: send.clone(), every, silence }];
+    // Beside new connections one that goes on, where somebody must let it.
+    if let (Stimulus::Tcp { to }, false) = (&aim.stimulus, cell.expected.is_denied()) {
+        let aim = Aim { stimulus: Stimulus::TcpFlow { to: to.clone() }, ..aim };
+        let send = send.replacen("tcp ", "tcp/flow ", 1);
+        samples.push(Sampled { cell, aim, send, every: QUESTION_EVERY.max(every), silence });
+    }
+    Ok(samples)
+}
+
+impl Sampled<'_> {
+    /// Samples until it is stopped, and everything that was sent has ended.
+    async fn follow(&self, begun: Instant, mut stopped: watch::Receiver<bool>) -> Row {
+        let mut row = Row::default();
+        let mut flight: Flight = self.aim.agent.sample(
+            self.aim.stimulus.clone(),
+            self.every,
+            self.aim.deadline.min(SAMPLE_DEADLINE),
+        );
+        let mut is_stopped = false;
+        loop {
+            tokio::select! {
+                news = flight.next(Instant::now() + self.silence) => match news {
+                    News::Sampled { stretches, over } => {
+                        for dated in stretches {
+                            let mut stretch = dated.stretch;
+                            let since = |at: Instant| micros(at.saturating_duration_since(begun));
+                            stretch.first.at_us = since(dated.first);
+                            stretch.last.at_us = since(dated.last);
+                            self.take(&mut row, stretch, begun);
+                        }
+                        if over {
+                            return row;
+                        }
+                    }
+                    News::Lost { reason } => {
+                        row.lost = Some(reason);
+                        return row;
+                    }
+                    _ => {}
+                },
+                // Whoever could stop it goes with the case alone.
+                _ = stopped.wait_for(|it| *it), if !is_stopped => {
+                    is_stopped = true;
+                    self.aim.agent.cancel(flight.id);
+                }
+            }
+        }
+    }
+
+    fn take(&self, row: &mut Row, stretch: Stretch, begun: Instant) {
+        let denied = self.cell.expected.is_denied();
+        if kind(&stretch, denied, &self.cell.peers) == Some(WindowKind::Leak) {
+            self.find_records(row, &stretch, begun);
+        }
+        let one_connection = self.aim.stimulus.goes_on();
+        let left = match row.stretches.last_mut() {
+            Some(last) => last.join(stretch, 2 * micros(self.every), one_connection).err(),
+            None => Some(Box::new(stretch)),
+        };
+        row.stretches.extend(left.map(|it| *it));
+    }
+
+    /// Looks for what was said of the first and the last of these, before the board forgets it.
+    fn find_records(&self, row: &mut Row, stretch: &Stretch, begun: Instant) {
+        let ends: BTreeSet<_> =
+            [stretch.first.local, stretch.last.local].into_iter().flatten().collect();
+        for local in ends {
+            // Where to is of no account: the port is its own.
+            let interest = self.aim.interest(Leg::Send, local, local);
+            for record in self.aim.board.about(interest, begun) {
+                if row.evidence.len() < KEPT_RECORDS {
+                    row.evidence.entry(format!("{local} {}", record.did)).or_insert(record);
+                }
+            }
+        }
+    }
+
+    fn report(&self, cell: usize, row: &Row) -> WatchedFlow {
+        let Cell { from, expected, peers, .. } = self.cell;
+        let denied = expected.is_denied();
+        let is_right = |it: &&Stretch| kind(it, denied, peers).is_none();
+        let slowest = row.stretches.iter().filter(is_right).map(|it| it.slowest_us).max();
+        let goes_on = self.aim.stimulus.goes_on();
+        WatchedFlow {
+            cell,
+            from: from.to_string(),
+            send: self.send.clone(),
+            expected: expected.to_string(),
+            denied,
+            point: expected.point(),
+            samples: row.stretches.iter().map(|it| it.count).sum(),
+            slowest_us: slowest.filter(|_| !denied).unwrap_or(0),
+            reconnects: goes_on.then(|| reconnects(&row.stretches)),
+            windows: windows(&row.stretches, denied, peers, micros(self.every)),
+            evidence: row.evidence.values().map(|it| summary::record(it)).collect(),
+        }
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

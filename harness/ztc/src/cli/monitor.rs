@@ -1,0 +1,217 @@
+//! `ztc monitor`: one case, and what becomes of its flows while something changes under its policies.
+
+use std::path::Path;
+use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use thiserror::Error;
+use tokio::process::Command;
+use ztc_engine::change::{Act, Change, Step};
+use ztc_engine::event::ExitStatus;
+use ztc_lab::Entered;
+use ztc_model::suite::Component;
+use ztc_report::Console;
+
+use super::{Plan, SelectError, Selection, block_on, select, trouble, usage};
+use crate::execution::{Execution, runnable};
+use crate::ground::{Ground, Place};
+use crate::project::Project;
+use crate::proving::Proven;
+use crate::selection::Selected;
+use crate::terminal;
+
+pub(super) const AFTER_HELP: &str = "The case runs as it always does: controls, policies, denials held. Then every flow of it is \
+sent again and again on fresh sockets, what is allowed over TCP in a connection that goes on as well, while the steps are made \
+in this order: --for, --restart, the command. After that come proof and recovery. A window is a leak, an outage or blind from \
+its first sample to the next one that is as it must be; it counts for the verdict of its cell.
+
+Examples:
+  ztc monitor l1-cluster::the-baseline --restart cilium
+  ztc monitor stack::probes-pass-every-layer --cluster kind -- helm upgrade cilium cilium/cilium --version 1.20.2
+  ztc monitor l2-namespace::ingress --for 10m
+
+Exit codes: 0 the case passed, and so did the change; 1 an outage is longer than --allow-outage, or an assertion is broken; 2 \
+usage; 3 no proof either way, somebody was blind, or the change failed; 4 a flow that must be denied got through.";
+
+/// What is watched, and what changes.
+#[derive(Debug, Args)]
+pub(super) struct Order {
+    /// `SUITE::CASE`, or a part of it that no other case has.
+    case: String,
+    #[command(flatten)]
+    place: Place,
+    /// Restart this everywhere at once, and wait until it is back.
+    #[arg(long, value_name = "COMPONENT", value_parser = component)]
+    restart: Option<Component>,
+    /// Watch for so long without a change, such as `10m`.
+    #[arg(long = "for", value_name = "TIME", value_parser = time)]
+    quiet: Option<Duration>,
+    /// From one sample of a flow to the next, at least 1 ms. Windows are known to this time at either end.
+    #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = time)]
+    every: Duration,
+    /// The longest outage of a flow that is no failure.
+    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = time)]
+    allow_outage: Duration,
+    /// How long flows are watched before the first step and after the last one.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = time)]
+    margin: Duration,
+    /// A command that makes the change, with its arguments; what it prints goes to stderr.
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// Why nothing is watched.
+#[derive(Debug, Error)]
+enum MonitorError {
+    #[error(transparent)]
+    Select(#[from] SelectError),
+    #[error("nothing changes: give --restart, --for, or a command after `--`")]
+    NoChange,
+    #[error("`{case}` is in the name of {} cases; name one of them:\n{}", names.len(), names.join("\n"))]
+    Many { case: String, names: Vec<String> },
+    #[error("{case} does not run on {profile}: {lacks}")]
+    Lacks { case: String, profile: String, lacks: String },
+    #[error("{profile} has no `{feature}`: {component} cannot be restarted there")]
+    Restart { profile: String, feature: String, component: Component },
+    #[error("--every is at least 1 ms")]
+    TooFast,
+}
+
+pub(super) fn monitor(order: &Order) -> ExitCode {
+    let project = Project::find();
+    let (plan, selected, ground) = match prepare(order, &project) {
+        Ok(prepared) => prepared,
+        Err(error) => return usage(&error).into(),
+    };
+    let proven = match Proven::read(&project) {
+        Ok(proven) => proven,
+        Err(error) => return usage(&error).into(),
+    };
+    match ground.enter() {
+        Ok(Entered::Outside(code)) => code,
+        Ok(Entered::Inside) => {
+            block_on(watch(plan, &selected, &proven, &ground, &order.change())).into()
+        }
+        Err(error) => {
+            terminal::trouble(&ztc_engine::chain(&error));
+            ExitStatus::Inconclusive.into()
+        }
+    }
+}
+
+fn prepare(order: &Order, project: &Project) -> Result<(Plan, Selected, Ground), MonitorError> {
+    if order.restart.is_none() && order.quiet.is_none() && order.command.is_empty() {
+        return Err(MonitorError::NoChange);
+    }
+    if order.every < Duration::from_millis(1) {
+        return Err(MonitorError::TooFast);
+    }
+    let selection = Selection { filter: Some(order.case.clone()), place: order.place.clone() };
+    let (mut plan, ground) = select(&selection, project)?;
+    let whole: Vec<usize> = (0..plan.cases.len())
+        .filter(|index| plan.cases[*index].case.id.as_str() == order.case)
+        .collect();
+    if let [index] = whole.as_slice() {
+        plan.cases = vec![plan.cases.swap_remove(*index)];
+    }
+    let profile = plan.profile.profile.clone();
+    let [selected] = plan.cases.as_slice() else {
+        let names = plan.cases.iter().map(|it| it.case.id.to_string()).collect();
+        return Err(MonitorError::Many { case: order.case.clone(), names });
+    };
+    if let Some(lacks) = &selected.lacks {
+        let (case, lacks) = (selected.case.id.to_string(), lacks.clone());
+        return Err(MonitorError::Lacks { case, profile, lacks });
+    }
+    if let Some(component) = order.restart {
+        let feature = component.feature();
+        if !plan.profile.features.contains(&feature) {
+            let feature = feature.to_string();
+            return Err(MonitorError::Restart { profile, feature, component });
+        }
+    }
+    let selected = selected.clone();
+    Ok((plan, selected, ground))
+}
+
+async fn watch(
+    plan: Plan,
+    selected: &Selected,
+    proven: &Proven,
+    ground: &Ground,
+    change: &Change,
+) -> ExitStatus {
+    let ready = match ground.ready(&plan.name, Some(plan.used())).await {
+        Ok(ready) => ready,
+        Err(error) => return trouble(&error),
+    };
+    debug_assert_eq!(runnable(&plan.cases).count(), 1, "one case was selected");
+    let console = |folder: &Path| Some(Console::new(terminal::options(false, folder)));
+    let execution = match Execution::begin(plan, proven, ready, console) {
+        Ok(execution) => execution,
+        Err(error) => {
+            terminal::trouble(&ztc_engine::chain(&error));
+            return ExitStatus::Inconclusive;
+        }
+    };
+    execution.watch(selected, change).await;
+    let finished = execution.finish().await;
+    for line in finished.ledger.iter().chain(&finished.troubles) {
+        terminal::trouble(line);
+    }
+    finished.status
+}
+
+impl Order {
+    fn change(&self) -> Change {
+        let quiet =
+            self.quiet.map(|time| Step { name: "nothing".to_owned(), act: Act::Wait(time) });
+        let restart = self.restart.map(|component| Step {
+            name: format!("restart {component}"),
+            act: Act::Restart(component),
+        });
+        let command = (!self.command.is_empty()).then(|| {
+            let command: Arc<[String]> = self.command.clone().into();
+            Step {
+                name: command.join(" "),
+                act: Act::Call(Box::new(move || Box::pin(run(Arc::clone(&command))))),
+            }
+        });
+        Change {
+            steps: [quiet, restart, command].into_iter().flatten().collect(),
+            every: self.every,
+            outage: self.allow_outage,
+            margin: self.margin,
+        }
+    }
+}
+
+/// Runs a command to its end. It is killed when nobody waits for it any more.
+async fn run(command: Arc<[String]>) -> Result<(), String> {
+    let Some((program, arguments)) = command.split_first() else { return Ok(()) };
+    let status = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(std::io::stderr())
+        .kill_on_drop(true)
+        .status()
+        .await
+        .map_err(|error| format!("cannot run it: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("it ended with {status}")) }
+}
+
+fn component(text: &str) -> Result<Component, String> {
+    match text {
+        "cilium" => Ok(Component::Cilium),
+        _ => Err("what can be restarted is `cilium`".to_owned()),
+    }
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let time: jiff::SignedDuration = text.parse().map_err(|error| {
+        format!("a time is a number with its unit, such as `200ms`, `30s` or `10m`: {error}")
+    })?;
+    Duration::try_from(time).map_err(|error| format!("a time is not negative: {error}"))
+}
