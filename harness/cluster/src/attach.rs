@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
@@ -20,6 +21,8 @@ use crate::lease::{Lease, LeaseError};
 use crate::ledger::Ledger;
 use crate::mark;
 use crate::objects::Pull;
+use crate::preflight::mesh::{UNKNOWN, tag};
+use crate::preflight::{GATEWAY_DEFINITION, bundle_version};
 use crate::ready::{Hosting, Ready};
 use crate::refusal::Refusal;
 
@@ -164,20 +167,28 @@ async fn seen(client: &Client) -> Result<ClusterSpec, AttachError> {
     })
 }
 
-/// The mesh, by the image of its ztunnel.
+/// The mesh, by the image of its ztunnel and by what the Gateway API's definitions say of themselves.
 async fn mesh(client: &Client) -> Result<Option<MeshSpec>, ApiError> {
     let sets: Api<DaemonSet> = Api::namespaced(client.clone(), ISTIO);
-    let ztunnel = sets
-        .get_opt("ztunnel")
-        .await
-        .map_err(|source| ApiError::Read { what: "ztunnel".to_owned(), source: source.into() })?;
+    let failed = |what: &str| {
+        let what = what.to_owned();
+        move |source: kube::Error| ApiError::Read { what, source: source.into() }
+    };
+    let ztunnel = sets.get_opt("ztunnel").await.map_err(failed("ztunnel"))?;
     let image = ztunnel.and_then(|it| {
         let pod = it.spec?.template.spec?;
         pod.containers.into_iter().next()?.image
     });
-    Ok(image.map(|image| MeshSpec {
-        istio: image.rsplit_once(':').map_or_else(|| "unknown".to_owned(), |it| it.1.to_owned()),
-        gateway_api: "unknown".to_owned(),
+    let Some(image) = image else { return Ok(None) };
+    let gateways = Api::<CustomResourceDefinition>::all(client.clone())
+        .get_metadata_opt(GATEWAY_DEFINITION)
+        .await
+        .map_err(failed("the Gateway API's resource definitions"))?;
+    let gateway_api = gateways.and_then(|it| bundle_version(&it.metadata));
+    let unknown = || UNKNOWN.to_owned();
+    Ok(Some(MeshSpec {
+        istio: tag(&image).map_or_else(unknown, str::to_owned),
+        gateway_api: gateway_api.unwrap_or_else(unknown),
         istiod_values: None,
         cni_values: None,
         ztunnel_values: None,

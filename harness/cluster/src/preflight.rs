@@ -2,7 +2,7 @@
 //!
 //! Gathering does I/O; judging is pure, over what was gathered. Each finding says what would go wrong, and what to do.
 
-mod mesh;
+pub(crate) mod mesh;
 mod names;
 
 use std::collections::BTreeMap;
@@ -10,8 +10,9 @@ use std::fmt;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
-use kube::api::{Api, ListParams};
+use kube::api::{Api, ListParams, PartialObjectMeta};
 use ztc_engine::profile::ClusterSpec;
 
 use crate::api::{self, ApiError};
@@ -29,7 +30,9 @@ const ISTIO_CNI: &str = "istio-cni-config";
 const POLICY_DEFINITIONS: [&str; 2] =
     ["ciliumnetworkpolicies.cilium.io", "ciliumclusterwidenetworkpolicies.cilium.io"];
 /// The one without which there are no waypoints.
-const GATEWAY_DEFINITION: &str = "gateways.gateway.networking.k8s.io";
+pub(crate) const GATEWAY_DEFINITION: &str = "gateways.gateway.networking.k8s.io";
+/// The annotation in which the Gateway API's definitions say their version, such as `v1.6.1`.
+const BUNDLE_VERSION: &str = "gateway.networking.k8s.io/bundle-version";
 
 /// Something about a cluster that would make verdicts wrong or impossible.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +76,10 @@ pub(crate) struct Seen {
     pub(crate) istio_cni: BTreeMap<String, String>,
     /// By node, in which form the ztunnel there logs; `plain` where it is not said.
     pub(crate) ztunnels: BTreeMap<String, String>,
+    /// By node, the version of its ztunnel, as its image is tagged.
+    pub(crate) istio: BTreeMap<String, String>,
+    /// The version of the Gateway API's resource definitions, as they say it themselves.
+    pub(crate) gateway_api: Option<String>,
     /// What Istio's control plane is configured with, as YAML.
     pub(crate) mesh_config: String,
     /// How many pods of cluster DNS are Ready.
@@ -129,7 +136,9 @@ impl Seen {
             audited: audited.collect(),
             hubble,
             istio_cni: istio_cni.and_then(|it| it.data).unwrap_or_default(),
+            istio: ztunnels.items.iter().filter_map(mesh::version).collect(),
             ztunnels: ztunnels.items.iter().filter_map(mesh::log_format).collect(),
+            gateway_api: gateway_api(&definitions.items),
             mesh_config: mesh_config.and_then(|it| it.data?.remove("mesh")).unwrap_or_default(),
             dns_servers: dns.items.iter().filter(|it| names::is_ready(it)).count(),
             name_servers,
@@ -160,6 +169,19 @@ pub(crate) fn findings(seen: &Seen, spec: &ClusterSpec) -> Vec<Finding> {
     findings
 }
 
+/// The version that the definitions of the Gateway API say of themselves.
+fn gateway_api(definitions: &[PartialObjectMeta<CustomResourceDefinition>]) -> Option<String> {
+    let gateways =
+        definitions.iter().find(|it| it.metadata.name.as_deref() == Some(GATEWAY_DEFINITION))?;
+    bundle_version(&gateways.metadata)
+}
+
+/// The version in the annotations of a definition of the Gateway API.
+pub(crate) fn bundle_version(of: &ObjectMeta) -> Option<String> {
+    let said = of.annotations.as_ref()?.get(BUNDLE_VERSION)?;
+    Some(said.strip_prefix('v').unwrap_or(said).to_owned())
+}
+
 fn blocking(found: String, consequence: &'static str, fix: impl Into<String>) -> Finding {
     Finding { blocks: true, found, consequence, fix: fix.into() }
 }
@@ -169,6 +191,7 @@ fn versions(seen: &Seen, spec: &ClusterSpec) -> Vec<Finding> {
     let cilium = others.map(|(node, version)| {
         (format!("Cilium on {node} is {version}, the profile says {}", spec.cilium), "cilium")
     });
+    let mesh = spec.mesh.iter().flat_map(|wanted| mesh::versions(seen, wanted));
     let kubernetes = (seen.kubernetes != spec.kubernetes).then(|| {
         let (found, wanted) = (&seen.kubernetes, &spec.kubernetes);
         (format!("Kubernetes is {found}, the profile says {wanted}"), "kubernetes")
@@ -177,6 +200,7 @@ fn versions(seen: &Seen, spec: &ClusterSpec) -> Vec<Finding> {
     kubernetes
         .into_iter()
         .chain(cilium)
+        .chain(mesh)
         .map(|(found, key)| {
             blocking(
                 found,
@@ -328,6 +352,8 @@ mod tests {
             name_servers: [("one".to_owned(), "172.18.0.1 1".to_owned())].into(),
             istio_cni: [("AMBIENT_DNS_CAPTURE".to_owned(), "true".to_owned())].into(),
             ztunnels: [("one".to_owned(), "json".to_owned())].into(),
+            istio: [("one".to_owned(), "1.31.1".to_owned())].into(),
+            gateway_api: Some("1.6.1".to_owned()),
             mesh_config:
                 "accessLogEncoding: JSON\naccessLogFile: /dev/stdout\nrootNamespace: istio-system\n"
                     .to_owned(),
@@ -394,6 +420,28 @@ mod tests {
         let found = one(|seen| drop(seen.cilium.insert("two".to_owned(), "1.19.6".to_owned())));
         assert_eq!(found, "Cilium on two is 1.19.6, the profile says 1.20.2");
         assert!(one(|seen| "1.35.0".clone_into(&mut seen.kubernetes)).contains("1.35.0"));
+    }
+
+    #[test]
+    fn another_mesh_than_the_profile_says_is_found() {
+        let found = one(|seen| drop(seen.istio.insert("one".to_owned(), "1.31.0".to_owned())));
+        assert_eq!(found, "the ztunnel on one is 1.31.0, the profile says 1.31.1");
+        let found = one(|seen| seen.gateway_api = Some("1.5.1".to_owned()));
+        assert_eq!(found, "the Gateway API's definitions are 1.5.1, the profile says 1.6.1");
+        let found = one(|seen| seen.gateway_api = None);
+        assert_eq!(
+            found,
+            "the Gateway API's definitions do not say their version, the profile says 1.6.1"
+        );
+    }
+
+    #[test]
+    fn the_variant_of_an_image_is_no_other_version() {
+        let mut seen = seen();
+        seen.istio.insert("one".to_owned(), "1.31.1-distroless".to_owned());
+        assert_eq!(findings(&seen, &spec()), []);
+        seen.istio.insert("one".to_owned(), "1.31.10".to_owned());
+        assert_eq!(findings(&seen, &spec()).len(), 1);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod capture;
+pub mod combination;
 pub mod condition;
 pub mod dns;
 pub mod evidence;

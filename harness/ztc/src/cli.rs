@@ -28,7 +28,7 @@ use crate::project::{Project, ProjectError};
 use crate::proving::{self, Proven, ProvingError};
 use crate::rendering::{self, RenderError, ReportCommand};
 use crate::selection::{self, Selected, Shard};
-use crate::{merging, reproducing, schemas, terminal};
+use crate::{cells, merging, reproducing, schemas, terminal};
 
 /// Zero-trust conformance for Kubernetes: who got through, who should have, and who stopped the rest.
 #[derive(Debug, Parser)]
@@ -51,6 +51,9 @@ enum Command {
     /// Watch the flows of a case while something changes, and say for how long which of them leaked or was cut.
     #[command(after_help = monitor::AFTER_HELP)]
     Monitor(monitor::Order),
+    /// List the cells of the version matrix, or run the cases on the cluster of one.
+    #[command(after_help = cells::AFTER_HELP)]
+    Matrix(MatrixOrder),
     /// Hold two finished runs against each other, cell by cell.
     #[command(after_help = COMPARED)]
     Compare {
@@ -160,6 +163,17 @@ struct Run {
     fixed_name: Option<String>,
 }
 
+#[derive(Debug, Args)]
+struct MatrixOrder {
+    #[command(flatten)]
+    list: cells::Order,
+    /// Run cases on the cluster of this cell, as `ztc run --cluster NAME` does.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["select", "format"])]
+    cell: Option<String>,
+    #[command(flatten)]
+    run: Run,
+}
+
 #[derive(Debug, Subcommand)]
 enum BundleCommand {
     /// Make one from registries. Needs a network, helm and a Docker engine.
@@ -183,17 +197,13 @@ pub fn main() -> ExitCode {
     let cli = Cli::from_arg_matches(&given).unwrap_or_else(|error| error.exit());
     match cli.command {
         Command::List(selection) => list(&selection).into(),
-        Command::Run(Run { selection, verbose, compare: Some(pair), .. }) => {
-            let third = given.subcommand().is_some_and(|(_, given)| names_a_cluster(given));
-            several::run_on_both(&selection, &pair, third, verbose).into()
+        Command::Run(order) => {
+            let named = given.subcommand().is_some_and(|(_, given)| names_a_cluster(given));
+            start(order, named)
         }
-        Command::Run(Run { selection, verbose, repeat, until_fail, .. })
-            if repeat.is_some() || until_fail =>
-        {
-            several::run_again(&selection, verbose, repeat, until_fail).into()
-        }
-        Command::Run(Run { selection, verbose, fixed_name, shard, .. }) => {
-            run(&selection, verbose, fixed_name, shard)
+        Command::Matrix(order) => {
+            let named = given.subcommand().is_some_and(|(_, given)| names_a_cluster(given));
+            matrix(order, named)
         }
         Command::Monitor(order) => monitor::monitor(&order),
         Command::Compare { run, against } => {
@@ -212,6 +222,39 @@ pub fn main() -> ExitCode {
         Command::Bundle(BundleCommand::Create(order)) => create_bundle(&order).into(),
         Command::Bench(Bench::World(order)) => bench_world(&order),
         Command::Schema { out } => write_schemas(&out).into(),
+    }
+}
+
+/// Runs cases; `named` says whether a cluster was named on the command line.
+fn start(order: Run, named: bool) -> ExitCode {
+    match order {
+        Run { selection, verbose, compare: Some(pair), .. } => {
+            several::run_on_both(&selection, &pair, named, verbose).into()
+        }
+        Run { selection, verbose, repeat, until_fail, .. } if repeat.is_some() || until_fail => {
+            several::run_again(&selection, verbose, repeat, until_fail).into()
+        }
+        Run { selection, verbose, fixed_name, shard, .. } => {
+            run(&selection, verbose, fixed_name, shard)
+        }
+    }
+}
+
+fn matrix(order: MatrixOrder, named: bool) -> ExitCode {
+    let MatrixOrder { list, cell, mut run } = order;
+    let project = Project::find();
+    match cell {
+        _ if named => usage(&SelectError::CellAndCluster).into(),
+        Some(cell) => match project.the_cell(&cell) {
+            Ok(cell) => {
+                run.selection.place.cluster = cell.to_string();
+                start(run, true)
+            }
+            Err(error) => usage(&error).into(),
+        },
+        None if run.selection.filter.is_some() => usage(&SelectError::FilterWithoutCell).into(),
+        None => told(cells::list(&project, &list, &run.selection.place), GroundError::exit_status)
+            .into(),
     }
 }
 
@@ -358,6 +401,10 @@ enum SelectError {
     EmptyShard { shard: Shard, all: usize },
     #[error("--compare names both profiles; leave out --cluster")]
     ThirdCluster,
+    #[error("a cell is a cluster of its own; leave out --cluster, and name the cell with --cell")]
+    CellAndCluster,
+    #[error("cells have no cases to filter; name one with --cell to run cases on it")]
+    FilterWithoutCell,
 }
 
 fn list(selection: &Selection) -> ExitStatus {

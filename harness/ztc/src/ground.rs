@@ -15,6 +15,7 @@ use ztc_engine::event::ExitStatus;
 use ztc_engine::fabric::Fabric;
 use ztc_engine::profile::{FabricKind, Profile};
 use ztc_lab::{Entered, Lab, LabError, SandboxError};
+use ztc_model::combination::Combination;
 use ztc_model::suite::{Case, Feature};
 use ztc_model::world::World;
 
@@ -31,7 +32,7 @@ pub(crate) const BUNDLE_ENV: &str = "ZTC_BUNDLE";
 /// Where to run, as a person says it: by options, or by the environment under `cargo test`.
 #[derive(Debug, Clone, Args)]
 pub struct Place {
-    /// The profile to run on: a name under `clusters/`, or a file.
+    /// The profile to run on: a name under `clusters/`, a file, or a cell of `ztc matrix`.
     #[arg(long, env = "ZTC_CLUSTER", default_value = DEFAULT_PROFILE)]
     pub cluster: String,
     /// A folder with everything that a cluster is made of, so that nothing is pulled.
@@ -115,6 +116,24 @@ pub enum GroundError {
         /// Everything that was found.
         findings: String,
     },
+    /// The bundle makes another cluster than the cell of the matrix is.
+    #[error("the bundle in {} is of {differs}, and not what the cell {cell} says; give a bundle of this cell", bundle.display())]
+    OtherVersions {
+        /// The cell.
+        cell: String,
+        /// The bundle's folder.
+        bundle: PathBuf,
+        /// Its versions that differ, in words.
+        differs: String,
+    },
+    /// No registry has the cell.
+    #[error(
+        "no registry has the versions of the cell {cell}; name a bundle of them with --bundle or {BUNDLE_ENV}"
+    )]
+    NoBundle {
+        /// The cell.
+        cell: String,
+    },
     /// The cluster has no Cilium that answers.
     #[error("the cluster cannot be used")]
     Cilium(#[from] CiliumError),
@@ -128,6 +147,8 @@ impl GroundError {
             | Self::Bundle(_)
             | Self::Lab(_)
             | Self::Profile(_)
+            | Self::OtherVersions { .. }
+            | Self::NoBundle { .. }
             | Self::Attach(
                 AttachError::NotOurs { .. } | AttachError::NoImage | AttachError::Kubeconfig(_),
             ) => ExitStatus::Usage,
@@ -186,6 +207,10 @@ impl Ground {
             (_, Some(spec), None) => spec.versions(),
             (_, None, _) => BTreeMap::new(),
         };
+        if let Some(cell) = project.cell(&place.cluster)? {
+            let only_bundled = project.matrix()?.is_some_and(|it| it.is_bundled(&cell));
+            require_versions(&cell, &versions, bundle.is_some() || !only_bundled, place)?;
+        }
         Ok(Self { profile, place: place.clone(), bundle, versions, root: project.root() })
     }
 
@@ -341,6 +366,34 @@ impl Ground {
         let progress = Arc::new(|line: &str| terminal::trouble(line));
         Provisioner::new(self.folders(), profile, bundle, progress).map_err(GroundError::Profile)
     }
+}
+
+/// Whether the cluster that would be made has the versions of a cell: a run on another one would be reported for it.
+fn require_versions(
+    cell: &Combination,
+    versions: &BTreeMap<String, String>,
+    can_be_had: bool,
+    place: &Place,
+) -> Result<(), GroundError> {
+    let wanted = cell.versions();
+    if !can_be_had {
+        return Err(GroundError::NoBundle { cell: cell.to_string() });
+    }
+    let parts: BTreeSet<&String> = wanted.keys().chain(versions.keys()).collect();
+    let differs = parts.into_iter().filter(|part| wanted.get(*part) != versions.get(*part));
+    let told = |part: &String| match versions.get(part) {
+        Some(version) => format!("{part} {version}"),
+        None => format!("no {part}"),
+    };
+    let differs: Vec<String> = differs.map(told).collect();
+    if differs.is_empty() {
+        return Ok(());
+    }
+    Err(GroundError::OtherVersions {
+        cell: cell.to_string(),
+        bundle: place.bundle.clone().unwrap_or_default(),
+        differs: differs.join(", "),
+    })
 }
 
 /// Warnings are said; what blocks ends the run before anything is concluded.

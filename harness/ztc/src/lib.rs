@@ -6,6 +6,7 @@
 
 mod benching;
 mod bundling;
+mod cells;
 mod child;
 pub mod cli;
 mod comparing;

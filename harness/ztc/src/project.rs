@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use ztc_engine::profile::Profile;
+use ztc_model::combination::{self, Combination, Matrix};
 use ztc_model::suite::{Library, Suite, load, world};
 use ztc_model::world::World;
 use ztc_model::yaml::{self, Diagnostic, MAX_BYTES, Source};
@@ -16,6 +17,8 @@ use ztc_model::yaml::{self, Diagnostic, MAX_BYTES, Source};
 const WORLDS: &str = "worlds";
 /// The file of a suite in its folder.
 const SUITE_FILE: &str = "suite.yaml";
+/// The supported versions, in the folder of profiles, without `.yaml`.
+const MATRIX: &str = "matrix";
 
 /// A folder with `suites/` and `clusters/` in it.
 #[derive(Debug, Clone)]
@@ -68,6 +71,32 @@ pub enum ProjectError {
         name: String,
         /// What there is.
         known: Vec<String>,
+    },
+    /// There is no matrix.
+    #[error("there is no {}, which says the supported versions", path.display())]
+    NoMatrix {
+        /// Where it is looked for.
+        path: PathBuf,
+    },
+    /// The matrix has no such cell.
+    #[error(
+        "the matrix has no cell `{name}`{why}; `ztc matrix` lists them, `ztc matrix --select bundled` those of bundles"
+    )]
+    NoCell {
+        /// What was asked for.
+        name: String,
+        /// Why there is none, if that is known.
+        why: String,
+    },
+    /// The matrix is about a profile that describes no cluster for it.
+    #[error(
+        "profile {profile} of the matrix describes no cluster that can have the versions of {cell}"
+    )]
+    NoCluster {
+        /// The profile.
+        profile: String,
+        /// The cell.
+        cell: String,
     },
 }
 
@@ -179,21 +208,91 @@ impl Project {
         Ok(self.source(&self.root.join(file))?.text)
     }
 
-    /// The profile of that name under `clusters/`, or in that file.
+    /// The profile of that name under `clusters/`, in that file, or of that cell of the matrix.
     ///
     /// # Errors
     /// When there is none, or it is wrong.
     pub fn profile(&self, name: &str) -> Result<Profile, ProjectError> {
-        let folder = self.root.join("clusters");
-        let in_folder = folder.join(format!("{name}.yaml"));
-        let path = if in_folder.is_file() { in_folder } else { PathBuf::from(name) };
-        if !path.is_file() {
-            let files = entries(&folder)?.into_iter().filter(|path| path.is_file());
-            let mut known: Vec<String> = files.filter_map(|path| stem(&path)).collect();
-            known.sort_unstable();
-            return Err(ProjectError::NoProfile { name: name.to_owned(), known });
+        if let Some(path) = self.profile_file(name) {
+            return Ok(yaml::strict(&self.source(&path)?)?);
         }
-        Ok(yaml::strict(&self.source(&path)?)?)
+        if let Some(profile) = self.profile_of_cell(name)? {
+            return Ok(profile);
+        }
+        let files = entries(&self.clusters())?.into_iter().filter(|path| path.is_file());
+        let stems = files.filter_map(|path| stem(&path));
+        let mut known: Vec<String> = stems.filter(|it| it != MATRIX).collect();
+        known.sort_unstable();
+        Err(ProjectError::NoProfile { name: name.to_owned(), known })
+    }
+
+    fn clusters(&self) -> PathBuf {
+        self.root.join("clusters")
+    }
+
+    fn profile_file(&self, name: &str) -> Option<PathBuf> {
+        let in_folder = self.clusters().join(format!("{name}.yaml"));
+        let path = if in_folder.is_file() { in_folder } else { PathBuf::from(name) };
+        path.is_file().then_some(path)
+    }
+
+    fn matrix_file(&self) -> PathBuf {
+        self.clusters().join(format!("{MATRIX}.yaml"))
+    }
+
+    /// The supported versions; nothing in a project that says none.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn matrix(&self) -> Result<Option<Matrix>, ProjectError> {
+        let path = self.matrix_file();
+        if !path.is_file() {
+            return Ok(None);
+        }
+        Ok(Some(combination::read(&self.source(&path)?)?))
+    }
+
+    /// The supported versions.
+    ///
+    /// # Errors
+    /// When there are none, or they cannot be read.
+    pub fn the_matrix(&self) -> Result<Matrix, ProjectError> {
+        self.matrix()?.ok_or_else(|| ProjectError::NoMatrix { path: self.matrix_file() })
+    }
+
+    /// The cell of the matrix of that name, if it is one and no profile is called so.
+    ///
+    /// # Errors
+    /// When the matrix cannot be read.
+    pub fn cell(&self, name: &str) -> Result<Option<Combination>, ProjectError> {
+        if self.profile_file(name).is_some() {
+            return Ok(None);
+        }
+        Ok(self.matrix()?.and_then(|matrix| matrix.named(name)))
+    }
+
+    /// The cell of the matrix of that name.
+    ///
+    /// # Errors
+    /// When there is none, with the reason.
+    pub fn the_cell(&self, name: &str) -> Result<Combination, ProjectError> {
+        if let Some(cell) = self.cell(name)? {
+            return Ok(cell);
+        }
+        let matrix = self.the_matrix()?;
+        let known = matrix.ruled_out(name);
+        let why = known.map(|it| format!(", as is known of {it}")).unwrap_or_default();
+        Err(ProjectError::NoCell { name: name.to_owned(), why })
+    }
+
+    fn profile_of_cell(&self, name: &str) -> Result<Option<Profile>, ProjectError> {
+        let Some(matrix) = self.matrix()? else { return Ok(None) };
+        let Some(cell) = matrix.named(name) else { return Ok(None) };
+        let failed =
+            || ProjectError::NoCluster { profile: matrix.profile.clone(), cell: name.to_owned() };
+        let file = self.profile_file(&matrix.profile).ok_or_else(failed)?;
+        let profile: Profile = yaml::strict(&self.source(&file)?)?;
+        profile.of_versions(&cell).map(Some).ok_or_else(failed)
     }
 }
 

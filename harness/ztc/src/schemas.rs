@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use ztc_engine::profile::Profile;
+use ztc_model::combination::file::MatrixFile;
 use ztc_model::suite::file::SuiteFile;
 use ztc_model::world::World;
 
@@ -21,6 +22,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("suite.schema.json", schemars::schema_for!(SuiteFile).to_value()),
         ("world.schema.json", schemars::schema_for!(World).to_value()),
         ("profile.schema.json", schemars::schema_for!(Profile).to_value()),
+        ("matrix.schema.json", schemars::schema_for!(MatrixFile).to_value()),
         ("proven.schema.json", schemars::schema_for!(Proven).to_value()),
     ];
     all.extend(ztc_report::schemas());

@@ -1,12 +1,16 @@
 //! What has to be true of a mesh, and of Cilium beneath it.
 
 use k8s_openapi::api::core::v1::Pod;
+use ztc_engine::profile::MeshSpec;
 use ztc_model::policy::mesh::ROOT_NAMESPACE;
 
-use super::{Finding, Seen, blocking};
+use super::{Finding, GATEWAY_DEFINITION, Seen, blocking};
 
 /// The `ConfigMap` of Istio's control plane, with its configuration under `mesh`.
 pub(super) const CONFIG: &str = "istio";
+
+/// What a cluster that is there already has where it does not say its version.
+pub(crate) const UNKNOWN: &str = "unknown";
 
 /// How ztunnel logs, as its environment says (`src/telemetry.rs` of istio/ztunnel).
 const LOG_FORMAT: &str = "LOG_FORMAT";
@@ -24,6 +28,55 @@ pub(super) fn log_format(pod: &Pod) -> Option<(String, String)> {
     let format = set.find(|it| it.name == LOG_FORMAT).and_then(|it| it.value.clone());
     Some((spec.node_name.clone()?, format.unwrap_or_else(|| "plain".to_owned())))
 }
+
+/// The node of a ztunnel, and the version that its image is tagged with. An image without a tag says none.
+pub(super) fn version(pod: &Pod) -> Option<(String, String)> {
+    let spec = pod.spec.as_ref()?;
+    let image = spec.containers.first()?.image.as_deref()?;
+    let node = spec.node_name.clone()?;
+    Some((node, tag(image).unwrap_or("unknown").to_owned()))
+}
+
+/// The tag of an image: what stands behind the last colon, unless that is the port of a registry.
+pub(crate) fn tag(image: &str) -> Option<&str> {
+    let named = image.split_once('@').map_or(image, |(named, _digest)| named);
+    let (_, tag) = named.rsplit_once(':')?;
+    (!tag.contains('/')).then_some(tag)
+}
+
+/// Versions that are not the wanted ones, each with the field of the profile that says it.
+pub(super) fn versions(seen: &Seen, wanted: &MeshSpec) -> Vec<(String, &'static str)> {
+    let MeshSpec { istio, gateway_api, .. } = wanted;
+    let others = seen.istio.iter().filter(|(_, version)| !is_of(version, istio));
+    let mut found: Vec<(String, &'static str)> = others
+        .map(|(node, version)| {
+            (format!("the ztunnel on {node} is {version}, the profile says {istio}"), "istio")
+        })
+        .collect();
+    let said = match &seen.gateway_api {
+        Some(version) if version == gateway_api => None,
+        Some(version) => Some(format!("are {version}")),
+        // Definitions that are not there are a finding of their own.
+        None if seen.definitions.iter().any(|it| it == GATEWAY_DEFINITION) => {
+            Some("do not say their version".to_owned())
+        }
+        None => None,
+    };
+    found.extend(said.filter(|_| gateway_api != UNKNOWN).map(|said| {
+        let found = format!("the Gateway API's definitions {said}, the profile says {gateway_api}");
+        (found, "gatewayApi")
+    }));
+    found
+}
+
+/// Whether a tag is of a version: it may name the variant of the image, too.
+fn is_of(tag: &str, version: &str) -> bool {
+    let rest = tag.strip_prefix(version);
+    rest.is_some_and(|rest| rest.is_empty() || VARIANTS.contains(&rest))
+}
+
+/// The variants in which Istio publishes an image of one version.
+const VARIANTS: [&str; 2] = ["-distroless", "-debug"];
 
 /// A ztunnel that is not there, or that nobody here can read.
 fn ztunnels(seen: &Seen) -> Vec<Finding> {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use ztc_model::combination::Combination;
+use ztc_model::suite::Part;
 
 /// A real cluster: its versions, and how it is put together.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -50,6 +52,29 @@ impl ClusterSpec {
             .flat_map(|mesh| [("istio", &mesh.istio), ("gateway-api", &mesh.gateway_api)]);
         let parts = [("kubernetes", kubernetes), ("cilium", cilium)].into_iter().chain(mesh);
         parts.map(|(part, version)| (part.to_owned(), version.clone())).collect()
+    }
+
+    /// The same cluster of other versions: it has no mesh where they have none. An image of its nodes is of one version
+    /// of Kubernetes, so that it has kind's for another one. Nothing if they have a mesh and it has none, whose values
+    /// nobody then knows.
+    #[must_use]
+    pub fn of_versions(self, versions: &Combination) -> Option<Self> {
+        let version = |part: Part| versions.version(part);
+        let mesh = match (version(Part::Istio), version(Part::GatewayApi), self.mesh) {
+            (Some(istio), Some(gateway_api), Some(mesh)) => {
+                Some(MeshSpec { istio, gateway_api, ..mesh })
+            }
+            (Some(_), _, None) => return None,
+            _ => None,
+        };
+        let kubernetes = version(Part::Kubernetes)?;
+        Some(Self {
+            node_image: self.node_image.filter(|_| kubernetes == self.kubernetes),
+            kubernetes,
+            cilium: version(Part::Cilium)?,
+            mesh,
+            ..self
+        })
     }
 }
 

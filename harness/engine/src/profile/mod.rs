@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use ztc_model::combination::Combination;
 use ztc_model::suite::Feature;
 
 pub use cluster::{ChartRepositories, ClusterSpec, IpFamily, KubeProxy, MeshSpec};
@@ -35,6 +36,21 @@ pub struct Profile {
     pub outside: BTreeMap<String, IpAddr>,
     /// How long things may take.
     pub pace: Pace,
+}
+
+impl Profile {
+    /// The same profile for a cluster of other versions, under a name of its own, so that no two of them are one cluster.
+    /// Nothing if it describes no cluster that can have these.
+    #[must_use]
+    pub fn of_versions(self, versions: &Combination) -> Option<Self> {
+        let cluster = self.cluster?.of_versions(versions)?;
+        let mut features = self.features;
+        if cluster.mesh.is_none() {
+            features.retain(|feature| !Feature::OF_THE_MESH.contains(feature));
+        }
+        let profile = format!("{}-{}", self.profile, versions.short());
+        Some(Self { profile, features, cluster: Some(cluster), ..self })
+    }
 }
 
 /// The fabrics.

@@ -17,7 +17,7 @@ mod removals;
 mod restarts;
 mod streams;
 mod tunnels;
-mod versions;
+pub(crate) mod versions;
 mod wires;
 mod worlds;
 

@@ -26,6 +26,11 @@ pub enum Part {
     GatewayApi,
 }
 
+impl Part {
+    /// All of them, in the order in which names of combinations have them.
+    pub const ALL: [Self; 4] = [Self::Kubernetes, Self::Cilium, Self::Istio, Self::GatewayApi];
+}
+
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -60,8 +65,13 @@ impl Versions {
         })
     }
 
+    /// The parts that it says something of.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = Part> + '_ {
+        self.0.keys().copied()
+    }
+
     /// Each range with its part.
-    pub(super) fn to_strings(&self) -> impl Iterator<Item = String> + '_ {
+    pub(crate) fn to_strings(&self) -> impl Iterator<Item = String> + '_ {
         self.0.iter().map(|(part, range)| format!("{part} {range}"))
     }
 }
@@ -72,11 +82,11 @@ fn released(version: &Version) -> Version {
     Version { pre: Prerelease::EMPTY, ..version.clone() }
 }
 
-/// Reads the ranges of a case.
+/// Reads ranges, by part.
 ///
 /// # Errors
 /// A diagnostic at one that is none.
-pub(super) fn read(
+pub(crate) fn read(
     source: &Source,
     written: &BTreeMap<Part, Spanned<String>>,
 ) -> Result<Versions, Box<Diagnostic>> {
