@@ -102,12 +102,17 @@ fn write_shares(page: &mut Page, report: &ChangeReport, windows: &[(&WatchedFlow
     for ((point, step, kind), long) in &shares {
         let step = report.steps.get(*step).map_or("", |it| it.step.as_str());
         let longest = microseconds(long.iter().copied().max().unwrap_or(0));
+        let all = microseconds(long.iter().sum());
         let words = match kind {
             WindowKind::Blind => count(long.len(), "blind spot", "blind spots"),
             WindowKind::Outage => count(long.len(), "outage", "outages"),
             WindowKind::Leak => count(long.len(), "leak", "leaks"),
         };
-        let words = format!("{point} in `{step}`: {words}, the longest {longest}");
+        let words = if long.len() == 1 {
+            format!("{point} in `{step}`: {words}, {longest}")
+        } else {
+            format!("{point} in `{step}`: {words}, the longest {longest}, {all} in all")
+        };
         page.paragraph("       ", Tone::Plain, &words);
     }
 }

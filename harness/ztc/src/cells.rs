@@ -77,7 +77,7 @@ pub(crate) fn list(
     })
 }
 
-/// The cells that a bundle makes.
+/// The cells that a bundle makes. One that leaves out what the bundle has is made of less than there is, and is not meant.
 fn of_the_bundle(
     project: &Project,
     cells: Vec<Combination>,
@@ -91,6 +91,9 @@ fn of_the_bundle(
             Err(error) => return Err(error),
         }
     }
+    let parts = |cell: &Combination| cell.versions().len();
+    let most = made.iter().map(parts).max();
+    made.retain(|it| Some(parts(it)) == most);
     Ok(made)
 }
 
