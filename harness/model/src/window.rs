@@ -73,12 +73,12 @@ impl Window {
 /// The windows of a flow, in the order of time; none where all of its samples were as they must be.
 ///
 /// `stretches` are in the order of sending, their times microseconds since the watching began; `denied` says that the flow
-/// must not get through, `peers` who may answer, and `every_us` the pace.
+/// must not get through, `peers` who may answer, `every_us` the pace, and `until_us` until when samples were to be sent.
 pub fn windows(
     stretches: &[Stretch],
     denied: bool,
     peers: &BTreeSet<String>,
-    every_us: u64,
+    (every_us, until_us): (u64, u64),
 ) -> Vec<Window> {
     let mut windows: Vec<Window> = Vec::new();
     // The window that the last stretch is of, if it is of one.
@@ -86,7 +86,7 @@ pub fn windows(
     let mut due: Option<u64> = None;
     for stretch in stretches {
         let from_us = stretch.first.at_us;
-        if let Some(due) = due.filter(|due| from_us > *due + every_us * (APART - 1)) {
+        if let Some(due) = due.filter(|due| is_hole(*due, from_us, every_us)) {
             windows.push(hole(due, from_us));
             open = false;
         } else if open && let Some(last) = windows.last_mut() {
@@ -116,6 +116,11 @@ pub fn windows(
         }
         open = true;
     }
+    // Whoever was not there at the end saw no end.
+    let due = due.unwrap_or(0);
+    if is_hole(due, until_us, every_us) {
+        windows.push(hole(due, until_us));
+    }
     windows
 }
 
@@ -138,6 +143,11 @@ pub fn reconnects(stretches: &[Stretch]) -> usize {
     let mut ends: Vec<SocketAddr> = ends.collect();
     ends.dedup();
     ends.len().saturating_sub(1)
+}
+
+/// Whether nobody knows what was enforced between the moment at which a sample was due and the next one.
+const fn is_hole(due_us: u64, next_us: u64, every_us: u64) -> bool {
+    next_us > due_us + every_us * (APART - 1)
 }
 
 fn hole(from_us: u64, until_us: u64) -> Window {
@@ -200,14 +210,14 @@ mod tests {
     #[test]
     fn a_leak_is_from_its_first_flow_to_the_first_that_is_stopped_again() {
         let stretches = row(&[false, false, true, true, true, false]);
-        let found = windows(&stretches, true, &peers(), EVERY);
+        let found = windows(&stretches, true, &peers(), (EVERY, 0));
         let [leak] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!((leak.kind, leak.from_us, leak.until_us), (WindowKind::Leak, 20_000, 50_000));
         assert_eq!((leak.samples, leak.seen.as_str()), (3, "answered by a/b"));
         let ports = [leak.first, leak.last].map(|it| it.map(|it| it.port()));
         assert_eq!(ports, [Some(3), Some(5)]);
         assert!(
-            windows(&stretches, false, &peers(), EVERY)
+            windows(&stretches, false, &peers(), (EVERY, 0))
                 .iter()
                 .all(|it| it.kind == WindowKind::Outage)
         );
@@ -220,7 +230,7 @@ mod tests {
             sample(50_000, seen(false)),
             sample(60_000, seen(true)),
         ]);
-        let found = windows(&stretches, true, &peers(), EVERY);
+        let found = windows(&stretches, true, &peers(), (EVERY, 0));
         let kinds: Vec<(WindowKind, u64, u64)> =
             found.iter().map(|it| (it.kind, it.from_us, it.until_us)).collect();
         assert_eq!(
@@ -230,10 +240,22 @@ mod tests {
     }
 
     #[test]
+    fn who_is_not_there_at_the_end_or_never_was_is_blind() {
+        let found = windows(&row(&[false, false]), true, &peers(), (EVERY, 90_000));
+        let [blind] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!(
+            (blind.kind, blind.from_us, blind.until_us),
+            (WindowKind::Blind, 20_000, 90_000)
+        );
+        assert_eq!(windows(&[], false, &peers(), (EVERY, 90_000)).len(), 1);
+        assert!(windows(&row(&[false; 8]), true, &peers(), (EVERY, 90_000)).is_empty());
+    }
+
+    #[test]
     fn a_client_that_cannot_send_proves_nothing_either_way() {
         let unsent = Observed::Unsent { operation: "bind".to_owned(), error: "none".to_owned() };
         for denied in [true, false] {
-            let found = windows(&[sample(0, unsent.clone())], denied, &peers(), EVERY);
+            let found = windows(&[sample(0, unsent.clone())], denied, &peers(), (EVERY, 0));
             assert_eq!(found[0].kind, WindowKind::Blind);
         }
     }
@@ -251,7 +273,7 @@ mod tests {
             through in prop::collection::vec(any::<bool>(), 0..60),
             denied: bool,
         ) {
-            let found = windows(&row(&through), denied, &peers(), EVERY);
+            let found = windows(&row(&through), denied, &peers(), (EVERY, 0));
             let wrong = through.iter().filter(|it| **it == denied).count();
             let counted: u64 = found.iter().map(|it| it.samples).sum();
             prop_assert_eq!(counted, u64::try_from(wrong).unwrap());

@@ -53,6 +53,8 @@ struct Row {
     stretches: Vec<Stretch>,
     evidence: BTreeMap<String, Arc<Evidence>>,
     lost: Option<String>,
+    /// Until when samples were to be sent.
+    until_us: u64,
 }
 
 impl Life<'_> {
@@ -215,6 +217,7 @@ impl Sampled<'_> {
                     }
                     News::Lost { reason } => {
                         row.lost = Some(reason);
+                        row.until_us = row.until_us.max(micros(begun.elapsed()));
                         return row;
                     }
                     _ => {}
@@ -222,6 +225,7 @@ impl Sampled<'_> {
                 // Whoever could stop it goes with the case alone.
                 _ = stopped.wait_for(|it| *it), if !is_stopped => {
                     is_stopped = true;
+                    row.until_us = micros(begun.elapsed());
                     self.aim.agent.cancel(flight.id);
                 }
             }
@@ -272,7 +276,7 @@ impl Sampled<'_> {
             samples: row.stretches.iter().map(|it| it.count).sum(),
             slowest_us: slowest.filter(|_| !denied).unwrap_or(0),
             reconnects: goes_on.then(|| reconnects(&row.stretches)),
-            windows: windows(&row.stretches, denied, peers, micros(self.every)),
+            windows: windows(&row.stretches, denied, peers, (micros(self.every), row.until_us)),
             evidence: row.evidence.values().map(|it| summary::record(it)).collect(),
         }
     }

@@ -88,8 +88,19 @@ fn kind(did: &Did) -> String {
     match did {
         // Which of the names along a search path is refused is the search path's doing.
         Did::RefuseName { .. } => "refused the query".to_owned(),
+        // The words of a ztunnel have the time and the addresses in them.
+        Did::RefuseCertificate { .. } | Did::RefuseTarget { .. } => {
+            without_numbers(&did.to_string())
+        }
         did => did.to_string(),
     }
+}
+
+/// The same words with each that has a digit in it left out.
+fn without_numbers(words: &str) -> String {
+    let is_number = |word: &str| word.contains(|it: char| it.is_ascii_digit());
+    let kept = words.split(' ').map(|word| if is_number(word) { "…" } else { word });
+    kept.collect::<Vec<_>>().join(" ")
 }
 
 /// What a client saw without what may differ. It is read from the words of a report, which are those
@@ -133,6 +144,22 @@ mod tests {
     use ztc_wire::{DnsRcode, Observed, Phase};
 
     use super::*;
+
+    #[test]
+    fn what_ztunnel_says_is_compared_without_its_times_and_addresses() {
+        let target = |why: &str| kind(&Did::RefuseTarget { why: why.to_owned() });
+        assert_eq!(
+            target("ip mismatch: 10.244.0.11 != 10.244.0.12"),
+            target("ip mismatch: 10.9.0.1 != 10.9.0.2")
+        );
+        assert_ne!(target("ip mismatch: 10.9.0.1 != 10.9.0.2"), target("port not allowed"));
+        let expired = |now: u64| {
+            kind(&Did::RefuseCertificate {
+                why: format!("InvalidCertificate(ExpiredContext {{ time: UnixTime({now}) }})"),
+            })
+        };
+        assert_eq!(expired(1_796_022_592), expired(1_796_024_062));
+    }
 
     fn kind_of(observed: Observed) -> String {
         in_kind(&Seen::Client(observed).to_string())
