@@ -56,17 +56,19 @@ fn agents_that_leave_the_door_open_leak_for_as_long() {
         let Some((code, report, stdout)) = watch(&fault, &["--restart", "cilium"]) else { return };
         assert_eq!(code, 4, "{stdout}");
         let leaks = windows(&report, WindowKind::Leak);
-        let denied = report.flows.iter().filter(|it| it.denied).count();
         assert!(!leaks.is_empty(), "{stdout}");
-        // A shorter one may be between two samples where the machine is busy.
+        // A shorter one may be between two samples where the machine is busy; whoever missed a longer one was blind.
         if open * 1000 > APART * report.every_us {
-            assert_eq!(leaks.len(), denied, "one a flow that must not pass: {stdout}");
+            let missed = |it: &&WatchedFlow| it.denied && it.windows.is_empty();
+            let missed: Vec<&WatchedFlow> = report.flows.iter().filter(missed).collect();
+            assert!(missed.is_empty(), "{missed:?}: {stdout}");
         }
         for (flow, leak) in leaks {
             let step = report.step_at(leak.from_us).unwrap();
             assert_eq!(step.step, "restart cilium", "{stdout}");
-            let off = leak.long_us().abs_diff(open * 1000);
-            assert!(off <= 2 * APART * report.every_us, "{}: {leak:?} of {open} ms", flow.send);
+            // Blind spots may part it, but nothing makes it longer.
+            let longest = open * 1000 + 2 * APART * report.every_us;
+            assert!(leak.long_us() <= longest, "{}: {leak:?} of {open} ms", flow.send);
             assert!(leak.first.is_some() && leak.samples > 0);
         }
         assert!(stdout.contains("fail-open"), "{stdout}");
