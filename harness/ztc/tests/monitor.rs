@@ -51,7 +51,7 @@ fn where_nothing_changes_nothing_leaks_and_nothing_is_cut() {
 
 #[test]
 fn agents_that_leave_the_door_open_leak_for_as_long() {
-    for open in [20, 200, 1000] {
+    for open in [50, 200, 1000] {
         let fault = format!("restart-opens={open}ms");
         let Some((code, report, stdout)) = watch(&fault, &["--restart", "cilium"]) else { return };
         assert_eq!(code, 4, "{stdout}");
@@ -71,7 +71,7 @@ fn agents_that_leave_the_door_open_leak_for_as_long() {
             assert!(leak.long_us() <= longest, "{}: {leak:?} of {open} ms", flow.send);
             assert!(leak.first.is_some() && leak.samples > 0);
         }
-        assert!(stdout.contains("fail-open"), "{stdout}");
+        assert!(stdout.contains("FAIL-OPEN"), "{stdout}");
     }
 }
 
