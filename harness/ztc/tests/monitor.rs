@@ -64,8 +64,9 @@ fn agents_that_leave_the_door_open_leak_for_as_long() {
             assert!(missed.is_empty(), "{missed:?}: {stdout}");
         }
         for (flow, leak) in leaks {
+            // A window longer than the restart may be parted, and its rest begin after it.
             let step = report.step_at(leak.from_us).unwrap();
-            assert_eq!(step.step, "restart cilium", "{stdout}");
+            assert_ne!(step.step, "before", "{stdout}");
             // Blind spots may part it, but nothing makes it longer.
             let longest = open * 1000 + 2 * APART * report.every_us;
             assert!(leak.long_us() <= longest, "{}: {leak:?} of {open} ms", flow.send);
