@@ -1,8 +1,8 @@
 //! Combinations of versions: which are supported, which are known not to work together, and which of them a nightly run
 //! takes.
 //!
-//! Pure: a file says the versions and the incompatibilities ([`file`]), and what is selected follows from it alone
-//! ([`selection`]). This room must not know how a cluster of a combination is made, nor what cases come to on it.
+//! Pure: a file says the versions and the incompatibilities ([`mod@file`]), and what is selected follows from it alone
+//! (`selection.rs`). This room must not know how a cluster of a combination is made, nor what cases come to on it.
 
 pub mod file;
 mod selection;
