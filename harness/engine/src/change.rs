@@ -86,7 +86,7 @@ fn worsen(cell: &mut CellReport, verdict: Verdict) {
 fn verdict(report: &ChangeReport, flow: &WatchedFlow) -> Option<Verdict> {
     let counts = |it: &&Window| it.kind != WindowKind::Outage || it.long_us() > report.outage_us;
     let worst = flow.windows.iter().filter(counts).max_by_key(|it| (it.kind, it.long_us()))?;
-    let step = report.step_at(worst.from_us).map_or("the change", |it| it.step.as_str());
+    let step = report.step_of(worst).map_or("the change", |it| it.step.as_str());
     let long = format!("for {} ms in `{step}`", worst.long_us().div_ceil(1000));
     let seen = format!("{}: {}, {long}", flow.send, worst.seen);
     Some(match worst.kind {
@@ -102,6 +102,7 @@ fn verdict(report: &ChangeReport, flow: &WatchedFlow) -> Option<Verdict> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::StepReport;
 
     fn window(kind: WindowKind, from_us: u64, until_us: u64) -> Window {
         let seen = "seen".to_owned();
@@ -156,6 +157,20 @@ mod tests {
         assert!(words.starts_with("fail-closed"), "{words}");
         assert!(of(vec![blind]).unwrap().starts_with("inconclusive"));
         assert_eq!(of(Vec::new()), None);
+    }
+
+    #[test]
+    fn a_window_that_begins_within_the_pace_before_a_step_is_of_that_step() {
+        let step =
+            |step: &str, from_us, until_us| StepReport { step: step.to_owned(), from_us, until_us };
+        let steps = vec![step("before", 5, 50_000), step("restart", 50_000, 90_000)];
+        let report = ChangeReport { steps, ..report(0) };
+        let of = |from_us| {
+            report.step_of(&window(WindowKind::Leak, from_us, 60_000)).map(|it| it.step.as_str())
+        };
+        assert_eq!(of(49_000), Some("restart"));
+        assert_eq!(of(39_999), Some("before"));
+        assert_eq!(of(0), Some("before"));
     }
 
     #[test]

@@ -333,9 +333,11 @@ pub struct Unwatched {
 }
 
 impl ChangeReport {
-    /// The step that was under way at a moment, microseconds since the watching began.
-    pub fn step_at(&self, at_us: u64) -> Option<&StepReport> {
-        self.steps.iter().rev().find(|step| step.from_us <= at_us)
+    /// The step that a window began in. Its beginning is known to the pace alone: one that is less than that before a step
+    /// is of this step.
+    pub fn step_of(&self, window: &Window) -> Option<&StepReport> {
+        let latest = window.from_us.saturating_add(self.every_us);
+        self.steps.iter().rev().find(|step| step.from_us <= latest)
     }
 }
 

@@ -62,8 +62,8 @@ fn write_window(page: &mut Page, report: &ChangeReport, flow: &WatchedFlow, wind
     };
     page.paragraph(lead, tone, &format!("{} sent {}", flow.from, flow.send));
     let mut words = vec![microseconds(window.long_us())];
-    if let Some(step) = report.step_at(window.from_us) {
-        let after = microseconds(window.from_us - step.from_us);
+    if let Some(step) = report.step_of(window) {
+        let after = microseconds(window.from_us.saturating_sub(step.from_us));
         words.push(format!(" in `{}`, {after} after it began", step.step));
     }
     if window.samples > 0 {
@@ -89,18 +89,19 @@ fn write_window(page: &mut Page, report: &ChangeReport, flow: &WatchedFlow, wind
 
 /// What each enforcement point has of it in each step.
 fn write_shares(page: &mut Page, report: &ChangeReport, windows: &[(&WatchedFlow, &Window)]) {
-    let mut shares: BTreeMap<(String, usize, WindowKind), Vec<u64>> = BTreeMap::new();
+    // By point and, in the order of time, by step.
+    let mut shares: BTreeMap<(String, u64, &str, WindowKind), Vec<u64>> = BTreeMap::new();
     for (flow, window) in windows {
         let point = flow.point.map_or_else(|| "nobody named".to_owned(), |it| it.to_string());
-        let step = report.steps.iter().rposition(|it| it.from_us <= window.from_us).unwrap_or(0);
-        shares.entry((point, step, window.kind)).or_default().push(window.long_us());
+        let step = report.step_of(window).or(report.steps.first());
+        let (begun, step) = step.map_or((0, ""), |it| (it.from_us, it.step.as_str()));
+        shares.entry((point, begun, step, window.kind)).or_default().push(window.long_us());
     }
     if shares.is_empty() {
         return;
     }
     page.blank();
-    for ((point, step, kind), long) in &shares {
-        let step = report.steps.get(*step).map_or("", |it| it.step.as_str());
+    for ((point, _, step, kind), long) in &shares {
         let longest = microseconds(long.iter().copied().max().unwrap_or(0));
         let all = microseconds(long.iter().sum());
         let words = match kind {
