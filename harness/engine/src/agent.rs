@@ -195,7 +195,7 @@ impl Agent {
 
     /// Has it send a stimulus again and again until that is taken back.
     pub(crate) fn sample(&self, stimulus: Stimulus, every: Duration, deadline: Duration) -> Flight {
-        let every_us = u64::try_from(every.as_micros()).unwrap_or(u64::MAX);
+        let every_us = micros(every);
         let deadline_ms = millis(deadline);
         self.order(|id| ToAgent::Sample { id, every_us, deadline_ms, stimulus })
     }
@@ -546,6 +546,10 @@ impl Clock {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn violation(what: impl Into<String>) -> AgentError {

@@ -179,8 +179,7 @@ impl Board {
         sender: mpsc::UnboundedSender<Arc<Evidence>>,
     ) -> Watch {
         let mut pinned = lock(&self.shared);
-        let recent = pinned.kept.partition_point(|(at, _)| *at < since);
-        for (_, evidence) in pinned.kept.range(recent..).filter(|(_, it)| interest.covers(it)) {
+        for evidence in pinned.since(since).filter(|it| interest.covers(it)) {
             // The receiver belongs to the shot that is asking.
             sender.send(Arc::clone(evidence)).ok();
         }
@@ -191,9 +190,7 @@ impl Board {
     /// The records about a flow that were pinned since a moment.
     pub(crate) fn about(&self, interest: Interest, since: Instant) -> Vec<Arc<Evidence>> {
         let pinned = lock(&self.shared);
-        let recent = pinned.kept.partition_point(|(at, _)| *at < since);
-        let records = pinned.kept.range(recent..).map(|(_, evidence)| evidence);
-        records.filter(|it| interest.covers(it)).cloned().collect()
+        pinned.since(since).filter(|it| interest.covers(it)).cloned().collect()
     }
 
     /// The records of tunnels between the two that were pinned since a moment, but those of requests that had begun
@@ -201,8 +198,7 @@ impl Board {
     pub(crate) fn between(&self, pair: &Pair, since: Instant) -> Vec<Arc<Evidence>> {
         let begun = Timestamp::now() - since.elapsed();
         let pinned = lock(&self.shared);
-        let recent = pinned.kept.partition_point(|(at, _)| *at < since);
-        let records = pinned.kept.range(recent..).map(|(_, evidence)| evidence);
+        let records = pinned.since(since);
         records.filter(|it| pair.covers(it) && !had_begun(it, begun)).cloned().collect()
     }
 
@@ -214,13 +210,11 @@ impl Board {
         since: Instant,
     ) -> Vec<Arc<Evidence>> {
         let pinned = lock(&self.shared);
-        let recent = pinned.kept.partition_point(|(at, _)| *at < since);
-        let records = pinned.kept.range(recent..).map(|(_, evidence)| evidence);
         let is_meant = |it: &&Arc<Evidence>| {
             let FlowKey { source, destination, .. } = it.flow;
             from.contains(&source.ip()) && destination.port() == port && it.did.is_denial()
         };
-        records.filter(is_meant).cloned().collect()
+        pinned.since(since).filter(is_meant).cloned().collect()
     }
 
     /// The interruptions of the stream so far, in words.
@@ -253,6 +247,12 @@ impl Drop for Board {
 }
 
 impl Pinned {
+    /// The records that were pinned since a moment.
+    fn since(&self, moment: Instant) -> impl Iterator<Item = &Arc<Evidence>> {
+        let recent = self.kept.partition_point(|(at, _)| *at < moment);
+        self.kept.range(recent..).map(|(_, evidence)| evidence)
+    }
+
     /// A stream that cannot be opened says so again and again; once is enough for people.
     fn tell(&mut self, gap: String) {
         if !self.gaps.iter().any(|(_, told)| *told == gap) {

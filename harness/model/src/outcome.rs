@@ -277,7 +277,8 @@ impl Reading {
         }
     }
 
-    fn of_observed(observed: &Observed, peers: &BTreeSet<String>) -> Self {
+    /// Reads what a client saw.
+    pub(crate) fn of_observed(observed: &Observed, peers: &BTreeSet<String>) -> Self {
         if let Some(peer) = observed.peer() {
             return if peers.is_empty() || peers.contains(peer) {
                 Self::Through { peer: peer.to_owned() }

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ztc_wire::Stretch;
 
-use crate::outcome::{Reading, Seen};
+use crate::outcome::Reading;
 
 /// More than so many times the pace between two samples, and nobody knows what was enforced in between.
 const APART: u64 = 3;
@@ -126,7 +126,7 @@ pub fn windows(
 
 /// What kind of window a stretch is of, if it is of one.
 pub fn kind(stretch: &Stretch, denied: bool, peers: &BTreeSet<String>) -> Option<WindowKind> {
-    match (Reading::of(&Seen::Client(stretch.seen.clone()), peers), denied) {
+    match (Reading::of_observed(&stretch.seen, peers), denied) {
         // Whoever answered, no policy stopped it: that a client sees something else than silence proves nothing.
         (Reading::Unsent { .. }, _) | (Reading::Unclear { .. }, true) => Some(WindowKind::Blind),
         (Reading::Through { .. } | Reading::Astray { .. }, true) => Some(WindowKind::Leak),
@@ -193,11 +193,7 @@ mod tests {
     fn joined(row: impl IntoIterator<Item = Stretch>) -> Vec<Stretch> {
         let mut stretches: Vec<Stretch> = Vec::new();
         for next in row {
-            let left = match stretches.last_mut() {
-                Some(last) => last.join(next, 2 * EVERY, false).err(),
-                None => Some(Box::new(next)),
-            };
-            stretches.extend(left.map(|it| *it));
+            next.add_to(&mut stretches, EVERY, false);
         }
         stretches
     }

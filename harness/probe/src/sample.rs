@@ -22,9 +22,6 @@ const TOLD_EVERY: Duration = Duration::from_millis(200);
 /// Samples of one stimulus that are under way before the next is left out: each holds a socket.
 const AT_ONCE: usize = 512;
 
-/// More than so many times the pace between two samples is a hole.
-const APART: u32 = 2;
-
 /// What is sent, and how.
 #[derive(Debug)]
 pub(crate) struct Order {
@@ -77,7 +74,7 @@ async fn one(number: u64, run: Run, stimulus: Stimulus, end: Instant) -> (u64, S
 /// Samples in the order of sending. They end in any order, and are passed on in this one.
 #[derive(Debug)]
 struct Row {
-    apart_us: u64,
+    every_us: u64,
     one_connection: bool,
     /// The number of the first of those under way.
     first: u64,
@@ -88,9 +85,8 @@ struct Row {
 
 impl Row {
     fn of(order: &Order) -> Self {
-        let apart = order.every * APART;
         Self {
-            apart_us: u64::try_from(apart.as_micros()).unwrap_or(u64::MAX),
+            every_us: u64::try_from(order.every.as_micros()).unwrap_or(u64::MAX),
             one_connection: order.stimulus.goes_on(),
             first: 0,
             under_way: VecDeque::new(),
@@ -111,11 +107,7 @@ impl Row {
             self.first += 1;
             let next = self.under_way.pop_front().flatten();
             let next = next.expect("it was there a moment ago");
-            let left = match self.ended.last_mut() {
-                Some(last) => last.join(next, self.apart_us, self.one_connection).err(),
-                None => Some(Box::new(next)),
-            };
-            self.ended.extend(left.map(|it| *it));
+            next.add_to(&mut self.ended, self.every_us, self.one_connection);
         }
     }
 

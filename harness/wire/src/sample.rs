@@ -38,22 +38,28 @@ pub struct Sent {
 }
 
 impl Stretch {
+    /// More than so many times the pace between two samples is a hole, and ends a stretch.
+    const APART: u64 = 2;
+
     /// A stretch of one sample.
     pub const fn of(seen: Observed, sent: Sent, took_us: u64) -> Self {
         Self { seen, count: 1, first: sent, last: sent, slowest_us: took_us }
     }
 
-    /// Takes in the stretch that follows on this one.
-    ///
-    /// # Errors
-    /// That stretch, where something else was seen of it, more than `apart_us` lies between the two, or, with
-    /// `one_connection`, it is of another socket.
-    pub fn join(
-        &mut self,
-        next: Self,
-        apart_us: u64,
-        one_connection: bool,
-    ) -> Result<(), Box<Self>> {
+    /// Adds the stretch that follows on a row: to the last of them, or as one of its own where something else was seen of
+    /// it, where there is a hole between the two at a pace of `every_us`, or, with `one_connection`, where it is of another
+    /// socket.
+    pub fn add_to(self, row: &mut Vec<Self>, every_us: u64, one_connection: bool) {
+        let apart_us = every_us.saturating_mul(Self::APART);
+        let left = match row.last_mut() {
+            Some(last) => last.join(self, apart_us, one_connection).err(),
+            None => Some(Box::new(self)),
+        };
+        row.extend(left.map(|it| *it));
+    }
+
+    /// Takes in the stretch that follows on this one; it comes back where the two are not one.
+    fn join(&mut self, next: Self, apart_us: u64, one_connection: bool) -> Result<(), Box<Self>> {
         let is_near = next.first.at_us.saturating_sub(self.last.at_us) <= apart_us;
         let is_elsewhere = one_connection && self.last.local != next.first.local;
         if !is_near || is_elsewhere || !self.seen.is_like(&next.seen) {

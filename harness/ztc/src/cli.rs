@@ -195,16 +195,11 @@ pub fn main() -> ExitCode {
     }
     let given = Cli::command().get_matches();
     let cli = Cli::from_arg_matches(&given).unwrap_or_else(|error| error.exit());
+    let named = || given.subcommand().is_some_and(|(_, given)| names_a_cluster(given));
     match cli.command {
         Command::List(selection) => list(&selection).into(),
-        Command::Run(order) => {
-            let named = given.subcommand().is_some_and(|(_, given)| names_a_cluster(given));
-            start(order, named)
-        }
-        Command::Matrix(order) => {
-            let named = given.subcommand().is_some_and(|(_, given)| names_a_cluster(given));
-            matrix(order, named)
-        }
+        Command::Run(order) => start(order, named()),
+        Command::Matrix(order) => matrix(order, named()),
         Command::Monitor(order) => monitor::monitor(&order),
         Command::Compare { run, against } => {
             let results = Project::find().results();
@@ -320,9 +315,14 @@ fn bench_world(order: &benching::Order) -> ExitCode {
         Ok(ground) => ground,
         Err(error) => return trouble(&error).into(),
     };
+    inside(&ground, || block_on(measured(&ground, order.pods)))
+}
+
+/// Does the work of a command on its ground. A lab is entered by starting the command again, inside of it.
+fn inside(ground: &Ground, work: impl FnOnce() -> ExitStatus) -> ExitCode {
     match ground.enter() {
         Ok(Entered::Outside(code)) => code,
-        Ok(Entered::Inside) => block_on(measured(&ground, order.pods)).into(),
+        Ok(Entered::Inside) => work().into(),
         Err(error) => {
             terminal::trouble(&ztc_engine::chain(&error));
             ExitStatus::Inconclusive.into()
@@ -460,14 +460,7 @@ fn run(
             terminal::trouble(&format!("this run does not end with who started it: {error}"));
         }
     }
-    match ground.enter() {
-        Ok(Entered::Outside(code)) => code,
-        Ok(Entered::Inside) => run_inside(plan, &proven, &ground, verbose).into(),
-        Err(error) => {
-            terminal::trouble(&ztc_engine::chain(&error));
-            ExitStatus::Inconclusive.into()
-        }
-    }
+    inside(&ground, || run_inside(plan, &proven, &ground, verbose))
 }
 
 /// Whether a cluster was named on the command line; the environment names one for other runs.
@@ -554,19 +547,11 @@ fn next(cases: &Mutex<VecDeque<Selected>>) -> Option<Selected> {
 
 fn run_inside(plan: Plan, proven: &Proven, ground: &Ground, verbose: bool) -> ExitStatus {
     block_on(async {
-        let ready = match ground.ready(&plan.name, Some(plan.used())).await {
-            Ok(ready) => ready,
-            Err(error) => return trouble(&error),
-        };
         let cases: VecDeque<Selected> = runnable(&plan.cases).cloned().collect();
         let lanes = plan.profile.lanes.count.max(1);
-        let console = |folder: &Path| Some(Console::new(terminal::options(verbose, folder)));
-        let execution = match Execution::begin(plan, proven, ready, console) {
+        let execution = match begin(plan, proven, ground, verbose).await {
             Ok(execution) => Arc::new(execution),
-            Err(error) => {
-                terminal::trouble(&ztc_engine::chain(&error));
-                return ExitStatus::Inconclusive;
-            }
+            Err(status) => return status,
         };
         // As many take cases as there are lanes, so that cases are taken in the order that was told.
         let cases = Arc::new(Mutex::new(cases));
@@ -580,11 +565,30 @@ fn run_inside(plan: Plan, proven: &Proven, ground: &Ground, verbose: bool) -> Ex
             });
         }
         while running.join_next().await.is_some() {}
-        let execution = Arc::into_inner(execution).expect("the cases, which shared it, are over");
-        let finished = execution.finish().await;
-        for line in finished.ledger.iter().chain(&finished.troubles) {
-            terminal::trouble(line);
-        }
-        finished.status
+        finish(Arc::into_inner(execution).expect("the cases, which shared it, are over")).await
     })
+}
+
+/// Begins a run that a person sees; what the command comes to where it cannot begin is said.
+async fn begin(
+    plan: Plan,
+    proven: &Proven,
+    ground: &Ground,
+    verbose: bool,
+) -> Result<Execution, ExitStatus> {
+    let ready = ground.ready(&plan.name, Some(plan.used())).await.map_err(|it| trouble(&it))?;
+    let console = |folder: &Path| Some(Console::new(terminal::options(verbose, folder)));
+    Execution::begin(plan, proven, ready, console).map_err(|error| {
+        terminal::trouble(&ztc_engine::chain(&error));
+        ExitStatus::Inconclusive
+    })
+}
+
+/// Ends a run, and says what is left to say of it.
+async fn finish(execution: Execution) -> ExitStatus {
+    let finished = execution.finish().await;
+    for line in finished.ledger.iter().chain(&finished.troubles) {
+        terminal::trouble(line);
+    }
+    finished.status
 }

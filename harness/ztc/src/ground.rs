@@ -208,8 +208,10 @@ impl Ground {
             (_, None, _) => BTreeMap::new(),
         };
         if let Some(cell) = project.cell(&place.cluster)? {
-            let only_bundled = project.matrix()?.is_some_and(|it| it.is_bundled(&cell));
-            require_versions(&cell, &versions, bundle.is_some() || !only_bundled, place)?;
+            if bundle.is_none() && project.the_matrix()?.is_bundled(&cell) {
+                return Err(GroundError::NoBundle { cell: cell.to_string() });
+            }
+            require_versions(&cell, &versions, place)?;
         }
         Ok(Self { profile, place: place.clone(), bundle, versions, root: project.root() })
     }
@@ -372,13 +374,9 @@ impl Ground {
 fn require_versions(
     cell: &Combination,
     versions: &BTreeMap<String, String>,
-    can_be_had: bool,
     place: &Place,
 ) -> Result<(), GroundError> {
     let wanted = cell.versions();
-    if !can_be_had {
-        return Err(GroundError::NoBundle { cell: cell.to_string() });
-    }
     let parts: BTreeSet<&String> = wanted.keys().chain(versions.keys()).collect();
     let differs = parts.into_iter().filter(|part| wanted.get(*part) != versions.get(*part));
     let told = |part: &String| match versions.get(part) {

@@ -13,6 +13,7 @@ use ztc_model::suite::Case;
 use crate::comparing::{self, CompareError};
 use crate::project::{Project, ProjectError};
 use crate::repro::{self, Question, Refusal, Seen};
+use crate::selection::{self, NotOne};
 
 pub(crate) const AFTER_HELP: &str = "Without --cell the cells of the case are listed, if there is more than one. The \
 script needs a cluster to throw away and an image with sh, socat, curl, nc, dig and ping; its README says what else. It \
@@ -47,10 +48,8 @@ pub(crate) struct Order {
 pub(crate) enum ReproError {
     #[error(transparent)]
     Project(#[from] ProjectError),
-    #[error("no case has `{case}` in its name; `ztc list` shows them all")]
-    NoCase { case: String },
-    #[error("`{case}` is in the name of {} cases; name one of them:\n{}", cases.len(), cases.join("\n"))]
-    ManyCases { case: String, cases: Vec<String> },
+    #[error(transparent)]
+    NotOne(#[from] NotOne),
     #[error("{case} has {} cells; name one of them with --cell:\n{}", cells.len(), cells.join("\n"))]
     ManyCells { case: String, cells: Vec<String> },
     #[error("cannot show this cell with standard tools")]
@@ -76,8 +75,9 @@ impl ReproError {
 /// Writes the directory; the files in it.
 pub(crate) fn write(project: &Project, order: &Order) -> Result<Vec<PathBuf>, ReproError> {
     let suites = project.suites()?;
-    let cases: Vec<&Case> = suites.suites.iter().flat_map(|suite| &suite.cases).collect();
-    let case = the_case(&cases, &order.case)?;
+    let cases = suites.suites.iter().flat_map(|suite| &suite.cases);
+    let found: Vec<&Case> = cases.filter(|it| it.id.as_str().contains(&order.case)).collect();
+    let case = selection::the_one(found, &order.case, |it| *it)?;
     let number = the_cell(case, order.cell)?;
     let policies = policies(project, case)?;
     let run = match &order.run {
@@ -109,23 +109,6 @@ pub(crate) fn write(project: &Project, order: &Order) -> Result<Vec<PathBuf>, Re
     let named = || format!("{}-{}-{number}", case.id.suite(), case.id.name());
     let folder = order.out.clone().unwrap_or_else(|| project.results().join("repro").join(named()));
     files.iter().map(|file| keep(&folder, file)).collect()
-}
-
-/// The case of that name, or the only one that has the text in its name.
-fn the_case<'a>(cases: &[&'a Case], text: &str) -> Result<&'a Case, ReproError> {
-    if let Some(case) = cases.iter().find(|it| it.id.as_str() == text) {
-        return Ok(case);
-    }
-    let found: Vec<&Case> =
-        cases.iter().copied().filter(|it| it.id.as_str().contains(text)).collect();
-    match found.as_slice() {
-        [] => Err(ReproError::NoCase { case: text.to_owned() }),
-        [case] => Ok(case),
-        cases => Err(ReproError::ManyCases {
-            case: text.to_owned(),
-            cases: cases.iter().map(|it| format!("  {}", it.id)).collect(),
-        }),
-    }
 }
 
 fn the_cell(case: &Case, asked: Option<usize>) -> Result<usize, ReproError> {

@@ -90,6 +90,43 @@ pub fn matching(all: Vec<Selected>, filter: Option<&str>, profile: &Profile) -> 
     all.into_iter().filter(|it| it.test_name(profile).contains(filter)).collect()
 }
 
+/// There is no one case that was meant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotOne {
+    /// No case has the text in its name.
+    #[error("no case has `{text}` in its name; `ztc list` shows them all")]
+    None {
+        /// What was asked for.
+        text: String,
+    },
+    /// Several have, and none is called so.
+    #[error("`{text}` is in the name of {} cases; name one of them:\n{}", cases.len(), cases.join("\n"))]
+    Many {
+        /// What was asked for.
+        text: String,
+        /// The names of the cases, set in.
+        cases: Vec<String>,
+    },
+}
+
+/// Of those that have a text in their names, the one whose case is called so, or else the only one.
+///
+/// # Errors
+/// Where there is none, or several.
+pub fn the_one<T>(mut found: Vec<T>, text: &str, case: impl Fn(&T) -> &Case) -> Result<T, NotOne> {
+    let called_so = found.iter().position(|it| case(it).id.as_str() == text);
+    let text = text.to_owned();
+    match (called_so, found.len()) {
+        (Some(index), _) => Ok(found.swap_remove(index)),
+        (None, 1) => Ok(found.remove(0)),
+        (None, 0) => Err(NotOne::None { text }),
+        (None, _) => {
+            let cases = found.iter().map(|it| format!("  {}", case(it).id)).collect();
+            Err(NotOne::Many { text, cases })
+        }
+    }
+}
+
 /// The order in which a run takes cases: those of one world after the other, as a lane has one at a time, and worlds in
 /// the order of their first cases. Where lanes share a cluster, the cases of a world that run alone come first: copies of
 /// the world are not there yet, whose endpoints would be regenerated with every clusterwide policy.

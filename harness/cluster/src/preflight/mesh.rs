@@ -34,7 +34,7 @@ pub(super) fn version(pod: &Pod) -> Option<(String, String)> {
     let spec = pod.spec.as_ref()?;
     let image = spec.containers.first()?.image.as_deref()?;
     let node = spec.node_name.clone()?;
-    Some((node, tag(image).unwrap_or("unknown").to_owned()))
+    Some((node, tag(image).unwrap_or(UNKNOWN).to_owned()))
 }
 
 /// The tag of an image: what stands behind the last colon, unless that is the port of a registry.

@@ -15,6 +15,14 @@ use crate::fabric::Receipt;
 use crate::interruption::Interruption;
 use crate::stage::Stage;
 
+/// The policies of a case are enforced.
+pub(super) struct Enforced {
+    /// When the API had accepted the last of them.
+    pub(super) accepted: Instant,
+    /// How long it took from then on.
+    pub(super) settled: Duration,
+}
+
 impl Life<'_> {
     /// Applies everything in the order of the case and waits until it is realised.
     /// The stage ends with it: whoever waits on for it knows that nothing comes any more.
@@ -24,7 +32,7 @@ impl Life<'_> {
         senders: &[Sender],
         pulses: &[Pulse],
         interruption: &Interruption,
-    ) -> Result<Duration, Doubt> {
+    ) -> Result<Enforced, Doubt> {
         interruption.or(self.try_enforce(&stage, senders, pulses)).await
     }
 
@@ -33,7 +41,7 @@ impl Life<'_> {
         stage: &watch::Sender<Stage>,
         senders: &[Sender],
         pulses: &[Pulse],
-    ) -> Result<Duration, Doubt> {
+    ) -> Result<Enforced, Doubt> {
         (self.enter)(Phase::Apply);
         let mut applied = Vec::new();
         self.streams_beat(pulses).await;
@@ -61,10 +69,9 @@ impl Life<'_> {
         }
         let last = receipts.last();
         let accepted = last.map_or_else(Instant::now, |it| it.accepted.into());
-        let accepted = *self.accepted.get_or_init(|| accepted);
         stage.send_replace(Stage::Realised { accepted, at: Instant::now(), since });
         (self.enter)(Phase::Assert);
-        Ok(accepted.elapsed())
+        Ok(Enforced { accepted, settled: accepted.elapsed() })
     }
 
     /// Waits until policies are realised, and then for waypoints, which take longer.

@@ -13,7 +13,7 @@ mod watching;
 mod waypoints;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -30,6 +30,7 @@ use ztc_wire::Canary;
 
 use crate::board::Interest;
 pub(crate) use crate::case::conditions::Said;
+use crate::case::enforcing::Enforced;
 use crate::case::labels::Changed;
 use crate::case::policies::Policies;
 use crate::case::waypoints::WaypointProbe;
@@ -81,7 +82,7 @@ pub(crate) struct Life<'a> {
     /// What came of them meanwhile; nothing while it has not begun.
     pub(crate) changed: Option<ChangeReport>,
     /// When the API had accepted the last policy.
-    accepted: OnceLock<Instant>,
+    accepted: Option<Instant>,
     policies: Policies,
     relabelled: Changed,
     created: Vec<PodRef>,
@@ -121,7 +122,7 @@ impl<'a> Life<'a> {
             inspections: Vec::new(),
             change: None,
             changed: None,
-            accepted: OnceLock::new(),
+            accepted: None,
             policies: Policies::default(),
             relabelled: Changed::default(),
             created: Vec::new(),
@@ -364,7 +365,8 @@ impl<'a> Life<'a> {
             outcome.take(watched);
         }
         self.end_captures(captures).await;
-        self.settled = Some(enforced?);
+        let Enforced { accepted, settled } = enforced?;
+        (self.accepted, self.settled) = (Some(accepted), Some(settled));
         if interruption.is_there() { Err(Doubt::Interrupted) } else { Ok(()) }
     }
 

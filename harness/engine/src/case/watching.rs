@@ -17,7 +17,7 @@ use ztc_model::window::{WindowKind, kind, reconnects, windows};
 use ztc_wire::{Leg, Stimulus, Stretch};
 
 use super::{Life, Sender};
-use crate::agent::{Flight, News};
+use crate::agent::{Flight, News, micros};
 use crate::chain;
 use crate::change::{Act, Change, Step};
 use crate::event::{ChangeReport, StepReport, Unwatched, WatchedFlow};
@@ -85,7 +85,7 @@ impl Life<'_> {
             return report;
         }
         let begun = Instant::now();
-        let accepted = self.accepted.get().copied().unwrap_or(begun);
+        let accepted = self.accepted.unwrap_or(begun);
         report.after_ms = micros(begun.saturating_duration_since(accepted)) / 1000;
         let mut sampled = Vec::new();
         for (index, (cell, sender)) in self.case.cells.iter().zip(senders).enumerate() {
@@ -237,12 +237,7 @@ impl Sampled<'_> {
         if kind(&stretch, denied, &self.cell.peers) == Some(WindowKind::Leak) {
             self.find_records(row, &stretch, begun);
         }
-        let one_connection = self.aim.stimulus.goes_on();
-        let left = match row.stretches.last_mut() {
-            Some(last) => last.join(stretch, 2 * micros(self.every), one_connection).err(),
-            None => Some(Box::new(stretch)),
-        };
-        row.stretches.extend(left.map(|it| *it));
+        stretch.add_to(&mut row.stretches, micros(self.every), self.aim.stimulus.goes_on());
     }
 
     /// Looks for what was said of the first and the last of these, before the board forgets it.
@@ -280,8 +275,4 @@ impl Sampled<'_> {
             evidence: row.evidence.values().map(|it| summary::record(it)).collect(),
         }
     }
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

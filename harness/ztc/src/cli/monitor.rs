@@ -1,6 +1,5 @@
 //! `ztc monitor`: one case, and what becomes of its flows while something changes under its policies.
 
-use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,18 +8,13 @@ use clap::Args;
 use thiserror::Error;
 use tokio::process::Command;
 use ztc_engine::change::{Act, Change, Step};
-use ztc_engine::event::ExitStatus;
-use ztc_lab::Entered;
 use ztc_model::suite::Component;
-use ztc_report::Console;
 
-use super::{Plan, SelectError, Selection, block_on, select, trouble, usage};
-use crate::execution::{Execution, runnable};
+use super::{Plan, SelectError, Selection, begin, block_on, finish, inside, select, usage};
 use crate::ground::{Ground, Place};
 use crate::project::Project;
 use crate::proving::Proven;
-use crate::selection::Selected;
-use crate::terminal;
+use crate::selection::{self, NotOne, Selected};
 
 pub(super) const AFTER_HELP: &str = "The case runs as it always does: controls, policies, denials held. Then every flow of it is \
 sent again and again on fresh sockets, what is allowed over TCP in a connection that goes on as well, while the steps are made \
@@ -69,8 +63,8 @@ enum MonitorError {
     Select(#[from] SelectError),
     #[error("nothing changes: give --restart, --for, or a command after `--`")]
     NoChange,
-    #[error("`{case}` is in the name of {} cases; name one of them:\n{}", names.len(), names.join("\n"))]
-    Many { case: String, names: Vec<String> },
+    #[error(transparent)]
+    NotOne(#[from] NotOne),
     #[error("{case} does not run on {profile}: {lacks}")]
     Lacks { case: String, profile: String, lacks: String },
     #[error("{profile} has no `{feature}`: {component} cannot be restarted there")]
@@ -89,16 +83,17 @@ pub(super) fn monitor(order: &Order) -> ExitCode {
         Ok(proven) => proven,
         Err(error) => return usage(&error).into(),
     };
-    match ground.enter() {
-        Ok(Entered::Outside(code)) => code,
-        Ok(Entered::Inside) => {
-            block_on(watch(plan, &selected, &proven, &ground, &order.change())).into()
-        }
-        Err(error) => {
-            terminal::trouble(&ztc_engine::chain(&error));
-            ExitStatus::Inconclusive.into()
-        }
-    }
+    inside(&ground, || {
+        block_on(async {
+            match begin(plan, &proven, &ground, false).await {
+                Ok(execution) => {
+                    execution.watch(&selected, &order.change()).await;
+                    finish(execution).await
+                }
+                Err(status) => status,
+            }
+        })
+    })
 }
 
 fn prepare(order: &Order, project: &Project) -> Result<(Plan, Selected, Ground), MonitorError> {
@@ -110,17 +105,8 @@ fn prepare(order: &Order, project: &Project) -> Result<(Plan, Selected, Ground),
     }
     let selection = Selection { filter: Some(order.case.clone()), place: order.place.clone() };
     let (mut plan, ground) = select(&selection, project)?;
-    let whole: Vec<usize> = (0..plan.cases.len())
-        .filter(|index| plan.cases[*index].case.id.as_str() == order.case)
-        .collect();
-    if let [index] = whole.as_slice() {
-        plan.cases = vec![plan.cases.swap_remove(*index)];
-    }
     let profile = plan.profile.profile.clone();
-    let [selected] = plan.cases.as_slice() else {
-        let names = plan.cases.iter().map(|it| it.case.id.to_string()).collect();
-        return Err(MonitorError::Many { case: order.case.clone(), names });
-    };
+    let selected = selection::the_one(plan.cases, &order.case, |it| &it.case)?;
     if let Some(lacks) = &selected.lacks {
         let (case, lacks) = (selected.case.id.to_string(), lacks.clone());
         return Err(MonitorError::Lacks { case, profile, lacks });
@@ -132,36 +118,8 @@ fn prepare(order: &Order, project: &Project) -> Result<(Plan, Selected, Ground),
             return Err(MonitorError::Restart { profile, feature, component });
         }
     }
-    let selected = selected.clone();
+    plan.cases = vec![selected.clone()];
     Ok((plan, selected, ground))
-}
-
-async fn watch(
-    plan: Plan,
-    selected: &Selected,
-    proven: &Proven,
-    ground: &Ground,
-    change: &Change,
-) -> ExitStatus {
-    let ready = match ground.ready(&plan.name, Some(plan.used())).await {
-        Ok(ready) => ready,
-        Err(error) => return trouble(&error),
-    };
-    debug_assert_eq!(runnable(&plan.cases).count(), 1, "one case was selected");
-    let console = |folder: &Path| Some(Console::new(terminal::options(false, folder)));
-    let execution = match Execution::begin(plan, proven, ready, console) {
-        Ok(execution) => execution,
-        Err(error) => {
-            terminal::trouble(&ztc_engine::chain(&error));
-            return ExitStatus::Inconclusive;
-        }
-    };
-    execution.watch(selected, change).await;
-    let finished = execution.finish().await;
-    for line in finished.ledger.iter().chain(&finished.troubles) {
-        terminal::trouble(line);
-    }
-    finished.status
 }
 
 impl Order {
