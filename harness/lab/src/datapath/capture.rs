@@ -236,8 +236,7 @@ impl Datapath {
     }
 }
 
-/// Whether a ztunnel in the pod sends it.
+/// Whether a ztunnel in the pod sends it: the ports that it listens on are none of an agent's.
 fn is_of_ztunnel(flow: FlowKey) -> bool {
-    matches!(flow.source.port(), OUTBOUND_PORT | INBOUND_PORT | NAMES_PORT | HBONE_PORT)
-        || !AGENT_PORTS.contains(&flow.source.port())
+    !AGENT_PORTS.contains(&flow.source.port())
 }

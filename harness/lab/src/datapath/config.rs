@@ -16,7 +16,7 @@ pub(crate) struct PortId(pub(super) u32);
 
 /// The ports that agents send from (`ztc_probe`'s ports): what a node sends from one of them is of a
 /// pod in its network, and neither kubelet's nor the DNS proxy's.
-pub(super) const AGENT_PORTS: RangeInclusive<u16> = 10_000..=60_999;
+pub(super) const AGENT_PORTS: RangeInclusive<u16> = 15_100..=60_999;
 
 /// A node, as its index in [`Config::nodes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

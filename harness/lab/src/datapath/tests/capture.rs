@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
+use ztc_model::ztunnel::HBONE_PORT;
 
 use super::super::NodeId;
 use super::super::capture::{Captor, Captured, INBOUND_PORT, NAMES_PORT, OUTBOUND_PORT};
+use super::super::config::AGENT_PORTS;
 use super::cluster::{AMBIENT_PROBE, CART, Cluster, DNS_VIP, LEDGER, LEDGER_VIP, VENDOR, WEB, at};
 use super::packets::{ends, syn, syn_ack, udp};
 
@@ -131,6 +133,13 @@ fn names_that_are_captured_are_asked_of_the_ztunnel_whomever_the_pod_asks() {
     let forwarded = udp(at(WEB, ZTUNNEL), at(DNS_VIP, 53));
     assert_eq!(cluster.reaches("web", forwarded), Some("coredns"));
     assert_eq!(cluster.reaches("web", udp(client, at(CART, 9000))), Some("cart"));
+}
+
+/// An agent that sends from one of them would be taken for a ztunnel.
+#[test]
+fn agents_have_none_of_the_ports_that_a_ztunnel_answers_from() {
+    let of_ztunnel = [OUTBOUND_PORT, INBOUND_PORT, NAMES_PORT, HBONE_PORT];
+    assert!(of_ztunnel.iter().all(|port| !AGENT_PORTS.contains(port)));
 }
 
 #[test]
