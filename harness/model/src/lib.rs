@@ -15,6 +15,7 @@ pub mod identity;
 pub mod labels;
 pub mod lane;
 pub mod manifest;
+pub mod mutation;
 pub mod outcome;
 pub mod policy;
 pub mod selector;

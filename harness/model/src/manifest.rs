@@ -169,6 +169,19 @@ pub(crate) fn unenforced(source: &Source) -> Result<Vec<Manifest>, Option<Box<Di
     Ok(manifests)
 }
 
+/// Reads what an object would be in the place of a manifest. Places of diagnostics are of no file.
+///
+/// # Errors
+/// Why the API server, or who enforces it, does not take it.
+pub(crate) fn reread(original: &Manifest, object: Value) -> Result<Manifest, Box<Diagnostic>> {
+    // JSON is YAML, so the reader is the same.
+    let source = Source::new(original.file.clone(), object.to_string());
+    let documents = yaml::documents(&source)?;
+    let read = documents.first().map(manifest).transpose()?;
+    let nothing = || Diagnostic::new(&source, (1, 1), 1, "nothing is left of the object", None);
+    Ok(Manifest { object, line: original.line, ..read.ok_or_else(nothing)? })
+}
+
 fn manifest(document: &Document<'_>) -> Result<Manifest, Box<Diagnostic>> {
     let (header, reference, policy) = read(document)?;
     written(document, &header, &reference, policy?)
