@@ -37,6 +37,10 @@ pub struct Runner {
     /// Cases that do not keep to their lane write, all others read.
     reach: RwLock<()>,
     interrupted: watch::Receiver<bool>,
+    /// Whether a case ends with its first broken assertion.
+    until_broken: bool,
+    /// Whether every case gets a lane that is made anew.
+    fresh_lanes: bool,
 }
 
 #[derive(Debug)]
@@ -102,7 +106,23 @@ impl Runner {
             attempts: Attempts::default(),
             reach: RwLock::new(()),
             interrupted,
+            until_broken: false,
+            fresh_lanes: false,
         }
+    }
+
+    /// The same, but that a case ends with its first broken assertion: it is cleaned up, and nothing is proved any more of
+    /// its other cells, which are inconclusive then. For whoever asks of a case whether it notices something.
+    #[must_use]
+    pub fn until_broken(self) -> Self {
+        Self { until_broken: true, ..self }
+    }
+
+    /// The same, but that every case gets a lane that is made anew: what one leaves behind, such as names that were learnt and
+    /// tunnels that stay open, does not meet the next. Nothing is cleaned up, as the lane goes.
+    #[must_use]
+    pub fn fresh_lanes(self) -> Self {
+        Self { fresh_lanes: true, ..self }
     }
 
     /// Runs a case in the next free lane. Nothing when the run was interrupted before it began.
@@ -193,11 +213,16 @@ impl Runner {
         };
         lane.cluster.on_behalf_of(Some(&case.id));
         let mut life = Life::new(&here, lane, &self.profile.pace, &enter).with(change);
+        life.until_broken = self.until_broken;
         life.live(&Interruption::new(self.interrupted.clone())).await;
         let ceiling = self.profile.pace.clean_up_ceiling();
-        let cleaned = match tokio::time::timeout(ceiling, life.clean_up()).await {
-            Ok(cleaned) => cleaned,
-            Err(_elapsed) => Err(format!("cleaning up took over {} s", ceiling.as_secs())),
+        let cleaned = if self.fresh_lanes {
+            Ok(())
+        } else {
+            let cleaned = tokio::time::timeout(ceiling, life.clean_up()).await;
+            cleaned.unwrap_or_else(|_elapsed| {
+                Err(format!("cleaning up took over {} s", ceiling.as_secs()))
+            })
         };
         lane.cluster.on_behalf_of(None);
         let gaps = lane.board.gaps();
@@ -226,7 +251,7 @@ impl Runner {
             cleaned.clone().err(),
         );
         let report = CaseReport { inspections: life.inspections, ..report };
-        if cleaned.is_err() || !usable || !gaps.is_empty() {
+        if self.fresh_lanes || cleaned.is_err() || !usable || !gaps.is_empty() {
             self.scrap(slot).await;
         }
         (report, changed)

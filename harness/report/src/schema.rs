@@ -5,14 +5,16 @@ use serde_json::Value;
 use ztc_engine::event::{CaseReport, Event};
 
 use crate::diff::Diff;
+use crate::mutations::Mutations;
 
-/// The schemas by the names of their files: of a line of `events.jsonl`, of a diff, and of a
-/// file in `evidence/`.
+/// The schemas by the names of their files: of a line of `events.jsonl`, of a diff, of a file in
+/// `evidence/`, and of `mutations.json`.
 pub fn schemas() -> Vec<(&'static str, Value)> {
     vec![
         ("events.schema.json", schema_for!(Event).to_value()),
         ("diff.schema.json", schema_for!(Diff).to_value()),
         ("evidence.schema.json", schema_for!(CaseReport).to_value()),
+        ("mutations.schema.json", schema_for!(Mutations).to_value()),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! The command line of `ztc`.
 
 mod monitor;
+mod mutants;
 mod several;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -28,7 +29,7 @@ use crate::project::{Project, ProjectError};
 use crate::proving::{self, Proven, ProvingError};
 use crate::rendering::{self, RenderError, ReportCommand};
 use crate::selection::{self, Selected, Shard};
-use crate::{cells, merging, reproducing, schemas, terminal};
+use crate::{cells, merging, mutating, reproducing, schemas, terminal};
 
 /// Zero-trust conformance for Kubernetes: who got through, who should have, and who stopped the rest.
 #[derive(Debug, Parser)]
@@ -96,6 +97,9 @@ enum Command {
     /// Bundles: everything that a cluster is made of in one folder, for where there is no network.
     #[command(subcommand)]
     Bundle(BundleCommand),
+    /// Take each policy and each rule of the suites away, one at a time, and see which case notices.
+    #[command(after_help = mutating::AFTER_HELP)]
+    Mutate(mutating::Order),
     /// Measure what large worlds cost.
     #[command(subcommand)]
     Bench(Bench),
@@ -215,6 +219,7 @@ pub fn main() -> ExitCode {
         Command::Down { all: true, .. } => all_down().into(),
         Command::Down { place, .. } => down(&place).into(),
         Command::Bundle(BundleCommand::Create(order)) => create_bundle(&order).into(),
+        Command::Mutate(order) => mutants::mutate(&order),
         Command::Bench(Bench::World(order)) => bench_world(&order),
         Command::Schema { out } => write_schemas(&out).into(),
     }

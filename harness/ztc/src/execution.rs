@@ -234,7 +234,7 @@ pub fn agent_command() -> AgentCommand {
 }
 
 /// Listens for whoever asks this process to stop.
-fn listen(
+pub(crate) fn listen(
     sink: EventSink,
     give_up: impl FnOnce(Signal) + Send + 'static,
 ) -> io::Result<(watch::Receiver<bool>, tokio::task::JoinHandle<()>)> {
@@ -264,7 +264,7 @@ async fn heed(
     clippy::disallowed_methods,
     reason = "whoever asks twice does not want to wait for what waits for a cluster; a lock goes with the process"
 )]
-fn end_at_once(request: Signal, left: &[String]) {
+pub(crate) fn end_at_once(request: Signal, left: &[String]) {
     terminal::trouble("asked to stop a second time: ended at once, without cleaning up");
     for line in left {
         terminal::trouble(line);

@@ -14,6 +14,7 @@ pub mod conformance;
 pub mod execution;
 pub mod ground;
 mod merging;
+pub mod mutating;
 pub mod project;
 pub mod proving;
 mod rendering;

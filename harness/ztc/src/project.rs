@@ -13,6 +13,8 @@ use ztc_model::suite::{Library, Suite, load, world};
 use ztc_model::world::World;
 use ztc_model::yaml::{self, Diagnostic, MAX_BYTES, Source};
 
+use crate::mutating::survivors::{self, Survivors};
+
 /// The folder of worlds under `suites/`.
 const WORLDS: &str = "worlds";
 /// The file of a suite in its folder.
@@ -167,6 +169,18 @@ impl Project {
         }
         let worlds = worlds.into_iter().map(|(name, world)| (name, Arc::new(world))).collect();
         Ok(Suites { suites, worlds })
+    }
+
+    /// The mutants that are known to survive, with the reasons; none where there is no such file.
+    ///
+    /// # Errors
+    /// What is wrong in the file, with its place.
+    pub fn survivors(&self) -> Result<Survivors, ProjectError> {
+        let path = self.root.join(survivors::FILE);
+        if !path.is_file() {
+            return Ok(Survivors::default());
+        }
+        Ok(survivors::read(&self.source(&path)?)?)
     }
 
     /// The YAML files one folder down.

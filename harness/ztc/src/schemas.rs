@@ -11,6 +11,7 @@ use ztc_model::combination::file::MatrixFile;
 use ztc_model::suite::file::SuiteFile;
 use ztc_model::world::World;
 
+use crate::mutating::survivors::SurvivorsFile;
 use crate::proving::Proven;
 
 /// The folder of the schemas in a project.
@@ -24,6 +25,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("profile.schema.json", schemars::schema_for!(Profile).to_value()),
         ("matrix.schema.json", schemars::schema_for!(MatrixFile).to_value()),
         ("proven.schema.json", schemars::schema_for!(Proven).to_value()),
+        ("survivors.schema.json", schemars::schema_for!(SurvivorsFile).to_value()),
     ];
     all.extend(ztc_report::schemas());
     all

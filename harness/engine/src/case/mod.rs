@@ -24,7 +24,7 @@ use ztc_model::manifest::Manifest;
 use ztc_model::outcome::{Expected, Reading, Seen};
 use ztc_model::stimulus::Send;
 use ztc_model::suite::{Case, Cell, Origin};
-use ztc_model::verdict::{Doubt, Facts, passes};
+use ztc_model::verdict::{Doubt, Facts, Verdict, judge, passes};
 use ztc_model::world::{Born, PodRef};
 use ztc_wire::Canary;
 
@@ -83,6 +83,8 @@ pub(crate) struct Life<'a> {
     pub(crate) changed: Option<ChangeReport>,
     /// When the API had accepted the last policy.
     accepted: Option<Instant>,
+    /// Whether nothing matters any more after the first broken assertion.
+    pub(crate) until_broken: bool,
     policies: Policies,
     relabelled: Changed,
     created: Vec<PodRef>,
@@ -123,6 +125,7 @@ impl<'a> Life<'a> {
             change: None,
             changed: None,
             accepted: None,
+            until_broken: false,
             policies: Policies::default(),
             relabelled: Changed::default(),
             created: Vec::new(),
@@ -155,13 +158,28 @@ impl<'a> Life<'a> {
         let begun = Instant::now();
         self.assert(&senders, interruption).await?;
         self.watch_waypoints(&senders, begun, interruption).await?;
+        if self.is_over() {
+            return Ok(());
+        }
         self.look_at_conditions(interruption).await?;
         if let Some(change) = self.change {
             self.changed = Some(self.watch_change(change, &senders, interruption).await);
         }
         self.newborns(&mut senders, interruption).await?;
+        if self.is_over() {
+            return Ok(());
+        }
         self.inspect().await;
         interruption.or(self.conclude(&senders)).await
+    }
+
+    /// Whether an assertion is broken, and nothing else matters. What is seen later never mends one.
+    fn is_over(&self) -> bool {
+        let cells = self.case.cells.iter().zip(&self.outcomes);
+        let judged =
+            |(cell, outcome): (&Cell, &Outcome)| judge(&cell.expected, &cell.peers, &outcome.facts);
+        let mut verdicts = cells.map(judged).chain(self.said.iter().map(|it| it.verdict.clone()));
+        self.until_broken && verdicts.any(|it| matches!(it, Verdict::Fail(_)))
     }
 
     /// Has enforcement points asked about the pods of cells that are not as expected, while the

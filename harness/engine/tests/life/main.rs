@@ -11,6 +11,7 @@ mod fake;
 mod interruption;
 mod lanes;
 mod leaks;
+mod mutants;
 mod newborns;
 mod preconditions;
 mod readiness;

@@ -162,6 +162,12 @@ impl Bench {
         Self { runner, interrupt, events, fabric }
     }
 
+    /// The same with a runner that only looks whether cases notice something.
+    pub(crate) fn hunting(self) -> Self {
+        let runner = Arc::into_inner(self.runner).expect("nobody runs anything yet");
+        Self { runner: Arc::new(runner.until_broken().fresh_lanes()), ..self }
+    }
+
     /// Runs the first case of a text.
     pub(crate) async fn run(&self, text: &str) -> CaseReport {
         self.runner.run(&cases(text)[0]).await.expect("nobody interrupts")
