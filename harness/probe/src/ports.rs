@@ -5,18 +5,14 @@
 //! 2,000 runs a second, longer than any record stays unread.
 
 use std::io;
-use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use ztc_wire::AGENT_PORTS;
 
 use crate::random;
 
-/// From above what pods usually listen on to the end of Linux's own `ip_local_port_range`. Also above the ports that Istio
-/// keeps for itself in the network of a pod (15000 to 15090, istio.io "Ports used by Istio"): from one of them an agent
-/// would be taken for a proxy, and its query would pass one by.
-const RANGE: RangeInclusive<u16> = 15_100..=60_999;
-
 /// How many ports the range has.
-const SPAN: u64 = (*RANGE.end() - *RANGE.start()) as u64 + 1;
+const SPAN: u64 = (*AGENT_PORTS.end() - *AGENT_PORTS.start()) as u64 + 1;
 
 /// The next port of an agent, for all protocols and families together.
 #[derive(Debug)]
@@ -44,7 +40,8 @@ impl Ports {
 
     fn next(&self) -> u16 {
         let offset = self.turn.fetch_add(1, Ordering::Relaxed) % SPAN;
-        *RANGE.start() + u16::try_from(offset).expect("the span is smaller than the port space")
+        *AGENT_PORTS.start()
+            + u16::try_from(offset).expect("the span is smaller than the port space")
     }
 }
 
@@ -61,7 +58,7 @@ mod tests {
         let mut seen = HashSet::from([first]);
         for _ in 1..SPAN {
             let port = ports.next();
-            assert!(RANGE.contains(&port), "{port}");
+            assert!(AGENT_PORTS.contains(&port), "{port}");
             assert!(seen.insert(port), "{port} came twice");
         }
         assert_eq!(ports.next(), first);
@@ -71,7 +68,7 @@ mod tests {
     #[test]
     fn no_port_is_one_of_istios() {
         let of_istio = [15_000, 15_001, 15_004, 15_006, 15_008, 15_020, 15_021, 15_053, 15_090];
-        assert!(of_istio.iter().all(|port| !RANGE.contains(port)));
+        assert!(of_istio.iter().all(|port| !AGENT_PORTS.contains(port)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What an agent is told before it starts. It comes as one environment variable, because the pod's
 //! first process has no other way in: no file of ours is in its image, no session is open yet.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,13 @@ use crate::{RunId, Service, Stimulus, Tls};
 /// The environment variable that makes this executable an agent; its value is an [`AgentConfig`]
 /// as JSON. Linux takes at most 128 KiB in one variable (`MAX_ARG_STRLEN`, execve(2)).
 pub const AGENT_ENV: &str = "ZTC_AGENT";
+
+/// The ports that agents send from: what comes from one of them is an agent's, and from any other is not.
+///
+/// From above what pods usually listen on to the end of Linux's own `ip_local_port_range`. Also above the ports that Istio
+/// keeps for itself in the network of a pod (15000 to 15090, istio.io "Ports used by Istio"): from one of them an agent
+/// would be taken for a proxy, and its query would pass one by.
+pub const AGENT_PORTS: RangeInclusive<u16> = 15_100..=60_999;
 
 /// Everything an agent has to know at its start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ mod stimulus;
 mod tls;
 
 pub use capture::{Canary, Captured, Sighting, Speaks, Tunnel, Watch};
-pub use config::{AGENT_ENV, AgentConfig, ConfigError, FirstRun};
+pub use config::{AGENT_ENV, AGENT_PORTS, AgentConfig, ConfigError, FirstRun};
 pub use frame::{FrameError, LineSplitter, MAX_LINE, decode, encode};
 pub use message::{Event, FromAgent, Leg, PROTOCOL, RunId, ToAgent};
 pub use observed::{DnsRcode, Observed, Phase, TunnelAnswer};

@@ -405,7 +405,7 @@ fn a_rule_that_is_got_wrong_fails_the_cases_about_it() {
         ),
         (
             "ztunnel-asks-for-services",
-            "names-of-services",
+            "l6-mesh",
             &[("names-of-services-are-answered-past-the-dns-rules", "fail-closed")],
         ),
         (

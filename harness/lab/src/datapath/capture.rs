@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 use ztc_model::evidence::FlowKey;
 use ztc_model::policy::Protocol;
 use ztc_model::ztunnel::HBONE_PORT;
+use ztc_wire::AGENT_PORTS;
 
 use super::aging::Aging;
-use super::config::{AGENT_PORTS, Now, PortId};
+use super::config::{Now, PortId};
 use super::switch::{Datapath, Visit};
 use crate::fault::Fault;
 

@@ -1,7 +1,6 @@
 //! What is plugged into the switch, and what it is told when it is made.
 
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 use std::time::{Instant, SystemTime};
 
 use ztc_model::labels::Labels;
@@ -13,10 +12,6 @@ use crate::fault::Faults;
 /// Where packets enter and leave the switch. Never used twice in the life of a switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct PortId(pub(super) u32);
-
-/// The ports that agents send from (`ztc_probe`'s ports): what a node sends from one of them is of a
-/// pod in its network, and neither kubelet's nor the DNS proxy's.
-pub(super) const AGENT_PORTS: RangeInclusive<u16> = 15_100..=60_999;
 
 /// A node, as its index in [`Config::nodes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

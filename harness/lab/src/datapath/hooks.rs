@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use ztc_model::evidence::{Direction, FlowKey};
 use ztc_model::policy::Decision;
 use ztc_model::waypoint::CONTROL_PLANE_PORT;
+use ztc_wire::AGENT_PORTS;
 
 use crate::fault::{Fault, Faults};
 
 use super::aging::Aging;
-use super::config::{AGENT_PORTS, NodeId, PortId};
+use super::config::{NodeId, PortId};
 use super::conntrack::Belongs;
 use super::packet::Packet;
 use super::policy_map::Peer;
@@ -68,7 +69,7 @@ impl Sabotage {
         delay.zip(self.last_change).is_some_and(|(delay, change)| now < change + delay)
     }
 
-    /// Whether a packet of a pod in its node's network vanishes where it leaves.
+    /// Whether a packet of a pod in its node's network vanishes where it leaves: what neither kubelet nor the DNS proxy sends.
     pub(super) fn loses_of_node(&self, flow: FlowKey) -> bool {
         AGENT_PORTS.contains(&flow.source.port())
             && (self.faults.has(Fault::MuteClients) || self.loses_allowed())

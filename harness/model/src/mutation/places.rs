@@ -45,13 +45,13 @@ const fn stays(name: &'static str, shape: &'static Shape) -> Field {
 /// Alternatives: without the last of them the list would say something else, or nothing.
 const ALTERNATIVES: Shape = Shape::Entries { of: &Shape::Whole, left: 1 };
 
-const RANGES: Shape = Shape::Entries {
-    of: &Shape::Fields {
-        of: &[stays("except", &Shape::Entries { of: &Shape::Whole, left: 0 })],
-        left: 0,
-    },
-    left: 1,
+/// A range of addresses, of Cilium's or of Kubernetes': each of its exceptions, the last one too.
+const RANGE: Shape = Shape::Fields {
+    of: &[stays("except", &Shape::Entries { of: &Shape::Whole, left: 0 })],
+    left: 0,
 };
+
+const RANGES: Shape = Shape::Entries { of: &RANGE, left: 1 };
 
 const CILIUM_PORTS: Shape = Shape::Entries {
     of: &Shape::Fields {
@@ -114,13 +114,7 @@ const KUBERNETES_PEERS: Shape = Shape::Entries {
         of: &[
             goes("podSelector", &Shape::Whole),
             goes("namespaceSelector", &Shape::Whole),
-            stays(
-                "ipBlock",
-                &Shape::Fields {
-                    of: &[stays("except", &Shape::Entries { of: &Shape::Whole, left: 0 })],
-                    left: 0,
-                },
-            ),
+            stays("ipBlock", &RANGE),
         ],
         left: 1,
     },

@@ -101,16 +101,15 @@ pub(crate) async fn hunt(plan: Plan, ready: ReadyGround) -> Result<Mutations, Mu
 impl Hunt {
     fn new(runner: Runner, plan: Plan) -> Self {
         let mut reports = BTreeMap::new();
-        let mut jobs: BTreeMap<usize, (BTreeSet<CaseId>, Vec<usize>)> = BTreeMap::new();
+        // By world: a lane has one at a time.
+        let mut jobs: BTreeMap<Option<&str>, (BTreeSet<CaseId>, Vec<usize>)> = BTreeMap::new();
         for (number, mutant) in plan.mutants.iter().enumerate() {
             if let Some(fate) = plan.settled(mutant) {
                 reports.insert(number, report(mutant, fate, Vec::new()));
                 continue;
             }
             let first = mutant.candidates(&plan.cases).into_iter().next();
-            // A lane has one world at a time.
-            let world = first.and_then(|it| world(&plan, &it.world)).unwrap_or(usize::MAX);
-            let (cases, mutants) = jobs.entry(world).or_default();
+            let (cases, mutants) = jobs.entry(first.map(|it| it.world.as_str())).or_default();
             cases.extend(first.map(|it| it.id.clone()));
             mutants.push(number);
         }
@@ -189,11 +188,6 @@ impl Hunt {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner).insert(number, report);
         Some(())
     }
-}
-
-/// The number of a world.
-fn world(plan: &Plan, name: &str) -> Option<usize> {
-    plan.worlds.keys().position(|it| it == name)
 }
 
 fn report(mutant: &Mutant, fate: Fate, tried: Vec<Tried>) -> MutantReport {

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 
 use proptest::prelude::*;
 use ztc_model::ztunnel::HBONE_PORT;
+use ztc_wire::AGENT_PORTS;
 
 use super::super::NodeId;
 use super::super::capture::{Captor, Captured, INBOUND_PORT, NAMES_PORT, OUTBOUND_PORT};
-use super::super::config::AGENT_PORTS;
 use super::cluster::{AMBIENT_PROBE, CART, Cluster, DNS_VIP, LEDGER, LEDGER_VIP, VENDOR, WEB, at};
 use super::packets::{ends, syn, syn_ack, udp};
 
