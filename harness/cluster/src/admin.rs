@@ -31,7 +31,7 @@ const KEPT: usize = 1 << 20;
 
 /// What is asked, by the label of the pods, and the command of `istioctl` with the same content.
 const QUESTIONS: [(&str, &str, &str); 2] = [
-    (ZTUNNELS, "/config_dump", "istioctl ztunnel-config all -o json"),
+    (ZTUNNELS.label, "/config_dump", "istioctl ztunnel-config all -o json"),
     (
         "gateway.istio.io/managed=istio.io-mesh-controller",
         LISTENERS,

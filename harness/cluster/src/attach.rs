@@ -127,7 +127,7 @@ impl Attach {
             keeps_worlds: false,
             ledger: Ledger::default(),
             secret: lease.secret()?,
-            _lease: lease,
+            lease,
         })
     }
 }

@@ -4,26 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::future::{join_all, try_join_all};
-use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use tokio::io::DuplexStream;
 use ztc_engine::fabric::{Change, Inspection, Settling};
 use ztc_model::suite::Component;
 use ztc_model::world::PodRef;
 
-use crate::api::{self, ApiError};
+use crate::api::ApiError;
+use crate::daemons::Daemons;
 use crate::exec::{Container, ExecError, Shell};
-use crate::pods;
 use crate::realised::{AgentState, ListedEndpoint, OutputError, Repository, settling};
 
 /// Where Cilium is installed.
 pub(crate) const NAMESPACE: &str = "kube-system";
 
-/// The label of its agents.
-pub(crate) const AGENTS: &str = "k8s-app=cilium";
-
-/// What they are called where they cannot be listed.
-const WHAT: &str = "the agents of Cilium";
+/// Its agents.
+pub(crate) const AGENTS: Daemons =
+    Daemons { namespace: NAMESPACE, label: "k8s-app=cilium", what: "the agents of Cilium" };
 
 /// The container of an agent.
 const AGENT: &str = "cilium-agent";
@@ -44,7 +41,7 @@ pub enum CiliumError {
     #[error(transparent)]
     Output(#[from] OutputError),
     /// There is no agent.
-    #[error("no agent of Cilium runs: no pod labelled {AGENTS} in {NAMESPACE} is Running")]
+    #[error("no agent of Cilium runs: no pod labelled {} in {NAMESPACE} is Running", AGENTS.label)]
     None,
     /// An agent did not say what was asked.
     #[error("the agent on {node} does not say in which mode it enforces policies: {said:?}")]
@@ -115,14 +112,9 @@ impl Agents {
         Ok(())
     }
 
-    /// Deletes the agents' pods: their daemon set makes others. Returns what was to be seen of them before.
+    /// Restarts the agents of all nodes. Returns what was to be seen of them before.
     pub(crate) async fn restart(&self) -> Result<Change, CiliumError> {
-        let mut before = BTreeSet::new();
-        for pod in api::pods(&self.client, NAMESPACE, AGENTS, WHAT).await? {
-            before.extend(pod.metadata.uid);
-            let name = pod.metadata.name.unwrap_or_default();
-            api::end_pod(&self.client, NAMESPACE, &name).await?;
-        }
+        let before = AGENTS.restart(&self.client).await?;
         Ok(Change::Restarted { component: Component::Cilium, before })
     }
 
@@ -131,23 +123,12 @@ impl Agents {
         &self,
         before: &BTreeSet<String>,
     ) -> Result<Option<String>, CiliumError> {
-        let found = api::pods(&self.client, NAMESPACE, AGENTS, WHAT).await?;
-        let is_old = |pod: &Pod| pod.metadata.uid.as_ref().is_some_and(|uid| before.contains(uid));
-        let (old, new): (Vec<Pod>, Vec<Pod>) = found.into_iter().partition(is_old);
-        let name = |pod: &Pod| pod.metadata.name.clone().unwrap_or_default();
-        if let Some(old) = old.first() {
-            return Ok(Some(format!("{} is still there", name(old))));
-        }
-        let late = new.iter().find(|pod| !pods::readiness(pod).ready);
-        if let Some(late) = late {
-            return Ok(Some(format!("{} is not Ready", name(late))));
-        }
         let wanted = self.nodes().await.len();
-        if new.len() < wanted {
-            return Ok(Some(format!("{} of {wanted} agents are back", new.len())));
+        let lag = AGENTS.restart_lag(&self.client, before, wanted).await?;
+        if lag.is_none() {
+            self.find_again().await?;
         }
-        self.find_again().await?;
-        Ok(None)
+        Ok(lag)
     }
 
     /// Runs a script that may be run twice in every agent; what each wrote, by node.
@@ -284,7 +265,7 @@ fn daemon_version(output: &str) -> String {
 }
 
 async fn list(client: &Client) -> Result<BTreeMap<String, Container>, CiliumError> {
-    let running = api::running_pods(client, NAMESPACE, AGENTS, WHAT).await?;
+    let running = AGENTS.running(client).await?;
     let agents: BTreeMap<String, Container> = running
         .into_iter()
         .filter_map(|pod| {

@@ -67,6 +67,8 @@ enum ClusterError {
     NoSuchPod { pod: PodRef },
     #[error("pod {pod} does not exist now")]
     Absent { pod: PodRef },
+    #[error("the cluster has no mesh")]
+    NoMesh,
 }
 
 impl ClusterError {
@@ -129,6 +131,11 @@ impl RealCluster {
         let Ready { client, spec, nodes, .. } = &*self.ready;
         let seen = Seen::gather(client, &self.agents, nodes).await?;
         Ok(findings(&seen, spec))
+    }
+
+    /// What it is made of.
+    pub(crate) fn ready(&self) -> Arc<Ready> {
+        Arc::clone(&self.ready)
     }
 
     /// What has been made in it and removed from it.

@@ -10,14 +10,18 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, LogParams};
 use serde::Deserialize;
+use ztc_engine::fabric::Change;
+use ztc_model::suite::Component;
 use ztc_model::world;
 
 use crate::admin::{self, AdminError};
 use crate::api::{self, ApiError};
 use crate::charts::ISTIO;
+use crate::daemons::Daemons;
 
-/// The label of its node proxies.
-pub(crate) const ZTUNNELS: &str = "app=ztunnel";
+/// Its node proxies.
+pub(crate) const ZTUNNELS: Daemons =
+    Daemons { namespace: ISTIO, label: "app=ztunnel", what: "the ztunnels" };
 
 /// Why the mesh could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +33,7 @@ pub enum MeshError {
     #[error(transparent)]
     Admin(#[from] AdminError),
     /// There is no ztunnel on a node.
-    #[error("no ztunnel runs on {node}: no pod labelled {ZTUNNELS} in {ISTIO} is Running there")]
+    #[error("no ztunnel runs on {node}: no pod labelled {} in {ISTIO} is Running there", ZTUNNELS.label)]
     None {
         /// The node.
         node: String,
@@ -73,9 +77,25 @@ impl Ztunnels {
 
     /// By node, the pods that run now.
     async fn pods(&self) -> Result<BTreeMap<String, String>, ApiError> {
-        let running = api::running_pods(&self.client, ISTIO, ZTUNNELS, "the ztunnels").await?;
+        let running = ZTUNNELS.running(&self.client).await?;
         let named = running.into_iter();
         Ok(named.filter_map(|pod| Some((pod.spec?.node_name?, pod.metadata.name?))).collect())
+    }
+
+    /// Restarts the ztunnels of all nodes. Returns what was to be seen of them before.
+    pub(crate) async fn restart(&self) -> Result<Change, MeshError> {
+        let before = ZTUNNELS.restart(&self.client).await?;
+        Ok(Change::Restarted { component: Component::Ztunnel, before })
+    }
+
+    /// What of a restart is still to come; nothing when there is a ready ztunnel on each of so many nodes that was not there
+    /// before.
+    pub(crate) async fn restart_lag(
+        &self,
+        before: &BTreeSet<String>,
+        nodes: usize,
+    ) -> Result<Option<String>, MeshError> {
+        Ok(ZTUNNELS.restart_lag(&self.client, before, nodes).await?)
     }
 
     /// The log of the ztunnel on a node from now on, until it ends or the connection breaks.

@@ -37,6 +37,8 @@ pub(crate) struct Observers {
     listening: Vec<AbortHandle>,
     /// The streams of flows, by node.
     flows: Vec<(String, Hearing)>,
+    /// The streams of ztunnels' logs, by node.
+    connections: Vec<(String, Hearing)>,
     /// The streams of waypoints that come and go, by name.
     waypoints: Mutex<BTreeMap<String, (Hearing, AbortHandle)>>,
 }
@@ -48,6 +50,7 @@ impl Observers {
             sender: broadcast::Sender::new(1),
             listening: Vec::new(),
             flows: Vec::new(),
+            connections: Vec::new(),
             waypoints: Mutex::default(),
         }
     }
@@ -68,16 +71,20 @@ impl Observers {
             let name = it.to_string();
             (Source::Waypoint(it), name)
         }));
-        let (mut listening, mut flows) = (Vec::new(), Vec::new());
+        let (mut listening, mut flows, mut connections) = (Vec::new(), Vec::new(), Vec::new());
         for (source, place) in sources {
-            let is_of_flows = matches!(source, Source::Hubble(_));
+            let heard = match source {
+                Source::Hubble(_) => Some(&mut flows),
+                Source::Ztunnel(_) => Some(&mut connections),
+                Source::Waypoint(_) => None,
+            };
             let (hearing, listener) = listen(source, place.clone(), &sender);
-            if is_of_flows {
-                flows.push((place, hearing));
+            if let Some(heard) = heard {
+                heard.push((place, hearing));
             }
             listening.push(listener);
         }
-        Self { sender, listening, flows, waypoints: Mutex::default() }
+        Self { sender, listening, flows, connections, waypoints: Mutex::default() }
     }
 
     /// Listens to one more waypoint, if nobody does yet; whether what it says is heard.
@@ -100,8 +107,12 @@ impl Observers {
 
     /// A node whose flows are not heard now, in words.
     pub(crate) fn unheard_flows(&self) -> Option<String> {
-        let unheard = self.flows.iter().find(|(_, hearing)| !hearing.is_sound())?;
-        Some(format!("flows on {} are not heard yet", unheard.0))
+        Some(format!("flows on {} are not heard yet", unheard(&self.flows)?))
+    }
+
+    /// A node whose ztunnel is not heard now, in words.
+    pub(crate) fn unheard_connections(&self) -> Option<String> {
+        Some(format!("the ztunnel on {} is not heard yet", unheard(&self.connections)?))
     }
 
     /// What is said from now on.
@@ -117,6 +128,12 @@ impl Drop for Observers {
             task.abort();
         }
     }
+}
+
+/// The first that brings nothing now.
+fn unheard(streams: &[(String, Hearing)]) -> Option<&str> {
+    let unheard = streams.iter().find(|(_, hearing)| !hearing.is_sound());
+    unheard.map(|(place, _)| place.as_str())
 }
 
 /// Listens to a source from now on; whether it is heard, and how to stop.

@@ -112,7 +112,7 @@ impl Seen {
             maps.get_opt(mesh::CONFIG).await.map_err(failed("the mesh's configuration"))?;
         let pods: Api<Pod> = Api::namespaced(client.clone(), ISTIO);
         let ztunnels = pods
-            .list(&ListParams::default().labels(ZTUNNELS))
+            .list(&ListParams::default().labels(ZTUNNELS.label))
             .await
             .map_err(failed("the ztunnels"))?;
         let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
@@ -219,7 +219,7 @@ fn agents_everywhere(seen: &Seen) -> Vec<Finding> {
             blocking(
                 format!("no agent of Cilium runs on {node}"),
                 "nobody would say whether policies are realised there, nor who denied what",
-                format!("look why: kubectl -n {NAMESPACE} describe pod -l {AGENTS}"),
+                format!("look why: kubectl -n {NAMESPACE} describe pod -l {}", AGENTS.label),
             )
         })
         .collect()

@@ -4,6 +4,7 @@
 //! with another profile or bundle takes the old cluster down first.
 
 mod steps;
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -27,6 +28,8 @@ use crate::program::ProgramError;
 use crate::provision::steps::Steps;
 use crate::ready::{Hosting, Ready};
 use crate::takedown::{Watch, take_all_down, take_down};
+
+pub use upgrade::Upgrade;
 
 /// Is told what is going on, one line at a time.
 pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
@@ -55,6 +58,15 @@ pub enum ProvisionError {
     )]
     NameTaken {
         /// The name.
+        cluster: String,
+    },
+    /// It is none that can be upgraded.
+    #[error(
+        "ztc made no cluster `{cluster}`, and upgrades none but its own; `ztc monitor CASE -- COMMAND` watches another one \
+         while a command upgrades it"
+    )]
+    NotMade {
+        /// The name, or the context that leads to it.
         cluster: String,
     },
     /// Nobody watches whether the cluster is still used.
@@ -159,6 +171,8 @@ impl Folders {
 pub struct Provisioner {
     folders: Folders,
     profile: Profile,
+    /// What the cluster and its lease are called.
+    name: String,
     spec: ClusterSpec,
     bundle: Option<Bundle>,
     progress: Progress,
@@ -193,12 +207,19 @@ impl Provisioner {
             Some(bundle) => bundle.applied_to(spec),
             None => spec,
         };
-        Ok(Self { folders, profile, spec, bundle, progress })
+        let name = profile.profile.clone();
+        Ok(Self { folders, profile, name, spec, bundle, progress })
+    }
+
+    /// The same under another name than the profile's: for a cluster that goes from one profile to another.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self }
     }
 
     /// The name of the cluster.
     fn cluster(&self) -> String {
-        kind::cluster_name(&self.profile.profile)
+        kind::cluster_name(&self.name)
     }
 
     fn tools(&self) -> PathBuf {
@@ -210,7 +231,7 @@ impl Provisioner {
     }
 
     fn lease_folder(&self) -> PathBuf {
-        self.folders.leases().join(&self.profile.profile)
+        self.folders.leases().join(&self.name)
     }
 
     async fn lease(&self) -> Result<Lease, LeaseError> {
@@ -272,7 +293,7 @@ impl Provisioner {
             keeps_worlds: true,
             ledger: Ledger::default(),
             secret: lease.secret()?,
-            _lease: lease,
+            lease,
         })
     }
 

@@ -31,7 +31,8 @@ pub struct Ready {
     pub(crate) ledger: Ledger,
     /// What its certificates follow from: the same in each run, as servers outlive a run.
     pub(crate) secret: [u8; 32],
-    pub(crate) _lease: Lease,
+    /// Given back with it.
+    pub(crate) lease: Lease,
 }
 
 /// Who puts up the hosts outside the nodes.

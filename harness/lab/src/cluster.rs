@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -79,8 +79,13 @@ const CAPTURE: &str = "ztc-capture";
 pub struct Lab {
     agent: AgentCommand,
     faults: Faults,
+    /// How those are broken who come back from a restart.
+    installed: Installed,
     authority: Authority,
 }
+
+/// What lanes install when something restarts: the same for all of them.
+type Installed = Arc<Mutex<Faults>>;
 
 impl Lab {
     /// A lab whose agents are started by `agent`, broken as `ZTC_LAB_FAULT` says.
@@ -92,9 +97,24 @@ impl Lab {
         if !is_inside() {
             return Err(LabError::Outside);
         }
-        let faults = env::var(fault::VARIABLE).unwrap_or_default().parse()?;
+        let faults: Faults = env::var(fault::VARIABLE).unwrap_or_default().parse()?;
         let authority = Authority::new(Authority::secret()?)?;
-        Ok(Self { agent, faults, authority })
+        let installed = Arc::new(Mutex::new(faults.clone()));
+        Ok(Self { agent, faults, installed, authority })
+    }
+
+    /// The same, broken in these ways besides.
+    #[must_use]
+    pub fn broken(self, faults: Faults) -> Self {
+        let faults = self.faults.and(faults);
+        let installed = Arc::new(Mutex::new(faults.clone()));
+        Self { faults, installed, ..self }
+    }
+
+    /// Has everything that restarts from now on come back as one of a lab that is broken in these ways, as far as that shows
+    /// in a restart. What it decides stays as it is: an upgraded lab is another one.
+    pub fn install(&self, faults: Faults) {
+        *self.installed.lock().unwrap_or_else(PoisonError::into_inner) = faults;
     }
 
     /// How it is broken on purpose, in the words of `ZTC_LAB_FAULT`; normally not at all.
@@ -120,7 +140,9 @@ impl Fabric for Lab {
             .map_err(|source| failed(source.into()))?;
         let switch = Arc::clone(running.pump().switch());
         let births = tokio::sync::Mutex::new(());
-        Ok(Arc::new(LabCluster { plan, switch, births, running: RwLock::new(Some(running)) }))
+        let installed = Arc::clone(&self.installed);
+        let running = RwLock::new(Some(running));
+        Ok(Arc::new(LabCluster { plan, switch, installed, births, running }))
     }
 }
 
@@ -129,6 +151,7 @@ impl Fabric for Lab {
 struct LabCluster {
     plan: Plan,
     switch: Arc<Switch>,
+    installed: Installed,
     /// Held while a pod is made or unmade, so that no two are made under one name.
     births: tokio::sync::Mutex<()>,
     /// Absent when the lane has been taken down.
@@ -299,10 +322,16 @@ impl LabCluster {
             let datapath = self.switch.datapath();
             (datapath.endpoints(), datapath.agents_are_away(Now::read().monotonic))
         };
-        let waits = |it: &Receipt| matches!(it.change, Change::Restarted { .. });
-        if away && receipts.iter().any(waits) {
-            let status = "agents are not back from their restart".to_owned();
-            return Ok(Settling::NotYet { status });
+        for receipt in receipts {
+            let Change::Restarted { component, .. } = receipt.change else { continue };
+            let is_away = match component {
+                Component::Cilium => away,
+                Component::Ztunnel => running.mesh().ztunnels_restart(),
+            };
+            if is_away {
+                let status = format!("{component} is not back from its restart");
+                return Ok(Settling::NotYet { status });
+            }
         }
         let mut late: Vec<String> = endpoints
             .iter()
@@ -462,12 +491,14 @@ impl Cluster for LabCluster {
 
     async fn restart(&self, component: Component) -> Result<Receipt, FabricError> {
         let restarted = async {
-            let _works = self.running().await?;
+            let running = self.running().await?;
             let now = Now::read();
+            let installed = self.installed.lock().unwrap_or_else(PoisonError::into_inner).clone();
             // Before the first record is missing.
-            self.switch.interrupt("agents restart".to_owned());
+            self.switch.interrupt(format!("{component} restarts"));
             match component {
-                Component::Cilium => self.switch.datapath().restart_agents(now),
+                Component::Cilium => self.switch.datapath().restart_agents(installed, now),
+                Component::Ztunnel => running.mesh().restart_ztunnels(installed, now.monotonic),
             }
             let change = Change::Restarted { component, before: BTreeSet::new() };
             Ok::<_, ClusterError>(Receipt { accepted: now.monotonic, change })

@@ -83,6 +83,8 @@ pub enum Fault {
     RestartCloses(Duration),
     /// `restart-forgets-names`: agents that come back know no address that was learnt for a name.
     RestartForgetsNames,
+    /// `ztunnel-restart-forgets-strict=20ms`: for so long from a restart of ztunnels on, they know no `PeerAuthentication`.
+    ZtunnelRestartForgetsStrict(Duration),
     /// `strict-accepts-plaintext`: ztunnels know no `PeerAuthentication`.
     StrictAcceptsPlaintext,
     /// `ztunnel-ignores-deny`: ztunnels know no `AuthorizationPolicy` that denies.
@@ -190,7 +192,8 @@ impl fmt::Display for Faults {
             match fault {
                 Fault::LateEnforcement(time)
                 | Fault::RestartOpens(time)
-                | Fault::RestartCloses(time) => {
+                | Fault::RestartCloses(time)
+                | Fault::ZtunnelRestartForgetsStrict(time) => {
                     write!(f, "{}={}ms", fault.name(), time.as_millis())?;
                 }
                 Fault::LeakOneIn(count) => write!(f, "leak-one-in={count}")?,
@@ -209,6 +212,7 @@ impl Fault {
             Self::LeakOneIn(_) => "leak-one-in",
             Self::RestartOpens(_) => "restart-opens",
             Self::RestartCloses(_) => "restart-closes",
+            Self::ZtunnelRestartForgetsStrict(_) => "ztunnel-restart-forgets-strict",
             fault => {
                 let named = NAMED.iter().find(|(_, it)| *it == fault);
                 named.expect("every fault without a number is listed").0
@@ -220,8 +224,8 @@ impl Fault {
 /// A text that is no list of faults.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` is no fault of the lab; valid in {VARIABLE} are {}`late-enforcement=300ms`, \
-     `restart-opens=200ms`, `restart-closes=200ms` and `leak-one-in=20`",
+    "`{text}` is no fault of the lab; valid in {VARIABLE}, and among the `faults` of a profile, are {}`late-enforcement=300ms`, \
+     `restart-opens=200ms`, `restart-closes=200ms`, `ztunnel-restart-forgets-strict=20ms` and `leak-one-in=20`",
     NAMED.map(|(name, _)| format!("`{name}`, ")).concat()
 )]
 pub struct NotAFault {
@@ -232,6 +236,12 @@ impl Faults {
     /// A lab that is broken in these ways.
     pub fn new(faults: impl IntoIterator<Item = Fault>) -> Self {
         Self(faults.into_iter().collect())
+    }
+
+    /// These and others.
+    #[must_use]
+    pub(crate) fn and(self, others: Self) -> Self {
+        Self(self.0.into_iter().chain(others.0).collect())
     }
 
     /// Whether it is broken in this way.
@@ -259,6 +269,14 @@ impl Faults {
     pub(crate) fn restart_closes(&self) -> Option<Duration> {
         self.0.iter().find_map(|fault| match fault {
             Fault::RestartCloses(time) => Some(*time),
+            _ => None,
+        })
+    }
+
+    /// For how long from a restart of ztunnels on plain text is accepted where it must not be.
+    pub(crate) fn forgets_strict(&self) -> Option<Duration> {
+        self.0.iter().find_map(|fault| match fault {
+            Fault::ZtunnelRestartForgetsStrict(time) => Some(*time),
             _ => None,
         })
     }
@@ -291,6 +309,9 @@ impl FromStr for Fault {
             Some(("late-enforcement", delay)) => milliseconds(delay).map(Self::LateEnforcement),
             Some(("restart-opens", time)) => milliseconds(time).map(Self::RestartOpens),
             Some(("restart-closes", time)) => milliseconds(time).map(Self::RestartCloses),
+            Some(("ztunnel-restart-forgets-strict", time)) => {
+                milliseconds(time).map(Self::ZtunnelRestartForgetsStrict)
+            }
             Some(("leak-one-in", flows)) => flows.parse().ok().map(Self::LeakOneIn),
             Some(_) => None,
         };
@@ -327,7 +348,7 @@ mod tests {
         let mut names = message.split('`').skip(1).step_by(2);
         assert_eq!(names.next(), Some("tpyo"));
         let faults: Vec<Fault> = names.map(|name| name.parse().unwrap()).collect();
-        assert_eq!(faults.len(), NAMED.len() + 4);
+        assert_eq!(faults.len(), NAMED.len() + 5);
     }
 
     #[test]

@@ -88,7 +88,12 @@ async fn measure() -> Result<(), String> {
     let ready = ground.ready("bench", None).await.map_err(|error| chain(&error))?;
     row("a cluster that is there, until it can be used, s", &seconds(begun), "-");
     let begun = Instant::now();
-    let lane = ready.fabric.up(Arc::new(world()?), Lane(0)).await.map_err(|error| chain(&error))?;
+    let lane = ready
+        .fabric
+        .shared()
+        .up(Arc::new(world()?), Lane(0))
+        .await
+        .map_err(|error| chain(&error))?;
     row("a world of nine pods, s", &seconds(begun), "-");
     let send: [Send; 1] =
         ["tcp zt-bench/server:9000".parse().map_err(|error| format!("{error}"))?];

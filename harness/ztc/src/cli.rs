@@ -23,7 +23,7 @@ use crate::bundling::{self, BundlingError, Order};
 use crate::child;
 use crate::comparing::{self, CompareError, Pair};
 use crate::execution::{Execution, Plan, run_name, runnable};
-use crate::ground::{Ground, GroundError, Place};
+use crate::ground::{Ground, GroundError, Place, ReadyGround};
 use crate::merging::MergeError;
 use crate::project::{Project, ProjectError};
 use crate::proving::{self, Proven, ProvingError};
@@ -341,7 +341,7 @@ async fn measured(ground: &Ground, pods: u32) -> ExitStatus {
         Err(error) => return trouble(&error),
     };
     let pods = usize::try_from(pods).unwrap_or(usize::MAX);
-    match benching::measure(&*ready.fabric, pods).await {
+    match benching::measure(&*ready.fabric.shared(), pods).await {
         Ok(table) => {
             terminal::say(&table);
             ExitStatus::Pass
@@ -460,12 +460,17 @@ fn run(
         }
     }
     if let Some(name) = name {
-        (plan.name, plan.numbered) = (name, false);
-        if let Err(error) = child::end_with_the_parent() {
-            terminal::trouble(&format!("this run does not end with who started it: {error}"));
-        }
+        name_fixed(&mut plan, name);
     }
     inside(&ground, || run_inside(plan, &proven, &ground, verbose))
+}
+
+/// Gives a run the name by which whoever started it looks for it, and has it end with them.
+fn name_fixed(plan: &mut Plan, name: String) {
+    (plan.name, plan.numbered) = (name, false);
+    if let Err(error) = child::end_with_the_parent() {
+        terminal::trouble(&format!("this run does not end with who started it: {error}"));
+    }
 }
 
 /// Whether a cluster was named on the command line; the environment names one for other runs.
@@ -581,7 +586,22 @@ async fn begin(
     ground: &Ground,
     verbose: bool,
 ) -> Result<Execution, ExitStatus> {
-    let ready = ground.ready(&plan.name, Some(plan.used())).await.map_err(|it| trouble(&it))?;
+    let ready = ready_for(&plan, ground).await?;
+    begin_on(ready, plan, proven, verbose)
+}
+
+/// Makes a ground ready for a run; why it is not is said.
+async fn ready_for(plan: &Plan, ground: &Ground) -> Result<ReadyGround, ExitStatus> {
+    ground.ready(&plan.name, Some(plan.used())).await.map_err(|it| trouble(&it))
+}
+
+/// The same on a ground that is ready.
+fn begin_on(
+    ready: ReadyGround,
+    plan: Plan,
+    proven: &Proven,
+    verbose: bool,
+) -> Result<Execution, ExitStatus> {
     let console = |folder: &Path| Some(Console::new(terminal::options(verbose, folder)));
     Execution::begin(plan, proven, ready, console).map_err(|error| {
         terminal::trouble(&ztc_engine::chain(&error));

@@ -137,8 +137,13 @@ impl Execution {
                 sink.emit(EventKind::CaseIgnored { case, reason: reason.clone() });
             }
         }
-        let runner =
-            Runner::new(fabric, plan.profile, plan.worlds, sink.clone(), interrupted.clone());
+        let runner = Runner::new(
+            fabric.shared(),
+            plan.profile,
+            plan.worlds,
+            sink.clone(),
+            interrupted.clone(),
+        );
         let summary = Mutex::new(summary);
         let ledger = ledger.filter(|_| is_lent);
         Ok(Self { runner, sink, folder, summary, interrupted, listening, ledger, reporting })

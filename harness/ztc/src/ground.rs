@@ -14,6 +14,7 @@ use ztc_cluster::{
 use ztc_engine::event::ExitStatus;
 use ztc_engine::fabric::Fabric;
 use ztc_engine::profile::{FabricKind, Profile};
+use ztc_lab::fault::{Faults, NotAFault};
 use ztc_lab::{Entered, Lab, LabError, SandboxError};
 use ztc_model::combination::Combination;
 use ztc_model::suite::{Case, Feature};
@@ -54,6 +55,9 @@ pub struct Place {
     /// The probe's image, where its nodes can pull it.
     #[arg(long, env = "ZTC_PROBE_IMAGE")]
     pub probe_image: Option<String>,
+    /// What the cluster that is made is called, where it goes from one profile to another.
+    #[arg(long, hide = true)]
+    pub cluster_name: Option<String>,
 }
 
 impl Place {
@@ -72,12 +76,13 @@ impl Place {
 
     /// The options that say it, without the profile.
     pub(crate) fn arguments(&self) -> Vec<OsString> {
-        let Self { bundle, kubeconfig, context, probe_image, .. } = self;
-        let valued: [(&str, Option<&OsStr>); 4] = [
+        let Self { bundle, kubeconfig, context, probe_image, cluster_name, .. } = self;
+        let valued: [(&str, Option<&OsStr>); 5] = [
             ("--bundle", bundle.as_ref().map(AsRef::as_ref)),
             ("--kubeconfig", kubeconfig.as_ref().map(AsRef::as_ref)),
             ("--context", context.as_ref().map(AsRef::as_ref)),
             ("--probe-image", probe_image.as_ref().map(AsRef::as_ref)),
+            ("--cluster-name", cluster_name.as_ref().map(AsRef::as_ref)),
         ];
         let flags = [
             ("--i-own-this-cluster", self.i_own_this_cluster),
@@ -101,6 +106,20 @@ pub enum GroundError {
     /// The lab refused.
     #[error("cannot use the lab")]
     Lab(#[from] LabError),
+    /// The profile breaks the lab in no way that there is.
+    #[error("profile {profile} has `faults` that cannot be read")]
+    Faults {
+        /// Which.
+        profile: String,
+        /// What is wrong with them.
+        source: NotAFault,
+    },
+    /// Only the lab can be broken.
+    #[error("profile {profile} has `faults`, and is of no lab; take them out")]
+    SoundOnly {
+        /// Which.
+        profile: String,
+    },
     /// The profile describes no cluster that can be made.
     #[error("cannot make this cluster")]
     Profile(#[source] ProvisionError),
@@ -146,6 +165,8 @@ impl GroundError {
             Self::Project(_)
             | Self::Bundle(_)
             | Self::Lab(_)
+            | Self::Faults { .. }
+            | Self::SoundOnly { .. }
             | Self::Profile(_)
             | Self::OtherVersions { .. }
             | Self::NoBundle { .. }
@@ -168,14 +189,35 @@ pub struct Ground {
     bundle: Option<Bundle>,
     /// By part, as far as they are known before the cluster is there.
     versions: BTreeMap<String, String>,
+    /// How the profile has the lab broken.
+    pub(crate) faults: Faults,
     root: PathBuf,
+}
+
+/// What makes lanes, and is ready to.
+#[derive(Debug, Clone)]
+pub enum ReadyFabric {
+    /// The lab.
+    Lab(Arc<Lab>),
+    /// A real cluster.
+    Real(Arc<RealCluster>),
+}
+
+impl ReadyFabric {
+    /// As whoever runs cases sees it.
+    pub fn shared(&self) -> Arc<dyn Fabric> {
+        match self {
+            Self::Lab(lab) => Arc::<Lab>::clone(lab),
+            Self::Real(cluster) => Arc::<RealCluster>::clone(cluster),
+        }
+    }
 }
 
 /// A ground that is ready.
 #[derive(Debug)]
 pub struct ReadyGround {
     /// What makes lanes.
-    pub fabric: Arc<dyn Fabric>,
+    pub fabric: ReadyFabric,
     /// The versions of what enforces, by part.
     pub versions: BTreeMap<String, String>,
     /// How it is broken on purpose; normally not at all.
@@ -201,6 +243,7 @@ impl Ground {
             let lacks = bundle.lacks();
             profile.features.retain(|feature| !lacks.contains(feature));
         }
+        let faults = faults(&profile)?;
         let versions = match (profile.fabric, profile.cluster.clone(), &bundle) {
             (FabricKind::Lab, ..) => ztc_lab::versions(),
             (_, Some(spec), Some(bundle)) => bundle.applied_to(spec).versions(),
@@ -213,7 +256,7 @@ impl Ground {
             }
             require_versions(&cell, &versions, place)?;
         }
-        Ok(Self { profile, place: place.clone(), bundle, versions, root: project.root() })
+        Ok(Self { profile, place: place.clone(), bundle, versions, faults, root: project.root() })
     }
 
     /// Why a case cannot be run here, if so. It is known before anything is started.
@@ -261,11 +304,11 @@ impl Ground {
         worlds: Option<BTreeSet<String>>,
     ) -> Result<ReadyGround, GroundError> {
         if self.profile.fabric == FabricKind::Lab {
-            let lab = Lab::new(agent_command())?;
+            let lab = Lab::new(agent_command())?.broken(self.faults.clone());
             let faults = lab.faults();
             let versions = BTreeMap::new();
             return Ok(ReadyGround {
-                fabric: Arc::new(lab),
+                fabric: ReadyFabric::Lab(Arc::new(lab)),
                 versions,
                 faults,
                 ledger: None,
@@ -281,7 +324,7 @@ impl Ground {
             versions: fabric.versions(),
             ledger: Some(fabric.ledger()),
             is_lent: self.profile.fabric == FabricKind::Attach,
-            fabric: Arc::new(fabric),
+            fabric: ReadyFabric::Real(Arc::new(fabric)),
             faults: None,
         })
     }
@@ -363,11 +406,35 @@ impl Ground {
         Folders { root: self.root.clone(), sources: Project::sources() }
     }
 
-    fn provisioner(&self) -> Result<Provisioner, GroundError> {
+    /// What makes its cluster.
+    ///
+    /// # Errors
+    /// When the profile describes none.
+    pub(crate) fn provisioner(&self) -> Result<Provisioner, GroundError> {
         let (profile, bundle) = (self.profile.clone(), self.bundle.clone());
         let progress = Arc::new(|line: &str| terminal::trouble(line));
-        Provisioner::new(self.folders(), profile, bundle, progress).map_err(GroundError::Profile)
+        let made = Provisioner::new(self.folders(), profile, bundle, progress);
+        let made = made.map_err(GroundError::Profile)?;
+        Ok(match &self.place.cluster_name {
+            Some(name) => made.named(name),
+            None => made,
+        })
     }
+
+    /// The versions of its parts, as far as they are known before the cluster is there.
+    pub(crate) const fn versions(&self) -> &BTreeMap<String, String> {
+        &self.versions
+    }
+}
+
+/// How a profile has the lab broken.
+fn faults(profile: &Profile) -> Result<Faults, GroundError> {
+    let name = || profile.profile.clone();
+    if profile.fabric != FabricKind::Lab && !profile.faults.is_empty() {
+        return Err(GroundError::SoundOnly { profile: name() });
+    }
+    let faults = profile.faults.join(",").parse();
+    faults.map_err(|source| GroundError::Faults { profile: name(), source })
 }
 
 /// Whether the cluster that would be made has the versions of a cell: a run on another one would be reported for it.

@@ -25,3 +25,4 @@ mod requests;
 pub mod schemas;
 pub mod selection;
 mod terminal;
+mod upgrading;

@@ -14,6 +14,12 @@ use ztc_model::window::{Window, WindowKind};
 /// Denied and allowed flows of TCP, by Cilium alone.
 const CASE: &str = "l2-namespace::two-namespaces-agree-on-a-flow";
 
+/// Flows of TCP and HTTP in plain that STRICT refuses.
+const STRICT: &str = "l3-mtls::strict-refuses-a-peer-that-speaks-in-plain";
+
+/// Flows that ztunnels carry.
+const MESHED: &str = "l3-mtls::strict-lets-the-mesh-pass";
+
 /// Between two samples further apart than so many times the pace somebody is blind: no window is further off than that at
 /// either end without saying so.
 const APART: u64 = 3;
@@ -23,11 +29,15 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 /// A run that watches the case, on a lab that is broken in some way.
 fn watch(fault: &str, args: &[&str]) -> Option<(i32, ChangeReport, String)> {
+    watch_case(CASE, fault, args)
+}
+
+fn watch_case(case: &str, fault: &str, args: &[&str]) -> Option<(i32, ChangeReport, String)> {
     // A test that failed has left nothing half done.
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     lab_is_possible().then(|| {
         let project = Project::new();
-        let mut ztc = project.ztc(&["monitor", CASE, "--margin", "1s"]);
+        let mut ztc = project.ztc(&["monitor", case, "--margin", "1s"]);
         let output = ztc.args(args).env("ZTC_LAB_FAULT", fault).output().unwrap();
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         let changed = project.events().into_iter().find_map(|Event { kind, .. }| match kind {
@@ -103,6 +113,34 @@ fn agents_that_cut_everything_are_an_outage_and_within_the_budget_none() {
 }
 
 #[test]
+fn ztunnels_that_come_back_without_strict_leak_for_as_long() {
+    for forgets in [20, 200] {
+        let fault = format!("ztunnel-restart-forgets-strict={forgets}ms");
+        let watched = watch_case(STRICT, &fault, &["--restart", "ztunnel"]);
+        let Some((code, report, stdout)) = watched else { return };
+        assert_eq!(code, 4, "{stdout}");
+        let leaks = windows(&report, WindowKind::Leak);
+        assert!(!leaks.is_empty(), "{stdout}");
+        for (flow, leak) in leaks {
+            assert_eq!(report.step_of(leak).unwrap().step, "restart ztunnel", "{stdout}");
+            let apart = 2 * APART * report.every_us;
+            assert!(leak.long_us() <= forgets * 1000 + apart, "{}: {leak:?}", flow.send);
+        }
+    }
+    let Some((code, _, stdout)) = watch_case(STRICT, "", &["--restart", "ztunnel"]) else { return };
+    assert_eq!(code, 0, "{stdout}");
+}
+
+#[test]
+fn connections_that_a_ztunnel_carried_end_with_it() {
+    let budget = ["--restart", "ztunnel", "--allow-outage", "5s"];
+    let Some((code, report, stdout)) = watch_case(MESHED, "", &budget) else { return };
+    assert_eq!(code, 0, "{stdout}");
+    let kept = report.flows.iter().filter_map(|it| it.reconnects);
+    assert!(kept.clone().count() > 1 && kept.sum::<usize>() > 0, "{stdout}");
+}
+
+#[test]
 fn a_command_that_fails_proves_nothing() {
     let Some((code, report, stdout)) = watch("", &["--", "false"]) else { return };
     assert_eq!(code, 3, "{stdout}");
@@ -113,10 +151,16 @@ fn a_command_that_fails_proves_nothing() {
 fn what_makes_no_sense_is_told_before_anything_is_started() {
     let project = Project::new();
     for (args, words) in [
-        (vec!["monitor", CASE], "nothing changes: give --restart, --for, or a command after `--`"),
+        (
+            vec!["monitor", CASE],
+            "nothing changes: give --restart, --upgrade-to, --for, or a command after `--`",
+        ),
         (vec!["monitor", "l2-namespace", "--for", "1s"], "is in the name of"),
         (vec!["monitor", CASE, "--for", "soon"], "a time is a number with its unit"),
-        (vec!["monitor", CASE, "--restart", "kubelet"], "what can be restarted is `cilium`"),
+        (
+            vec!["monitor", CASE, "--restart", "kubelet"],
+            "what can be restarted is `cilium` or `ztunnel`",
+        ),
         (vec!["monitor", CASE, "--for", "1s", "--every", "10us"], "--every is at least 1 ms"),
         (vec!["monitor", "no-such-case", "--for", "1s"], "no case has `no-such-case` in its name"),
     ] {

@@ -188,12 +188,23 @@ impl RealLane {
     /// What of restarts is still to come: those who enforce have to be there, and to be heard.
     async fn restart_lag(&self, changes: &[&Change]) -> Result<Option<String>, ClusterError> {
         for change in changes {
-            let Change::Restarted { component: Component::Cilium, before } = change else {
+            let Change::Restarted { component, before } = change else {
                 continue;
             };
-            let unheard = || self.observers.unheard_flows();
-            if let Some(status) = self.agents.restart_lag(before).await?.or_else(unheard) {
-                return Ok(Some(status));
+            let status = match (component, &self.ztunnels) {
+                (Component::Cilium, _) => {
+                    let unheard = || self.observers.unheard_flows();
+                    self.agents.restart_lag(before).await?.or_else(unheard)
+                }
+                (Component::Ztunnel, Some(ztunnels)) => {
+                    let unheard = || self.observers.unheard_connections();
+                    let nodes = self.agents.nodes().await.len();
+                    ztunnels.restart_lag(before, nodes).await?.or_else(unheard)
+                }
+                (Component::Ztunnel, None) => None,
+            };
+            if status.is_some() {
+                return Ok(status);
             }
         }
         Ok(None)
@@ -508,6 +519,10 @@ impl Cluster for RealLane {
         self.change(async {
             match component {
                 Component::Cilium => Ok(self.agents.restart().await?),
+                Component::Ztunnel => match &self.ztunnels {
+                    Some(ztunnels) => Ok(ztunnels.restart().await?),
+                    None => Err(ClusterError::NoMesh),
+                },
             }
         })
         .await

@@ -279,7 +279,7 @@ pub(super) fn is_done(state: &Mutex<State>, name: &str) -> bool {
 }
 
 /// The list is whole after every statement, so a panic elsewhere does not spoil it.
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -34,6 +34,9 @@ pub struct Profile {
     /// already. Their names, if they have some, must resolve to them in the cluster.
     #[serde(default)]
     pub outside: BTreeMap<String, IpAddr>,
+    /// How a lab is broken on purpose, in the words of `ZTC_LAB_FAULT`; a version of it that one may upgrade to.
+    #[serde(default)]
+    pub faults: Vec<String>,
     /// How long things may take.
     pub pace: Pace,
 }

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::fault::Fault;
+use crate::fault::{Fault, Faults};
 
 use super::config::Now;
 use super::switch::Datapath;
@@ -14,20 +14,27 @@ use super::switch::Datapath;
 /// How long agents are away. Real ones need about 12 s (`docs/facts.md`).
 const AWAY: Duration = Duration::from_millis(200);
 
+/// The last restart of agents.
+#[derive(Debug)]
+pub(super) struct Restarted {
+    at: Instant,
+    /// How those are broken who came back, as far as it shows then.
+    as_broken: Faults,
+}
+
 impl Datapath {
-    /// Restarts the agents of all nodes.
-    pub(crate) fn restart_agents(&mut self, now: Now) {
-        self.agents_restarted = Some(now.monotonic);
-        if self.sabotage.faults.has(Fault::RestartForgetsNames)
-            && self.repository.forget_all_names()
-        {
+    /// Restarts the agents of all nodes. Those who come back are broken in these ways, as far as it shows then.
+    pub(crate) fn restart_agents(&mut self, as_broken: Faults, now: Now) {
+        let forget = as_broken.has(Fault::RestartForgetsNames);
+        self.agents_restarted = Some(Restarted { at: now.monotonic, as_broken });
+        if forget && self.repository.forget_all_names() {
             self.repository.regenerate(&mut self.endpoints);
         }
     }
 
     /// Whether agents are away, and nobody proxies or records.
     pub(crate) fn agents_are_away(&self, now: Instant) -> bool {
-        self.is_within(AWAY, now)
+        self.is_within(|_| Some(AWAY), now)
     }
 
     /// Whether records are lost now: as agents are away, or on purpose.
@@ -37,16 +44,18 @@ impl Datapath {
 
     /// Whether a packet passes that policy drops, as nobody is there.
     pub(super) fn is_left_open(&self, now: Instant) -> bool {
-        self.sabotage.faults.restart_opens().is_some_and(|time| self.is_within(time, now))
+        self.is_within(Faults::restart_opens, now)
     }
 
     /// Whether a packet vanishes that policy lets pass, as nobody is there.
     pub(super) fn is_closed(&self, now: Instant) -> bool {
-        self.sabotage.faults.restart_closes().is_some_and(|time| self.is_within(time, now))
+        self.is_within(Faults::restart_closes, now)
     }
 
-    /// Whether a moment is not later than so long after agents were restarted.
-    fn is_within(&self, time: Duration, now: Instant) -> bool {
-        self.agents_restarted.is_some_and(|restarted| now < restarted + time)
+    /// Whether a moment is not later after agents were restarted than follows from how they are broken.
+    fn is_within(&self, time: impl FnOnce(&Faults) -> Option<Duration>, now: Instant) -> bool {
+        self.agents_restarted.as_ref().is_some_and(|restarted| {
+            time(&restarted.as_broken).is_some_and(|time| now < restarted.at + time)
+        })
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
 
 use ztc_model::evidence::Direction;
 use ztc_model::hubble::Line;
@@ -21,6 +20,7 @@ use super::packet::{Content, IcmpMessage, Packet, Unreadable};
 use super::proxy::{Proxies, Redirect};
 use super::record::{DropReason, Recorder};
 use super::repository::{Repository, Touched};
+use super::restart::Restarted;
 use super::service::{Services, Translation};
 
 /// The switch of one cluster.
@@ -33,7 +33,7 @@ pub(crate) struct Datapath {
     pub(super) captures: Captures,
     pub(super) sabotage: Sabotage,
     /// When agents that were restarted are back, or were.
-    pub(super) agents_restarted: Option<Instant>,
+    pub(super) agents_restarted: Option<Restarted>,
     services: Services,
     /// The connections of each node.
     conntracks: Vec<Conntrack>,

@@ -14,6 +14,7 @@ mod waypoints;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use ztc_model::policy::PolicyRef;
@@ -33,6 +34,9 @@ pub(crate) use waypoints::{NamespacedName, Target, check};
 
 /// The trust domain of a mesh that is given no other.
 const TRUST_DOMAIN: &str = "cluster.local";
+
+/// How long it takes from the restart of ztunnels until all of them are ready.
+const ROLLOUT: Duration = Duration::from_millis(200);
 
 /// A pod, as the mesh knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +117,8 @@ pub(crate) struct Mesh {
     directory: Mutex<Directory>,
     /// The last revision of the policies that has a policy of the mesh changed.
     revision: watch::Sender<u64>,
+    /// When ztunnels were restarted last, on all nodes at once, and for how long they forgot who is STRICT.
+    restarted: watch::Sender<Option<(Instant, Duration)>>,
     trust: Trust,
     pub(crate) faults: Faults,
 }
@@ -149,6 +155,7 @@ impl Mesh {
         Ok(Self {
             directory: Mutex::new(Directory { services, names: addresses, ..Directory::default() }),
             revision: watch::Sender::new(0),
+            restarted: watch::Sender::new(None),
             trust: Trust::new()?,
             faults,
         })
@@ -258,11 +265,37 @@ impl Mesh {
             ztunnel::Workload { namespace: &server.reference.namespace, labels: &server.labels };
         let decision = told.of_workload(&workload).decide(connection);
         match decision {
+            Decision::Denied { by } if self.forgets_strict() && by.iter().all(is_of_peers) => {
+                Decision::Allowed
+            }
             Decision::Denied { by } if self.faults.has(Fault::WrongPolicyName) => {
                 Decision::Denied { by: by.into_iter().map(misnamed).collect() }
             }
             decision => decision,
         }
+    }
+
+    /// Restarts the ztunnels of all nodes.
+    ///
+    /// As in a rollout, who comes takes over from who goes, and accepts at once; connections end, and so does what was kept
+    /// of tunnels and names. They are broken in these ways, as far as it shows then.
+    pub(crate) fn restart_ztunnels(&self, as_broken: Faults, now: Instant) {
+        self.restarted.send_replace(Some((now, as_broken.forgets_strict().unwrap_or_default())));
+    }
+
+    /// Is told of restarts from now on.
+    pub(crate) fn restarts(&self) -> watch::Receiver<Option<(Instant, Duration)>> {
+        self.restarted.subscribe()
+    }
+
+    /// Whether ztunnels are not all ready again after a restart.
+    pub(crate) fn ztunnels_restart(&self) -> bool {
+        self.restarted.borrow().is_some_and(|(at, _)| at.elapsed() < ROLLOUT)
+    }
+
+    /// Whether ztunnels are so newly back that they do not know yet who must not be spoken to in plain.
+    fn forgets_strict(&self) -> bool {
+        self.restarted.borrow().is_some_and(|(at, time)| at.elapsed() < time)
     }
 
     /// The last revision at which a policy of the mesh has changed.
@@ -330,10 +363,14 @@ fn is_referred_to(policy: &MeshPolicy) -> bool {
     }
 }
 
+/// Whether istiod has made it up out of `PeerAuthentication`.
+fn is_of_peers(policy: &PolicyKey) -> bool {
+    policy.name == STATIC_STRICT || policy.name.starts_with(CONVERTED_PEERS)
+}
+
 /// Another name than the right one, for a policy that somebody has written: what istiod makes up stays.
 fn misnamed(policy: PolicyKey) -> PolicyKey {
-    let made_up = policy.name == STATIC_STRICT || policy.name.starts_with(CONVERTED_PEERS);
-    if made_up { policy } else { PolicyKey { name: WRONG_NAME.to_owned(), ..policy } }
+    if is_of_peers(&policy) { policy } else { PolicyKey { name: WRONG_NAME.to_owned(), ..policy } }
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! Where connections lead, what is written of them, and which open ones are looked at.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use ztc_model::manifest::{ObjectRef, manifests};
 use ztc_model::policy::Policy;
@@ -418,6 +416,34 @@ spec: { action: DENY, rules: [{ to: [{ operation: { ports: ['9000'] } }] }] }
         assert_eq!(passes(faults, STRICT, 9000), strict, "{faults}");
         assert_eq!(passes(faults, PORT, 9000), denied_port, "{faults}");
         assert_eq!(passes(faults, PORT, 8080), other_port, "{faults}");
+    }
+}
+
+/// What came from `PeerAuthentication` alone is forgotten, and only after a restart.
+#[test]
+fn ztunnels_that_come_back_without_strict_know_all_else() {
+    let manifest = "
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: { name: strict, namespace: app }
+spec: { mtls: { mode: STRICT } }
+";
+    let denies = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: deny-port, namespace: app }
+spec: { action: DENY, rules: [{ to: [{ operation: { ports: ['9000'] } }] }] }
+";
+    for (faults, passes) in [("", false), ("ztunnel-restart-forgets-strict=600000ms", true)] {
+        let (mesh, server) = mesh(faults);
+        apply(&mesh, manifest, 2);
+        apply(&mesh, denies, 3);
+        let allowed = |port| mesh.judge(&server, &plain(port)) == Decision::Allowed;
+        assert_eq!((allowed(8080), allowed(9000)), (false, false), "{faults}");
+        let mut told = mesh.restarts();
+        mesh.restart_ztunnels(faults.parse().unwrap(), Instant::now());
+        assert!(told.has_changed().unwrap() && told.borrow_and_update().is_some());
+        assert_eq!((allowed(8080), allowed(9000)), (passes, false), "{faults}");
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod file;
 mod selection;
+pub mod upgrade;
 
 use std::collections::BTreeMap;
 use std::fmt;

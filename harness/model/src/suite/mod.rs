@@ -258,6 +258,9 @@ pub enum Component {
     /// The agents of Cilium, on all nodes at once. What they have put into the datapath goes on without them; the DNS
     /// proxy and the records do not.
     Cilium,
+    /// The ztunnels, on all nodes at once. Every connection that they carry ends; of policies they know nothing until
+    /// istiod has told them again.
+    Ztunnel,
 }
 
 impl Component {
@@ -265,6 +268,7 @@ impl Component {
     pub fn feature(self) -> Feature {
         match self {
             Self::Cilium => Feature::AgentRestart,
+            Self::Ztunnel => Feature::Ztunnel,
         }
     }
 }
@@ -273,6 +277,7 @@ impl fmt::Display for Component {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Cilium => "cilium",
+            Self::Ztunnel => "ztunnel",
         })
     }
 }

@@ -1,5 +1,6 @@
 //! `ztc monitor`: one case, and what becomes of its flows while something changes under its policies.
 
+use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +9,19 @@ use clap::Args;
 use thiserror::Error;
 use tokio::process::Command;
 use ztc_engine::change::{Act, Change, Step};
+use ztc_engine::event::ExitStatus;
 use ztc_model::suite::Component;
 
-use super::{Plan, SelectError, Selection, begin, block_on, finish, inside, select, usage};
-use crate::ground::{Ground, Place};
+use super::{
+    Plan, SelectError, Selection, begin_on, block_on, finish, inside, name_fixed, ready_for,
+    select, usage,
+};
+use crate::ground::{Ground, GroundError, Place};
 use crate::project::Project;
 use crate::proving::Proven;
 use crate::selection::{self, NotOne, Selected};
+use crate::upgrading::way::{Way, WayError};
+use crate::{child, terminal};
 
 pub(super) const AFTER_HELP: &str = "The case runs as it always does: controls, policies, denials held. Then every flow of it is \
 sent again and again on fresh sockets, what is allowed over TCP in a connection that goes on as well, while the steps are made \
@@ -39,6 +46,16 @@ pub(super) struct Order {
     /// Restart this everywhere at once, and wait until it is back.
     #[arg(long, value_name = "COMPONENT", value_parser = component)]
     restart: Option<Component>,
+    /// Upgrade the cluster meanwhile to this profile, or cell of `ztc matrix`, in the supported order. `ztc upgrade` does so
+    /// with the suites before and after.
+    #[arg(long, value_name = "PROFILE")]
+    upgrade_to: Option<String>,
+    /// The bundle of the new versions, for where no registry has them.
+    #[arg(long, value_name = "DIR", requires = "upgrade_to")]
+    to_bundle: Option<PathBuf>,
+    /// And back to the old versions.
+    #[arg(long, requires = "upgrade_to")]
+    rollback: bool,
     /// Watch for so long without a change, such as `10m`.
     #[arg(long = "for", value_name = "TIME", value_parser = time)]
     quiet: Option<Duration>,
@@ -51,6 +68,9 @@ pub(super) struct Order {
     /// How long flows are watched before the first step and after the last one.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = time)]
     margin: Duration,
+    /// The name of the run, for who starts it and looks for its folder; it ends when they do.
+    #[arg(long = child::RUN_NAME, hide = true)]
+    fixed_name: Option<String>,
     /// A command that makes the change, with its arguments; what it prints goes to stderr.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -61,8 +81,12 @@ pub(super) struct Order {
 enum MonitorError {
     #[error(transparent)]
     Select(#[from] SelectError),
-    #[error("nothing changes: give --restart, --for, or a command after `--`")]
+    #[error("nothing changes: give --restart, --upgrade-to, --for, or a command after `--`")]
     NoChange,
+    #[error(transparent)]
+    Way(#[from] WayError),
+    #[error(transparent)]
+    Ground(#[from] GroundError),
     #[error(transparent)]
     NotOne(#[from] NotOne),
     #[error("{case} does not run on {profile}: {lacks}")]
@@ -75,7 +99,7 @@ enum MonitorError {
 
 pub(super) fn monitor(order: &Order) -> ExitCode {
     let project = Project::find();
-    let (plan, selected, ground) = match prepare(order, &project) {
+    let (plan, selected, ground, way) = match prepare(order, &project) {
         Ok(prepared) => prepared,
         Err(error) => return usage(&error).into(),
     };
@@ -85,19 +109,36 @@ pub(super) fn monitor(order: &Order) -> ExitCode {
     };
     inside(&ground, || {
         block_on(async {
-            match begin(plan, &proven, &ground, false).await {
-                Ok(execution) => {
-                    execution.watch(&selected, &order.change()).await;
-                    finish(execution).await
-                }
-                Err(status) => status,
-            }
+            watched(order, plan, &proven, (&selected, &ground), way).await.unwrap_or_else(|it| it)
         })
     })
 }
 
-fn prepare(order: &Order, project: &Project) -> Result<(Plan, Selected, Ground), MonitorError> {
-    if order.restart.is_none() && order.quiet.is_none() && order.command.is_empty() {
+async fn watched(
+    order: &Order,
+    plan: Plan,
+    proven: &Proven,
+    (selected, ground): (&Selected, &Ground),
+    way: Option<Way>,
+) -> Result<ExitStatus, ExitStatus> {
+    let ready = ready_for(&plan, ground).await?;
+    let upgrade = match way {
+        Some(way) => way.begin(&ready.fabric).await.map_err(|error| {
+            terminal::trouble(&ztc_engine::chain(&error));
+            error.exit_status()
+        })?,
+        None => Vec::new(),
+    };
+    let execution = begin_on(ready, plan, proven, false)?;
+    execution.watch(selected, &order.change(upgrade)).await;
+    Ok(finish(execution).await)
+}
+
+type Prepared = (Plan, Selected, Ground, Option<Way>);
+
+fn prepare(order: &Order, project: &Project) -> Result<Prepared, MonitorError> {
+    let nothing = order.restart.is_none() && order.upgrade_to.is_none() && order.quiet.is_none();
+    if nothing && order.command.is_empty() {
         return Err(MonitorError::NoChange);
     }
     if order.every < Duration::from_millis(1) {
@@ -119,11 +160,22 @@ fn prepare(order: &Order, project: &Project) -> Result<(Plan, Selected, Ground),
         }
     }
     plan.cases = vec![selected.clone()];
-    Ok((plan, selected, ground))
+    let way = match &order.upgrade_to {
+        Some(to) => {
+            let (cluster, bundle) = (to.clone(), order.to_bundle.clone());
+            let to = Ground::find(project, &Place { cluster, bundle, ..order.place.clone() })?;
+            Some(Way::of(&ground, &to, order.rollback)?)
+        }
+        None => None,
+    };
+    if let Some(name) = &order.fixed_name {
+        name_fixed(&mut plan, name.clone());
+    }
+    Ok((plan, selected, ground, way))
 }
 
 impl Order {
-    fn change(&self) -> Change {
+    fn change(&self, upgrade: Vec<Step>) -> Change {
         let quiet =
             self.quiet.map(|time| Step { name: "nothing".to_owned(), act: Act::Wait(time) });
         let restart = self.restart.map(|component| Step {
@@ -138,7 +190,7 @@ impl Order {
             }
         });
         Change {
-            steps: [quiet, restart, command].into_iter().flatten().collect(),
+            steps: quiet.into_iter().chain(restart).chain(upgrade).chain(command).collect(),
             every: self.every,
             outage: self.allow_outage,
             margin: self.margin,
@@ -163,7 +215,8 @@ async fn run(command: Arc<[String]>) -> Result<(), String> {
 fn component(text: &str) -> Result<Component, String> {
     match text {
         "cilium" => Ok(Component::Cilium),
-        _ => Err("what can be restarted is `cilium`".to_owned()),
+        "ztunnel" => Ok(Component::Ztunnel),
+        _ => Err("what can be restarted is `cilium` or `ztunnel`".to_owned()),
     }
 }
 

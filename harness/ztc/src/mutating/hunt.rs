@@ -65,7 +65,8 @@ pub(crate) async fn hunt(plan: Plan, ready: ReadyGround) -> Result<Mutations, Mu
     let profile = plan.ground.profile.clone();
     let lanes = profile.lanes.count.max(1);
     let name = profile.profile.clone();
-    let runner = Runner::new(ready.fabric, profile, plan.worlds.clone(), sink, interrupted.clone());
+    let runner =
+        Runner::new(ready.fabric.shared(), profile, plan.worlds.clone(), sink, interrupted.clone());
     let hunt = Arc::new(Hunt::new(runner.until_broken().fresh_lanes(), plan));
     let mut running = JoinSet::new();
     for _ in 0..lanes {

@@ -257,5 +257,6 @@ fn place(cluster: &str) -> Place {
         i_own_this_cluster: false,
         allow_cluster_wide: false,
         probe_image: None,
+        cluster_name: None,
     }
 }

@@ -152,6 +152,7 @@ impl Bench {
             features: BTreeSet::new(),
             cluster: None,
             outside: BTreeMap::new(),
+            faults: Vec::new(),
             pace: PACE,
         };
         let (sink, events) = EventSink::new();

@@ -105,6 +105,11 @@ impl Pool {
         }
     }
 
+    /// Opens new tunnels from now on. Those there are end with what is in them.
+    pub(in crate::host) fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// A tunnel with room for one more, the one there is or a new one.
     async fn tunnel(
         &self,

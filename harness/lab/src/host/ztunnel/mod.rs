@@ -122,7 +122,8 @@ impl Ztunnel {
             }
         }
         let (says, realised) = watch::channel(0);
-        thread.handle().spawn(proxy.look_again(says));
+        thread.handle().spawn(Arc::clone(&proxy).look_again(says));
+        thread.handle().spawn(proxy.begin_anew());
         Ok(Self { _thread: thread, realised })
     }
 
@@ -133,7 +134,7 @@ impl Ztunnel {
 }
 
 impl Proxy {
-    /// Serves every connection to a socket, each on its own.
+    /// Serves every connection to a socket, each on its own, until it is over or ztunnels restart.
     async fn accept<F: Future<Output = ()> + Send + 'static>(
         self: Arc<Self>,
         listener: TcpListener,
@@ -142,7 +143,15 @@ impl Proxy {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    tokio::spawn(serve(Arc::clone(&self), stream, peer));
+                    let mut restarts = self.plan.mesh.restarts();
+                    let served = serve(Arc::clone(&self), stream, peer);
+                    tokio::spawn(async move {
+                        // Whoever ends with its process writes no line of what it carried.
+                        tokio::select! {
+                            () = served => {}
+                            _ = restarts.changed() => {}
+                        }
+                    });
                 }
                 Err(error) => self.interrupt("accept a connection", &error),
             }
@@ -165,6 +174,15 @@ impl Proxy {
             if changes.changed().await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Forgets, with each restart, what a process keeps in its memory.
+    async fn begin_anew(self: Arc<Self>) {
+        let mut restarts = self.plan.mesh.restarts();
+        while restarts.changed().await.is_ok() {
+            self.pool.forget();
+            self.kept.forget();
         }
     }
 

@@ -43,6 +43,13 @@ const KEPT: usize = 8192;
 #[derive(Debug, Default)]
 pub(super) struct Kept(Mutex<HashMap<Query, (Instant, Vec<Record>)>>);
 
+impl Kept {
+    /// Knows none of them any more.
+    pub(super) fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
 /// What a client is told.
 struct Told {
     code: ResponseCode,
