@@ -398,6 +398,22 @@ pub enum ExitStatus {
 }
 
 impl ExitStatus {
+    /// The worse of both: a leak outranks everything, and what is broken what nobody knows.
+    #[must_use]
+    pub const fn or_worse(self, other: Self) -> Self {
+        if other.rank() > self.rank() { other } else { self }
+    }
+
+    const fn rank(self) -> u8 {
+        match self {
+            Self::Pass => 0,
+            Self::Usage => 1,
+            Self::Inconclusive => 2,
+            Self::Failed => 3,
+            Self::FailOpen => 4,
+        }
+    }
+
     /// The same, but that a pass is none where something else went wrong.
     #[must_use]
     pub const fn with_trouble(self, is_there: bool) -> Self {

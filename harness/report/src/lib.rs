@@ -30,6 +30,7 @@ pub mod run_dir;
 pub mod schema;
 mod span;
 pub mod stored;
+pub mod upgrade;
 
 #[cfg(test)]
 mod sample;
@@ -48,3 +49,4 @@ pub use repeats::Repeats;
 pub use reporters::{ReportError, ReportErrors, Reporters};
 pub use run_dir::{RunDir, RunDirError};
 pub use schema::schemas;
+pub use upgrade::Upgrade;

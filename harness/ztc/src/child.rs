@@ -3,6 +3,7 @@
 //! The folder of such a run is fixed beforehand by its name, and never guessed. Whoever asks the command to stop asks the
 //! run, which then cleans up.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -17,7 +18,7 @@ use ztc_report::jsonl;
 use crate::ground::Place;
 use crate::requests::Requests;
 
-/// The option of `ztc run` that fixes the name of the run.
+/// The option of `ztc run` and `ztc monitor` that fixes the name of the run.
 pub(crate) const RUN_NAME: &str = "run-name";
 
 /// Why a run as a process of its own came to nothing.
@@ -49,14 +50,31 @@ impl ChildError {
 /// What all runs of a command have in common.
 #[derive(Debug)]
 pub(crate) struct Runs<'a> {
-    /// Which cases; all of them without one.
-    pub(crate) filter: Option<&'a str>,
+    /// What is run.
+    pub(crate) what: What<'a>,
     /// What was said of the place besides the profile.
     pub(crate) place: &'a Place,
-    /// Whether every cell is shown.
-    pub(crate) verbose: bool,
     /// Where the folders of runs are made.
     pub(crate) results: &'a Path,
+}
+
+/// What is run.
+#[derive(Debug)]
+pub(crate) enum What<'a> {
+    /// Cases, by `ztc run`.
+    Cases {
+        /// Which; all of them without one.
+        filter: Option<&'a str>,
+        /// Whether every cell is shown.
+        verbose: bool,
+    },
+    /// A case whose flows are watched while something changes, by `ztc monitor`.
+    Change {
+        /// The whole name of the case.
+        case: &'a str,
+        /// Its options besides.
+        options: Vec<OsString>,
+    },
 }
 
 impl Runs<'_> {
@@ -89,13 +107,21 @@ impl Runs<'_> {
     fn command(&self, profile: &str, name: &str) -> Command {
         let mut command = std::process::Command::new("/proc/self/exe");
         command.arg0("ztc");
-        command.args(["run", "--cluster", profile, &format!("--{RUN_NAME}"), name]);
+        command.arg(match self.what {
+            What::Cases { .. } => "run",
+            What::Change { .. } => "monitor",
+        });
+        command.args(["--cluster", profile, &format!("--{RUN_NAME}"), name]);
         command.args(self.place.arguments());
-        if self.verbose {
-            command.arg("--verbose");
-        }
-        if let Some(filter) = self.filter {
-            command.args(["--", filter]);
+        match &self.what {
+            What::Cases { filter, verbose } => {
+                command.args(verbose.then_some("--verbose"));
+                // A filter may begin with a hyphen.
+                command.args(filter.iter().flat_map(|filter| ["--", filter]));
+            }
+            What::Change { case, options } => {
+                command.args(options).arg(case);
+            }
         }
         // A group of its own: a terminal's Ctrl-C reaches this process alone and is handed on once,
         // as a second one would end the run before it has cleaned up.

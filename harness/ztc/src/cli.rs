@@ -1,6 +1,6 @@
 //! The command line of `ztc`.
 
-mod monitor;
+pub(crate) mod monitor;
 mod mutants;
 mod several;
 
@@ -29,7 +29,7 @@ use crate::project::{Project, ProjectError};
 use crate::proving::{self, Proven, ProvingError};
 use crate::rendering::{self, RenderError, ReportCommand};
 use crate::selection::{self, Selected, Shard};
-use crate::{cells, merging, mutating, reproducing, schemas, terminal};
+use crate::{cells, merging, mutating, reproducing, schemas, terminal, upgrading};
 
 /// Zero-trust conformance for Kubernetes: who got through, who should have, and who stopped the rest.
 #[derive(Debug, Parser)]
@@ -52,6 +52,9 @@ enum Command {
     /// Watch the flows of a case while something changes, and say for how long which of them leaked or was cut.
     #[command(after_help = monitor::AFTER_HELP)]
     Monitor(monitor::Order),
+    /// Upgrade a cluster while flows are watched, with the cases before and after, and say what leaked, was cut, or is otherwise.
+    #[command(after_help = upgrading::AFTER_HELP)]
+    Upgrade(upgrading::Order),
     /// List the cells of the version matrix, or run the cases on the cluster of one.
     #[command(after_help = cells::AFTER_HELP)]
     Matrix(MatrixOrder),
@@ -205,6 +208,7 @@ pub fn main() -> ExitCode {
         Command::Run(order) => start(order, named()),
         Command::Matrix(order) => matrix(order, named()),
         Command::Monitor(order) => monitor::monitor(&order),
+        Command::Upgrade(order) => several::upgrade(&order).into(),
         Command::Compare { run, against } => {
             let results = Project::find().results();
             compared(comparing::finished(&results, [&run, &against])).into()

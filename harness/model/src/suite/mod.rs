@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use check::peers;
 pub use load::{Library, load, world};
-pub use versions::{Part, Versions};
+pub use versions::{Part, Versions, is_about_others};
 
 use crate::condition::ExpectedCondition;
 use crate::manifest::{Manifest, ObjectRef};

@@ -46,19 +46,27 @@ impl fmt::Display for Part {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Versions(BTreeMap<Part, VersionReq>);
 
+/// What the reason why a case is about other versions begins with. Reasons are stored as they are told.
+const ABOUT: &str = "it is about ";
+
+/// Whether a case was left out for this reason because it is about other versions, and for nothing that is lacking.
+pub fn is_about_others(reason: &str) -> bool {
+    reason.starts_with(ABOUT)
+}
+
 impl Versions {
     /// Why a cluster of these versions, by the name of the part, is none that this is about.
     pub fn exclude(&self, cluster: &BTreeMap<String, String>) -> Option<String> {
         self.0.iter().find_map(|(part, range)| {
             let Some(version) = cluster.get(&part.to_string()) else {
                 return Some(format!(
-                    "it is about {part} {range}, and the profile says no version of it"
+                    "{ABOUT}{part} {range}, and the profile says no version of it"
                 ));
             };
             match Version::parse(version) {
-                Err(_) => Some(format!("it is about {part} {range}, and {version} is no version")),
+                Err(_) => Some(format!("{ABOUT}{part} {range}, and {version} is no version")),
                 Ok(it) if !range.matches(&released(&it)) => {
-                    Some(format!("it is about {part} {range}, and here is {version}"))
+                    Some(format!("{ABOUT}{part} {range}, and here is {version}"))
                 }
                 Ok(_) => None,
             }
@@ -121,7 +129,9 @@ mod tests {
             since.exclude(&cluster("cilium", "1.19.6")).unwrap(),
             "it is about cilium >=1.20.0, and here is 1.19.6"
         );
-        assert!(since.exclude(&cluster("istio", "1.31.1")).unwrap().contains("says no version"));
+        let unsaid = since.exclude(&cluster("istio", "1.31.1")).unwrap();
+        assert!(unsaid.contains("says no version") && is_about_others(&unsaid));
+        assert!(!is_about_others("kind lacks waypoint"));
         assert_eq!(Versions::default().exclude(&BTreeMap::new()), None);
     }
 

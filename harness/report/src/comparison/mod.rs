@@ -104,7 +104,7 @@ impl Comparison {
             not_compared: Vec::new(),
             times: Vec::new(),
         };
-        for case in cases(&comparison.sides) {
+        for case in cases(comparison.sides.each_ref()) {
             comparison.add_case(&case);
         }
         let worst = |it: &Disagreement| it.cells.iter().map(|cell| cell.verdict.severity()).max();

@@ -1,8 +1,8 @@
 //! One of the two runs, put together from its events.
 
 use thiserror::Error;
-use ztc_engine::event::{CaseReport, Event, EventKind, RunStarted, SCHEMA, Summary};
-use ztc_model::suite::CaseId;
+use ztc_engine::event::{CaseReport, ChangeReport, Event, EventKind, RunStarted, SCHEMA, Summary};
+use ztc_model::suite::{CaseId, is_about_others};
 
 /// A run as far as it is compared.
 #[derive(Debug, Clone)]
@@ -13,6 +13,8 @@ pub struct Side {
     pub reports: Vec<CaseReport>,
     /// The cases that its fabric cannot run, and why.
     pub ignored: Vec<(CaseId, String)>,
+    /// The changes that were made while flows were watched.
+    pub changes: Vec<ChangeReport>,
     /// What it came to; of a run that did not finish, what it came to until then.
     pub summary: Summary,
     /// Whether it came to its end.
@@ -40,12 +42,13 @@ impl Side {
     /// [`NoRun`].
     pub fn of(events: impl IntoIterator<Item = Event>) -> Result<Self, NoRun> {
         let (mut run, mut summary) = (None, None);
-        let (mut reports, mut ignored) = (Vec::new(), Vec::new());
+        let (mut reports, mut ignored, mut changes) = (Vec::new(), Vec::new(), Vec::new());
         for event in events {
             match event.kind {
                 EventKind::RunStarted(started) => run = Some(started),
                 EventKind::CaseFinished(report) => reports.push(*report),
                 EventKind::CaseIgnored { case, reason } => ignored.push((case, reason)),
+                EventKind::ChangeWatched(change) => changes.push(*change),
                 EventKind::RunFinished(finished) => summary = Some(finished),
                 _ => {}
             }
@@ -65,7 +68,7 @@ impl Side {
             summary.interrupted = true;
             summary
         });
-        Ok(Self { run, reports, ignored, summary, finished })
+        Ok(Self { run, reports, ignored, changes, summary, finished })
     }
 
     pub(crate) fn report(&self, case: &CaseId) -> Option<&CaseReport> {
@@ -80,6 +83,11 @@ impl Side {
     /// Whether its fabric cannot run the case.
     pub(crate) fn ignores(&self, case: &CaseId) -> bool {
         self.ignored.iter().any(|(ignored, _)| ignored == case)
+    }
+
+    /// Whether the case is about other versions than this run's.
+    pub(crate) fn is_of_other_versions(&self, case: &CaseId) -> bool {
+        self.ignored.iter().any(|(ignored, reason)| ignored == case && is_about_others(reason))
     }
 
     /// What this side has to say on a case that is not compared.
@@ -98,10 +106,10 @@ impl Side {
 }
 
 /// Every case that either side knows, in the order in which the first side takes them.
-pub(crate) fn cases(sides: &[Side; 2]) -> Vec<CaseId> {
+pub(crate) fn cases(sides: [&Side; 2]) -> Vec<CaseId> {
     let mut cases: Vec<CaseId> = Vec::new();
-    let run = sides.iter().flat_map(|side| &side.run.cases);
-    let ignored = sides.iter().flat_map(|side| &side.ignored).map(|(case, _)| case);
+    let run = sides.into_iter().flat_map(|side| &side.run.cases);
+    let ignored = sides.into_iter().flat_map(|side| &side.ignored).map(|(case, _)| case);
     for case in run.chain(ignored) {
         if !cases.contains(case) {
             cases.push(case.clone());

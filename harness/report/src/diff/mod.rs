@@ -48,6 +48,8 @@ pub struct Diff {
     unchanged: usize,
     /// How many cells there were not before.
     new: usize,
+    /// How many cells are gone, as their cases are about the versions before.
+    outdated: usize,
 }
 
 /// A run, by what tells it from others.
@@ -136,8 +138,13 @@ struct Undecided {
 
 impl Diff {
     /// What changed from the first run to the second.
-    pub fn of(sides: &[Side; 2]) -> Self {
-        let [before, after] = sides.each_ref().map(|side| Run::of(&side.run));
+    pub fn of([before, after]: &[Side; 2]) -> Self {
+        Self::between([before, after])
+    }
+
+    /// The same of two runs that do not stand together.
+    pub(crate) fn between(sides: [&Side; 2]) -> Self {
+        let [before, after] = sides.map(|side| Run::of(&side.run));
         let mut diff = Self {
             schema: SCHEMA,
             before,
@@ -146,15 +153,23 @@ impl Diff {
             undecided: Vec::new(),
             unchanged: 0,
             new: 0,
+            outdated: 0,
         };
         for case in cases(sides) {
-            match sides.each_ref().map(|side| side.report(&case)) {
+            match sides.map(|side| side.report(&case)) {
                 [Some(before), Some(after)] => diff.add_case(before, after),
-                [None, Some(after)] if !sides[0].has(&case) => diff.new += after.cells.len(),
+                [None, Some(after)]
+                    if !sides[0].has(&case) || sides[0].is_of_other_versions(&case) =>
+                {
+                    diff.new += after.cells.len();
+                }
+                [Some(before), None] if sides[1].is_of_other_versions(&case) => {
+                    diff.outdated += before.cells.len();
+                }
                 // Neither ran it, and nobody has lost anything.
                 [None, None] if sides.iter().all(|side| side.ignores(&case)) => {}
                 _ => {
-                    let [before, after] = sides.each_ref().map(|side| side.word_on(&case));
+                    let [before, after] = sides.map(|side| side.word_on(&case));
                     diff.undecided.push(Undecided { case, cell: None, before, after });
                 }
             }
@@ -180,6 +195,11 @@ impl Diff {
             _ if !self.undecided.is_empty() || self.held_against() == 0 => ExitStatus::Inconclusive,
             Some(Change::SlowerToEnforce) | None => ExitStatus::Pass,
         }
+    }
+
+    /// Whether nothing changed, and nothing is undecided.
+    pub(crate) fn says_nothing(&self) -> bool {
+        self.changes.is_empty() && self.undecided.is_empty()
     }
 
     /// How many cells came to something in both runs.

@@ -38,7 +38,7 @@ impl Diff {
     }
 
     /// The counts in one line.
-    pub(super) fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let mut words = Vec::new();
         for change in ALL {
             let found = self.changes.iter().filter(|it| it.change == change).count();
@@ -50,9 +50,12 @@ impl Diff {
             words.push("nothing changed".to_owned());
         }
         let undecided = self.undecided.len();
-        for (number, word) in
-            [(self.unchanged, "the same"), (undecided, "undecided"), (self.new, "new")]
-        {
+        for (number, word) in [
+            (self.unchanged, "the same"),
+            (undecided, "undecided"),
+            (self.new, "new"),
+            (self.outdated, "about the versions before alone"),
+        ] {
             if number > 0 {
                 words.push(format!("{number} {word}"));
             }

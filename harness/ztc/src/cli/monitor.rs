@@ -220,7 +220,8 @@ fn component(text: &str) -> Result<Component, String> {
     }
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+/// Reads a time, such as `200ms`.
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let time: jiff::SignedDuration = text.parse().map_err(|error| {
         format!("a time is a number with its unit, such as `200ms`, `30s` or `10m`: {error}")
     })?;

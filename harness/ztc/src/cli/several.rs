@@ -6,12 +6,13 @@ use tokio::runtime;
 use ztc_engine::event::ExitStatus;
 
 use super::{SelectError, Selection, compared, ended, no_runtime, select, usage};
-use crate::child::Runs;
+use crate::child::{Runs, What};
 use crate::comparing::{Pair, SideBySide};
-use crate::execution::{Plan, run_name};
+use crate::execution::{self, run_name};
 use crate::ground::Place;
 use crate::project::Project;
 use crate::repeating::{Again, RepeatError};
+use crate::upgrading::{self, Plan, UpgradeError};
 
 pub(super) fn run_on_both(
     selection: &Selection,
@@ -52,8 +53,17 @@ pub(super) fn run_again(
     alone(async { ended(again.run().await, RepeatError::exit_status) })
 }
 
+pub(super) fn upgrade(order: &upgrading::Order) -> ExitStatus {
+    let place = Place::from_environment().unwrap_or_else(|error| error.exit());
+    match Plan::of(&Project::find(), order, &place) {
+        Ok(plan) => alone(async { ended(plan.make(&run_name()).await, UpgradeError::exit_status) }),
+        Err(error) => ended(Err(error), UpgradeError::exit_status),
+    }
+}
+
 fn runs<'a>(selection: &'a Selection, verbose: bool, results: &'a Path) -> Runs<'a> {
-    Runs { filter: selection.filter.as_deref(), place: &selection.place, verbose, results }
+    let what = What::Cases { filter: selection.filter.as_deref(), verbose };
+    Runs { what, place: &selection.place, results }
 }
 
 /// Does the work of a command that makes runs as processes of their own, on this thread alone.
@@ -84,7 +94,8 @@ fn select_on_both(
         let profile = one.profile.profile;
         return Err(SelectError::OneProfile { one: first, other: second, profile });
     }
-    let cases = |plan: &Plan| plan.cases.iter().map(|it| it.case.id.clone()).collect::<Vec<_>>();
+    let cases =
+        |plan: &execution::Plan| plan.cases.iter().map(|it| it.case.id.clone()).collect::<Vec<_>>();
     if cases(&one) != cases(&other) {
         let filter = selection.filter.clone().unwrap_or_default();
         let [one, other] = [one, other].map(|it| it.profile.profile);

@@ -1,0 +1,305 @@
+//! What an upgrade came to: the suites before, the flows that were watched meanwhile, the suites after, and what changed.
+//!
+//! Pure: the three runs are put together from their events elsewhere. The verdict is the worst of all four: a leak of a few
+//! milliseconds is a leak, a cell that is newly allowed is one even where nobody expected otherwise, and what was not seen was
+//! not shown to hold.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use ztc_engine::event::{ChangeReport, ExitStatus, StepReport};
+use ztc_model::window::{Window, WindowKind};
+
+use crate::comparison::Side;
+use crate::console::{count, summary_words};
+use crate::diff::Diff;
+use crate::file::{self, FileError};
+use crate::page::{Page, Tone};
+use crate::span::{microseconds, milliseconds};
+use crate::{change, escape};
+
+/// The names of its files in its folder, for terminals and for pull requests.
+const FILES: [&str; 2] = ["upgrade.txt", "upgrade.md"];
+
+/// How wide the text in a folder is.
+const FILE_WIDTH: usize = 100;
+
+/// The worst first.
+const KINDS: [WindowKind; 3] = [WindowKind::Leak, WindowKind::Outage, WindowKind::Blind];
+
+/// What an upgrade came to.
+#[derive(Debug)]
+pub struct Upgrade {
+    /// From what to what, in words.
+    way: String,
+    before: Side,
+    /// The run in whose middle everything was replaced.
+    during: Side,
+    /// Absent where the upgrade was not made to its end.
+    after: Option<(Side, Diff)>,
+}
+
+impl Upgrade {
+    /// Puts it together; `after` is absent where nothing ran any more. `way` says from what to what, in words.
+    pub fn of(way: String, before: Side, during: Side, after: Option<Side>) -> Self {
+        let after = after.map(|after| {
+            let diff = Diff::between([&before, &after]);
+            (after, diff)
+        });
+        Self { way, before, during, after }
+    }
+
+    /// What was watched; nothing where the case that was to be watched never came to the change.
+    fn change(&self) -> Option<&ChangeReport> {
+        self.during.changes.first()
+    }
+
+    /// What the process should exit with.
+    pub fn exit_status(&self) -> ExitStatus {
+        let of = |side: &Side| side.summary.exit_status();
+        let watched = of(&self.before).or_worse(of(&self.during));
+        let watched = watched.with_trouble(self.change().is_none());
+        match &self.after {
+            Some((after, diff)) => watched.or_worse(of(after)).or_worse(diff.exit_status()),
+            None => watched.with_trouble(true),
+        }
+    }
+
+    /// What a person reads of it, without the end of the last line.
+    pub fn text(&self, width: usize, colour: bool) -> String {
+        let mut text = match &self.after {
+            Some((_, diff)) if !diff.says_nothing() => diff.text(width, colour) + "\n\n",
+            _ => String::new(),
+        };
+        let mut page = Page::new(width, colour);
+        page.paragraph("upgrade ", Tone::Strong, &self.way);
+        for (lead, words) in self.lines() {
+            page.paragraph(&format!("  {lead:<8} "), Tone::Plain, &words);
+        }
+        let (tone, words) = verdict(self.exit_status());
+        page.paragraph("", tone, words);
+        text.push_str(&page.into_text());
+        text
+    }
+
+    /// The same for pull requests and summaries of CI.
+    pub fn markdown(&self) -> String {
+        let (_, words) = verdict(self.exit_status());
+        let way = escape::markdown(&self.way);
+        let mut text = format!("# Upgrade {way}\n\n**{words}**\n\n| | |\n|---|---|\n");
+        for (lead, words) in self.lines() {
+            _ = writeln!(text, "| {lead} | {} |", escape::markdown(&words));
+        }
+        if let Some(change) = self.change() {
+            let told = fenced(&change::text(change, FILE_WIDTH, false));
+            _ = write!(text, "\n```text\n{told}\n```\n");
+        }
+        if let Some((_, diff)) = &self.after {
+            _ = write!(text, "\n{}", diff.markdown());
+        }
+        text
+    }
+
+    /// Keeps both in a folder, which is made if need be; the paths of the files.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn write(&self, folder: &Path) -> Result<[PathBuf; 2], FileError> {
+        file::make_folder(folder)?;
+        let paths = FILES.map(|name| folder.join(name));
+        let text = self.text(FILE_WIDTH, false) + "\n";
+        file::replace(&paths[0], text.as_bytes())?;
+        file::replace(&paths[1], self.markdown().as_bytes())?;
+        Ok(paths)
+    }
+
+    /// What each part came to, in a line with its lead.
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let ran = |side: &Side| format!("{}: {}", side.run.run, summary_words(&side.summary));
+        let mut lines = vec![("before", ran(&self.before)), ("during", ran(&self.during))];
+        match self.change() {
+            Some(change) => {
+                lines.push(("steps", steps(change)));
+                lines.push(("watched", watched(change)));
+                lines.extend(KINDS.iter().filter_map(|kind| windows_of(change, *kind)));
+                lines.extend(change.trouble.clone().map(|it| ("trouble", it)));
+            }
+            None => {
+                let nothing = "nothing: the case did not come to the change".to_owned();
+                lines.push(("watched", nothing));
+            }
+        }
+        match &self.after {
+            Some((after, diff)) => {
+                lines.extend([("after", ran(after)), ("changed", diff.summary())]);
+            }
+            None => lines.push(("after", "not run: the upgrade was not made".to_owned())),
+        }
+        lines
+    }
+}
+
+const fn verdict(status: ExitStatus) -> (Tone, &'static str) {
+    match status {
+        ExitStatus::Pass => (
+            Tone::Good,
+            "pass: nothing leaked, nothing was cut for longer than allowed, nothing is otherwise than before",
+        ),
+        ExitStatus::Failed => (
+            Tone::Bad,
+            "fail: an assertion is broken, a flow was cut for longer than allowed, or something is otherwise than before",
+        ),
+        ExitStatus::FailOpen => {
+            (Tone::Bad, "fail-open: a flow that must be denied got through, or is newly allowed")
+        }
+        ExitStatus::Inconclusive | ExitStatus::Usage => (
+            Tone::Doubtful,
+            "inconclusive: nothing is known to have leaked, and not everything was seen",
+        ),
+    }
+}
+
+fn steps(change: &ChangeReport) -> String {
+    let step = |it: &StepReport| {
+        format!("{} {}", it.step, milliseconds((it.until_us - it.from_us) / 1000))
+    };
+    change.steps.iter().map(step).collect::<Vec<_>>().join(", ")
+}
+
+/// How many windows of a kind there were, the longest of them, and in which step it began; nothing without one.
+fn windows_of(change: &ChangeReport, kind: WindowKind) -> Option<(&'static str, String)> {
+    let of_kind: Vec<&Window> =
+        change.flows.iter().flat_map(|it| &it.windows).filter(|it| it.kind == kind).collect();
+    let longest = of_kind.iter().max_by_key(|it| it.long_us())?;
+    let step = change.step_of(longest).map(|it| format!(" in `{}`", it.step)).unwrap_or_default();
+    let lead = match kind {
+        WindowKind::Leak => "leaks",
+        WindowKind::Outage => "outages",
+        WindowKind::Blind => "blind",
+    };
+    let long = microseconds(longest.long_us());
+    Some((lead, format!("{}, the longest {long}{step}", of_kind.len())))
+}
+
+fn watched(change: &ChangeReport) -> String {
+    let samples: u64 = change.flows.iter().map(|it| it.samples).sum();
+    let resets: usize = change.flows.iter().filter_map(|it| it.reconnects).sum();
+    format!(
+        "{} of {}, {samples} samples, one every {}; {}",
+        count(change.flows.len(), "flow", "flows"),
+        change.case,
+        microseconds(change.every_us),
+        count(resets, "connection reset", "connections reset"),
+    )
+}
+
+/// A text that cannot end the block it stands in.
+fn fenced(text: &str) -> String {
+    text.replace("```", "'''")
+}
+
+#[cfg(test)]
+mod tests {
+    use ztc_engine::event::WatchedFlow;
+    use ztc_model::outcome::EnforcementPoint;
+    use ztc_model::suite::CaseId;
+    use ztc_model::verdict::Verdict;
+
+    use super::*;
+    use crate::sample;
+
+    fn change(kinds: &[(WindowKind, u64, u64)]) -> ChangeReport {
+        let step =
+            |step: &str, from_us, until_us| StepReport { step: step.to_owned(), from_us, until_us };
+        let window = |(kind, from_us, until_us): &(WindowKind, u64, u64)| Window {
+            kind: *kind,
+            from_us: *from_us,
+            until_us: *until_us,
+            samples: 5,
+            first: None,
+            last: None,
+            seen: "answered by zt-pay/vault".to_owned(),
+        };
+        ChangeReport {
+            case: CaseId::new("l2-namespace", "agree"),
+            steps: vec![
+                step("before", 0, 2_000_000),
+                step("cilium", 2_000_000, 22_000_000),
+                step("after", 22_000_000, 24_000_000),
+            ],
+            every_us: 10_000,
+            outage_us: 0,
+            after_ms: 40,
+            flows: vec![WatchedFlow {
+                cell: 0,
+                from: "zt-shop/web".to_owned(),
+                send: "tcp zt-pay/vault:9000".to_owned(),
+                expected: "denied by cilium as default-deny".to_owned(),
+                denied: true,
+                point: Some(EnforcementPoint::Cilium),
+                samples: 2400,
+                slowest_us: 0,
+                reconnects: None,
+                windows: kinds.iter().map(window).collect(),
+                evidence: Vec::new(),
+            }],
+            unwatched: Vec::new(),
+            trouble: None,
+        }
+    }
+
+    fn during(changes: Vec<ChangeReport>) -> Side {
+        Side { changes, ..sample::side("old", &[sample::pass()]) }
+    }
+
+    fn upgrade(changes: Vec<ChangeReport>, after: Option<Side>) -> Upgrade {
+        let before = sample::side("old", &[sample::pass()]);
+        Upgrade::of("old to new: cilium".to_owned(), before, during(changes), after)
+    }
+
+    fn after() -> Option<Side> {
+        Some(sample::side("new", &[sample::pass()]))
+    }
+
+    #[test]
+    fn a_quiet_upgrade_passes_and_says_what_it_rests_on() {
+        let quiet = upgrade(vec![change(&[])], after());
+        assert_eq!(quiet.exit_status(), ExitStatus::Pass);
+        insta::assert_snapshot!(quiet.text(100, false));
+    }
+
+    #[test]
+    fn windows_are_told_by_kind_with_the_longest() {
+        let windows = [
+            (WindowKind::Leak, 2_003_000, 2_053_000),
+            (WindowKind::Leak, 2_903_000, 2_913_000),
+            (WindowKind::Outage, 2_001_000, 2_201_000),
+        ];
+        let leaky = upgrade(vec![change(&windows)], after());
+        insta::assert_snapshot!(leaky.markdown());
+    }
+
+    #[test]
+    fn what_was_not_watched_or_not_made_to_its_end_is_no_pass() {
+        assert_eq!(upgrade(vec![change(&[])], None).exit_status(), ExitStatus::Inconclusive);
+        let unwatched = upgrade(Vec::new(), after());
+        assert_eq!(unwatched.exit_status(), ExitStatus::Inconclusive);
+        insta::assert_snapshot!(upgrade(Vec::new(), None).text(100, false));
+    }
+
+    #[test]
+    fn what_is_newly_allowed_is_a_leak_whatever_was_watched() {
+        let of = |profile, verdict| {
+            sample::side(profile, &[sample::case("s::a", vec![sample::denied(verdict)])])
+        };
+        let leak = Verdict::Fail(ztc_model::verdict::Failure::FailOpen {
+            seen: "answered".to_owned(),
+            after_ms: 1,
+        });
+        let (before, after) = (of("old", Verdict::Pass), of("new", leak));
+        let watched = during(vec![change(&[])]);
+        let upgrade = Upgrade::of("old to new".to_owned(), before, watched, Some(after));
+        assert_eq!(upgrade.exit_status(), ExitStatus::FailOpen);
+        assert!(upgrade.text(100, false).contains("newly allowed"));
+    }
+}
