@@ -23,7 +23,7 @@ pub fn text(report: &ChangeReport, width: usize, colour: bool) -> String {
         .iter()
         .flat_map(|flow| flow.windows.iter().map(move |it| (flow, it)))
         .collect();
-    for (flow, window) in worst(report, &windows) {
+    for (flow, window) in worst(report, &windows, TOLD) {
         page.blank();
         write_window(&mut page, report, flow, window);
     }
@@ -91,11 +91,12 @@ pub(crate) fn early(report: &ChangeReport) -> Option<String> {
     })
 }
 
-/// The windows that are told of one by one: the longest of each kind in each step, then the other leaks, then the next of each
+/// As many windows as are told of one by one: the longest of each kind in each step, then the other leaks, then the next of each
 /// kind in each step, as far as there is room. They are in the order of kind, step and length.
-fn worst<'a>(
+pub(crate) fn worst<'a>(
     report: &ChangeReport,
     windows: &[(&'a WatchedFlow, &'a Window)],
+    most: usize,
 ) -> Vec<(&'a WatchedFlow, &'a Window)> {
     let begun = |it: &Window| report.step_of(it).map_or(0, |step| step.from_us);
     let order = |(_, it): &(&WatchedFlow, &Window)| {
@@ -114,7 +115,7 @@ fn worst<'a>(
     ranked.sort_by_key(|(rank, (_, it))| {
         (*rank > 1, it.kind != WindowKind::Leak, *rank, Reverse(it.kind))
     });
-    let mut told: Vec<_> = ranked.into_iter().take(TOLD).map(|(_, it)| it).collect();
+    let mut told: Vec<_> = ranked.into_iter().take(most).map(|(_, it)| it).collect();
     told.sort_by_key(order);
     told
 }
@@ -294,7 +295,7 @@ mod tests {
             });
             let report = report(vec![flow("tcp a/b:1", false, windows.collect())]);
             let all: Vec<_> = report.flows[0].windows.iter().map(|it| (&report.flows[0], it)).collect();
-            let told = worst(&report, &all);
+            let told = worst(&report, &all, TOLD);
             prop_assert_eq!(told.len(), all.len().min(TOLD));
             prop_assert!(told.is_sorted_by_key(|(_, it)| Reverse(it.kind)));
             let group = |it: &Window| (it.kind, report.step_of(it).map(|step| step.from_us));
