@@ -6,7 +6,9 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
-use ztc_engine::event::{CaseReport, Event, EventKind, ExitStatus, Phase, RunStarted, Summary};
+use ztc_engine::event::{
+    CaseReport, ChangeReport, Event, EventKind, ExitStatus, Phase, RunStarted, Summary,
+};
 use ztc_model::suite::CaseId;
 use ztc_model::verdict::{Failure, Verdict};
 
@@ -16,6 +18,8 @@ pub struct Account {
     pub(crate) run: Option<RunStarted>,
     /// In the order in which they ended.
     pub(crate) reports: Vec<CaseReport>,
+    /// What was watched while something changed; what it came to is in the verdicts of the cases.
+    pub(crate) changes: Vec<ChangeReport>,
     /// The cases that the fabric cannot run, and why.
     pub(crate) ignored: Vec<(CaseId, String)>,
     /// What went wrong and decides no case.
@@ -176,8 +180,8 @@ impl Account {
             EventKind::Warning { message } => self.warnings.push(message.clone()),
             EventKind::Interrupted => self.interrupted = true,
             EventKind::RunFinished(summary) => self.summary = Some(summary.clone()),
-            // What it came to is in the verdicts of the case.
-            EventKind::LaneUp { .. } | EventKind::ChangeWatched(_) => {}
+            EventKind::ChangeWatched(report) => self.changes.push((**report).clone()),
+            EventKind::LaneUp { .. } => {}
         }
     }
 

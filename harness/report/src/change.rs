@@ -1,5 +1,6 @@
 //! What became of watched flows while something changed, for people.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use ztc_engine::event::{ChangeReport, StepReport, WatchedFlow};
@@ -12,18 +13,17 @@ use crate::span::{microseconds, milliseconds};
 /// How many windows are told of one by one; all of them are in the events.
 const TOLD: usize = 20;
 
-/// What a person reads of a change, without the end of the last line: leaks first, then who was away in which step, then the
-/// sums. A time is that of the window, known to the pace of the samples at either end.
+/// What a person reads of a change, without the end of the last line: leaks first and the longest of each step, then who was
+/// away in which step, then the sums. A time is that of the window, known to the pace of the samples at either end.
 pub fn text(report: &ChangeReport, width: usize, colour: bool) -> String {
     let mut page = Page::new(width, colour);
     page.paragraph("change ", Tone::Strong, &format!("{}: {}", report.case, steps(report)));
-    let mut windows: Vec<(&WatchedFlow, &Window)> = report
+    let windows: Vec<(&WatchedFlow, &Window)> = report
         .flows
         .iter()
         .flat_map(|flow| flow.windows.iter().map(move |it| (flow, it)))
         .collect();
-    windows.sort_by_key(|(_, it)| (std::cmp::Reverse(it.kind), it.from_us));
-    for (flow, window) in windows.iter().take(TOLD) {
+    for (flow, window) in worst(report, &windows, TOLD) {
         page.blank();
         write_window(&mut page, report, flow, window);
     }
@@ -33,6 +33,10 @@ pub fn text(report: &ChangeReport, width: usize, colour: bool) -> String {
         page.paragraph("       ", Tone::Faint, &format!("{more} in events.jsonl"));
     }
     write_shares(&mut page, report, &windows);
+    if let Some(words) = early(report) {
+        page.blank();
+        page.paragraph("       ", Tone::Doubtful, &words);
+    }
     for it in &report.unwatched {
         let words = format!("not watched: {} sent {}: {}", it.from, it.send, it.why);
         page.paragraph("       ", Tone::Faint, &words);
@@ -46,12 +50,74 @@ pub fn text(report: &ChangeReport, width: usize, colour: bool) -> String {
     page.into_text()
 }
 
-fn steps(report: &ChangeReport) -> String {
-    let step = |it: &StepReport| {
-        format!("{} {}", it.step, milliseconds((it.until_us - it.from_us) / 1000))
-    };
+/// The steps of a change in the order of time, each with its length.
+pub(crate) fn steps(report: &ChangeReport) -> String {
+    let step = |it: &StepReport| format!("{} {}", it.step, long(it));
     let steps: Vec<String> = report.steps.iter().map(step).collect();
     steps.join(", ")
+}
+
+/// How long a step took.
+pub(crate) fn long(step: &StepReport) -> String {
+    milliseconds(step.until_us.saturating_sub(step.from_us) / 1000)
+}
+
+/// Windows of one kind, counted: `1 leak`, `2 blind spots`.
+pub(crate) fn counted(kind: WindowKind, number: usize) -> String {
+    match kind {
+        WindowKind::Blind => count(number, "blind spot", "blind spots"),
+        WindowKind::Outage => count(number, "outage", "outages"),
+        WindowKind::Leak => count(number, "leak", "leaks"),
+    }
+}
+
+/// What is to be thought of outages and blind spots that began when nothing had changed yet, if there are any.
+pub(crate) fn early(report: &ChangeReport) -> Option<String> {
+    let before = report.steps.first()?;
+    let windows = || report.flows.iter().flat_map(|it| &it.windows);
+    let number =
+        |kind| windows().filter(|it| it.kind == kind && report.step_of(it) == Some(before)).count();
+    let told: Vec<String> = [WindowKind::Outage, WindowKind::Blind]
+        .into_iter()
+        .map(|kind| (kind, number(kind)))
+        .filter(|(_, number)| *number > 0)
+        .map(|(kind, number)| counted(kind, number))
+        .collect();
+    (!told.is_empty()).then(|| {
+        format!(
+            "{} began before anything changed: the machine, not the change, may be what is slow",
+            told.join(" and ")
+        )
+    })
+}
+
+/// As many windows as are told of one by one: the longest of each kind in each step, then the other leaks, then the next of each
+/// kind in each step, as far as there is room. They are in the order of kind, step and length.
+pub(crate) fn worst<'a>(
+    report: &ChangeReport,
+    windows: &[(&'a WatchedFlow, &'a Window)],
+    most: usize,
+) -> Vec<(&'a WatchedFlow, &'a Window)> {
+    let begun = |it: &Window| report.step_of(it).map_or(0, |step| step.from_us);
+    let order = |(_, it): &(&WatchedFlow, &Window)| {
+        (Reverse(it.kind), begun(it), Reverse(it.long_us()), it.from_us)
+    };
+    let mut windows = windows.to_vec();
+    windows.sort_by_key(order);
+    // How many of the same kind and step are worse than it.
+    let mut worse: BTreeMap<(WindowKind, u64), usize> = BTreeMap::new();
+    let ranked = windows.into_iter().map(|told| {
+        let rank = worse.entry((told.1.kind, begun(told.1))).or_default();
+        *rank += 1;
+        (*rank, told)
+    });
+    let mut ranked: Vec<_> = ranked.collect();
+    ranked.sort_by_key(|(rank, (_, it))| {
+        (*rank > 1, it.kind != WindowKind::Leak, *rank, Reverse(it.kind))
+    });
+    let mut told: Vec<_> = ranked.into_iter().take(most).map(|(_, it)| it).collect();
+    told.sort_by_key(order);
+    told
 }
 
 fn write_window(page: &mut Page, report: &ChangeReport, flow: &WatchedFlow, window: &Window) {
@@ -104,11 +170,7 @@ fn write_shares(page: &mut Page, report: &ChangeReport, windows: &[(&WatchedFlow
     for ((point, _, step, kind), long) in &shares {
         let longest = microseconds(long.iter().copied().max().unwrap_or(0));
         let all = microseconds(long.iter().sum());
-        let words = match kind {
-            WindowKind::Blind => count(long.len(), "blind spot", "blind spots"),
-            WindowKind::Outage => count(long.len(), "outage", "outages"),
-            WindowKind::Leak => count(long.len(), "leak", "leaks"),
-        };
+        let words = counted(*kind, long.len());
         let words = if long.len() == 1 {
             format!("{point} in `{step}`: {words}, {longest}")
         } else {
@@ -127,16 +189,16 @@ fn tone(windows: &[(&WatchedFlow, &Window)]) -> Tone {
 }
 
 fn sums(report: &ChangeReport, windows: &[(&WatchedFlow, &Window)]) -> String {
-    let of = |kind| windows.iter().filter(move |(_, it)| it.kind == kind).count();
+    let of = |kind| counted(kind, windows.iter().filter(|(_, it)| it.kind == kind).count());
     let samples: u64 = report.flows.iter().map(|it| it.samples).sum();
     let slowest = report.flows.iter().map(|it| it.slowest_us).max().unwrap_or(0);
     let slowest = (slowest > 0).then(|| format!(", slowest answer {}", microseconds(slowest)));
     let reconnects: usize = report.flows.iter().filter_map(|it| it.reconnects).sum();
     format!(
         "{}, {}, {}; {} with {samples} samples, one every {}{}, {}",
-        count(of(WindowKind::Leak), "leak", "leaks"),
-        count(of(WindowKind::Outage), "outage", "outages"),
-        count(of(WindowKind::Blind), "blind spot", "blind spots"),
+        of(WindowKind::Leak),
+        of(WindowKind::Outage),
+        of(WindowKind::Blind),
         count(report.flows.len(), "flow", "flows"),
         microseconds(report.every_us),
         slowest.unwrap_or_default(),
@@ -146,54 +208,13 @@ fn sums(report: &ChangeReport, windows: &[(&WatchedFlow, &Window)]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
     use ztc_engine::event::Unwatched;
-    use ztc_model::outcome::EnforcementPoint;
-    use ztc_model::suite::CaseId;
 
     use super::*;
-
-    fn window(kind: WindowKind, from_us: u64, until_us: u64, seen: &str) -> Window {
-        let end = |port| Some(([10, 0, 1, 2], port).into());
-        let samples = (until_us - from_us) / 10_000;
-        let (first, last) = (end(4001), end(4006));
-        Window { kind, from_us, until_us, samples, first, last, seen: seen.to_owned() }
-    }
-
-    fn flow(send: &str, denied: bool, windows: Vec<Window>) -> WatchedFlow {
-        WatchedFlow {
-            cell: 0,
-            from: "zt-shop/web".to_owned(),
-            send: send.to_owned(),
-            expected: if denied { "denied by cilium as default-deny (…)" } else { "allowed" }
-                .to_owned(),
-            denied,
-            point: denied.then_some(EnforcementPoint::Cilium),
-            samples: 420,
-            slowest_us: if denied { 0 } else { 31_000 },
-            reconnects: (!denied).then_some(1),
-            windows,
-            evidence: Vec::new(),
-        }
-    }
-
-    fn report(flows: Vec<WatchedFlow>) -> ChangeReport {
-        let step =
-            |step: &str, from_us, until_us| StepReport { step: step.to_owned(), from_us, until_us };
-        ChangeReport {
-            case: CaseId::new("l1-cluster", "baseline"),
-            steps: vec![
-                step("before", 0, 2_000_000),
-                step("restart cilium", 2_000_000, 2_210_000),
-                step("after", 2_210_000, 4_210_000),
-            ],
-            every_us: 10_000,
-            outage_us: 0,
-            after_ms: 40,
-            flows,
-            unwatched: Vec::new(),
-            trouble: None,
-        }
-    }
+    use crate::sample::{change as report, watched as flow, window};
 
     #[test]
     fn leaks_come_first_with_their_flows_and_who_should_have_stopped_them() {
@@ -216,5 +237,79 @@ mod tests {
             why: "kubelet sends it, at its own pace".to_owned(),
         });
         insta::assert_snapshot!(text(&report, 100, false));
+    }
+
+    /// As it is on a machine that is too slow: some of everything everywhere, most of it blind spots, and a leak or two.
+    fn slow() -> ChangeReport {
+        let mut flows = Vec::new();
+        for number in 0..6 {
+            let mut windows = Vec::new();
+            for at in 0..30 {
+                let from_us = at * 140_000 + number * 1_000;
+                let long = 20_000 + (at * 7 + number * 3) % 11 * 5_000;
+                let kind = if at % 10 == 3 { WindowKind::Outage } else { WindowKind::Blind };
+                windows.push(window(kind, from_us, from_us + long, "time-out: no answer"));
+            }
+            flows.push(flow(&format!("tcp zt-pay/ledger:{}", 9000 + number), false, windows));
+        }
+        let leaks = [(2_100_000, 2_110_000), (2_300_000, 2_390_000)];
+        let leak = |(from, until)| window(WindowKind::Leak, from, until, "answered by vault");
+        flows.push(flow("tcp zt-pay/vault:9000", true, leaks.map(leak).into()));
+        report(flows)
+    }
+
+    #[test]
+    fn of_many_windows_the_longest_of_each_kind_and_step_are_told() {
+        insta::assert_snapshot!(text(&slow(), 100, false));
+    }
+
+    #[test]
+    fn what_began_before_anything_changed_is_said() {
+        let early_of = |kind, from_us| {
+            let window = window(kind, from_us, from_us + 20_000, "seen");
+            early(&report(vec![flow("tcp a/b:1", false, vec![window])]))
+        };
+        assert_eq!(
+            early_of(WindowKind::Blind, 40_000).as_deref(),
+            Some(
+                "1 blind spot began before anything changed: the machine, not the change, may be what is slow"
+            )
+        );
+        assert!(early_of(WindowKind::Outage, 40_000).unwrap().starts_with("1 outage began"));
+        // The pace at which anybody looks does not tell it from the step.
+        assert_eq!(early_of(WindowKind::Outage, 1_995_000), None);
+        // A door that is open all the time is no slow machine.
+        assert_eq!(early_of(WindowKind::Leak, 40_000), None);
+    }
+
+    proptest! {
+        /// Whatever the windows are, as many are told as there is room for, leaks first, and nothing of a kind and a step
+        /// without the longest of them.
+        #[test]
+        fn no_window_is_told_before_a_longer_one_of_its_kind_and_step(
+            given in prop::collection::vec((0..3_usize, 0..420_u64, 1..90_u64), 0..80),
+        ) {
+            let kinds = [WindowKind::Leak, WindowKind::Outage, WindowKind::Blind];
+            let windows = given.iter().map(|(kind, at, long)| {
+                window(kinds[*kind], at * 10_000, (at + long) * 10_000, "seen")
+            });
+            let report = report(vec![flow("tcp a/b:1", false, windows.collect())]);
+            let all: Vec<_> = report.flows[0].windows.iter().map(|it| (&report.flows[0], it)).collect();
+            let told = worst(&report, &all, TOLD);
+            prop_assert_eq!(told.len(), all.len().min(TOLD));
+            prop_assert!(told.is_sorted_by_key(|(_, it)| Reverse(it.kind)));
+            let group = |it: &Window| (it.kind, report.step_of(it).map(|step| step.from_us));
+            let groups = |of: &[(&WatchedFlow, &Window)]| -> BTreeSet<_> {
+                of.iter().map(|(_, it)| group(it)).collect()
+            };
+            // Three kinds in three steps are fewer than what is told.
+            prop_assert_eq!(groups(&told), groups(&all));
+            for (_, left_out) in all.iter().filter(|(_, it)| !told.iter().any(|(_, told)| told == it)) {
+                let shorter = told.iter().find(|(_, it)| {
+                    group(it) == group(left_out) && it.long_us() < left_out.long_us()
+                });
+                prop_assert!(shorter.is_none(), "{:?} and not {:?}", shorter, left_out);
+            }
+        }
     }
 }

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 use ztc_engine::event::{
-    CaseReport, CellReport, ConditionReport, Event, EventKind, EvidenceReport, Phase, RunStarted,
-    SCHEMA, Summary,
+    CaseReport, CellReport, ChangeReport, ConditionReport, Event, EventKind, EvidenceReport, Phase,
+    RunStarted, SCHEMA, StepReport, Summary, WatchedFlow,
 };
 use ztc_model::evidence::{Did, Direction, FlowKey};
 use ztc_model::manifest::ObjectRef;
@@ -14,6 +14,7 @@ use ztc_model::outcome::EnforcementPoint;
 use ztc_model::policy::Protocol;
 use ztc_model::suite::CaseId;
 use ztc_model::verdict::{Doubt, Failure, Verdict};
+use ztc_model::window::{Window, WindowKind};
 
 use crate::comparison::Side;
 
@@ -334,4 +335,50 @@ pub(crate) fn events(profile: &str, reports: &[CaseReport]) -> Vec<Event> {
 /// The same, put together.
 pub(crate) fn side(profile: &str, reports: &[CaseReport]) -> Side {
     Side::of(events(profile, reports)).unwrap()
+}
+
+/// A window of a flow, known to samples of every 10 ms.
+pub(crate) fn window(kind: WindowKind, from_us: u64, until_us: u64, seen: &str) -> Window {
+    let end = |port| Some(([10, 0, 1, 2], port).into());
+    let samples = (until_us - from_us) / 10_000;
+    let (first, last) = (end(4001), end(4006));
+    Window { kind, from_us, until_us, samples, first, last, seen: seen.to_owned() }
+}
+
+/// A flow that was watched while something changed.
+pub(crate) fn watched(send: &str, denied: bool, windows: Vec<Window>) -> WatchedFlow {
+    WatchedFlow {
+        cell: 0,
+        from: "zt-shop/web".to_owned(),
+        send: send.to_owned(),
+        expected: if denied { "denied by cilium as default-deny (…)" } else { "allowed" }
+            .to_owned(),
+        denied,
+        point: denied.then_some(EnforcementPoint::Cilium),
+        samples: 420,
+        slowest_us: if denied { 0 } else { 31_000 },
+        reconnects: (!denied).then_some(1),
+        windows,
+        evidence: Vec::new(),
+    }
+}
+
+/// A restart of Cilium while these flows were watched.
+pub(crate) fn change(flows: Vec<WatchedFlow>) -> ChangeReport {
+    let step =
+        |step: &str, from_us, until_us| StepReport { step: step.to_owned(), from_us, until_us };
+    ChangeReport {
+        case: CaseId::new("l1-cluster", "baseline"),
+        steps: vec![
+            step("before", 0, 2_000_000),
+            step("restart cilium", 2_000_000, 2_210_000),
+            step("after", 2_210_000, 4_210_000),
+        ],
+        every_us: 10_000,
+        outage_us: 0,
+        after_ms: 40,
+        flows,
+        unwatched: Vec::new(),
+        trouble: None,
+    }
 }

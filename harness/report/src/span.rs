@@ -18,6 +18,13 @@ pub(crate) fn microseconds(us: u64) -> String {
     }
 }
 
+/// A moment to the millisecond: `2.003 s`, `1 min 10.396 s`.
+pub(crate) fn moment(us: u64) -> String {
+    let ms = us / 1_000;
+    let (minutes, seconds) = (ms / 60_000, format!("{}.{:03} s", ms % 60_000 / 1_000, ms % 1_000));
+    if minutes == 0 { seconds } else { format!("{minutes} min {seconds}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,6 +40,14 @@ mod tests {
         assert_eq!(
             [40, 3_190, 9_999, 10_000].map(microseconds),
             ["0.0 ms", "3.1 ms", "9.9 ms", "10 ms"]
+        );
+    }
+
+    #[test]
+    fn a_moment_is_known_to_the_millisecond() {
+        assert_eq!(
+            [0, 2_003_999, 70_396_556].map(moment),
+            ["0.000 s", "2.003 s", "1 min 10.396 s"]
         );
     }
 }

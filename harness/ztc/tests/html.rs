@@ -169,8 +169,57 @@ fn a_browser_shows_the_page_and_filters_it() {
         assert_eq!(hidden, 2 - shown, "{fragment}");
     }
 
+    is_painted(&browser, &project, &page);
+}
+
+/// That a picture of the page is no blank.
+fn is_painted(browser: &Browser, project: &Project, page: &Path) {
     let shot = project.path("page.png");
     let file = format!("--screenshot={}", shot.display());
     browser.run(&["--window-size=1280,900", &file, &format!("file://{}", page.display())]);
     assert!(fs::metadata(&shot).unwrap().len() > 10_000, "nothing is painted");
+}
+
+#[test]
+fn a_browser_shows_the_time_line_of_a_change() {
+    let Some(browser) = Browser::find() else { return };
+    let project = Project::new();
+    let folder = stored(&project);
+    let window = |kind: &str, from_us: u64, until_us: u64| json!({"kind": kind, "from_us": from_us, "until_us": until_us, "samples": 1, "seen": "HTTP 200"});
+    let flow = |send: &str, windows: Value| {
+        json!({
+            "cell": 1, "from": "zt-shop/web", "send": send, "expected": "denied", "denied": true,
+            "point": null, "samples": 9, "slowest_us": 0, "windows": windows
+        })
+    };
+    let change = json!({"at_us": 1, "kind": {"change-watched": {
+        "case": "l2-namespace::leaks", "every_us": 10_000, "outage_us": 0, "after_ms": 1,
+        "steps": [
+            {"step": "before", "from_us": 0, "until_us": 2_000_000},
+            {"step": "<script>alert(1)</script>", "from_us": 2_000_000, "until_us": 4_000_000}
+        ],
+        "flows": [
+            flow("tcp a/b:1", json!([window("leak", 2_000_000, 2_010_000)])),
+            flow("tcp a/b:2", json!([window("blind", 0, 90_000), window("outage", 100_000, 110_000)]))
+        ]
+    }}});
+    let events = fs::read_to_string(folder.join("events.jsonl")).unwrap();
+    let (first, rest) = events.split_once('\n').unwrap();
+    fs::write(folder.join("events.jsonl"), format!("{first}\n{change}\n{rest}")).unwrap();
+    let output = project.ztc(&["report", "render", "stored"]).output().unwrap();
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let page = folder.join("report.html");
+    for fragment in ["", "#w0", "#c1"] {
+        let (shown, log) = browser.open(&page, fragment);
+        assert!(!log.contains("CONSOLE"), "{fragment}: {log}");
+        assert!(shown.contains("2 of 2 cases") && !shown.contains("<script>alert"), "{shown}");
+        // The browser reads the bars as what they are, each in the picture of its row.
+        assert_eq!(
+            shown.matches("<path class=\"bar ").count(),
+            3 + 3,
+            "of the rows and the legend"
+        );
+        assert_eq!(shown.matches("<use href=\"#b0\"></use>").count(), 2, "{shown}");
+    }
+    is_painted(&browser, &project, &page);
 }

@@ -30,14 +30,23 @@ pub(super) struct Case<'a> {
 }
 
 impl<'a> Case<'a> {
-    /// The case of this number, with one line a cell.
-    pub(super) fn new(report: &'a CaseReport, number: usize, first: usize) -> Self {
+    /// The case of this number, with one line a cell, and the number of the change that it was watched in.
+    pub(super) fn new(
+        report: &'a CaseReport,
+        number: usize,
+        first: usize,
+        change: Option<usize>,
+    ) -> Self {
         let cells = (first..)
             .zip(&report.cells)
             .map(|(number, cell)| (Amount::Line, cell::cell(cell, number, Amount::Line, false)));
         let cells = cells.collect();
         let mut head = Markup::new();
         write_head(&mut head, report, number);
+        if let Some(change) = change {
+            head.tag("<p>Its flows were watched while something changed: <a href=#w");
+            head.number(change).tag(">time line</a>.");
+        }
         table::write(&mut head, report, first);
         Self { report, first, head, cells, inspections: None }
     }

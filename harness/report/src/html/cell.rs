@@ -85,7 +85,8 @@ fn write_wire(page: &mut Markup, cell: &CellReport) {
     }
 }
 
-fn write_evidence(page: &mut Markup, evidence: &[EvidenceReport], amount: Amount) {
+/// Writes what enforcement points have on record.
+pub(super) fn write_evidence(page: &mut Markup, evidence: &[EvidenceReport], amount: Amount) {
     if evidence.is_empty() {
         page.tag("<p class=faint>No enforcement point has a record of it.");
         return;

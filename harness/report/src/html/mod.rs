@@ -6,21 +6,27 @@
 //! What comes from the events is text: a `markup::Markup` takes literals of this program as they
 //! are and everything else escaped. A verdict is never told by colour alone.
 //!
+//! What was watched while something changed is a time line, as far as there is room for its flows.
+//!
 //! The page stays below [`LONGEST`] at thousands of cells: every cell has its place in a truth
 //! table and a line of its own; of failures, then of the others, more is told as far as there is
 //! room, and the page says what it left out.
 
 mod case;
 mod cell;
+mod change;
 mod markup;
 mod overview;
 mod table;
 #[cfg(test)]
 mod tests;
+mod timeline;
+mod window;
 
 use crate::account::Account;
 use case::Case;
 use cell::Amount;
+use change::Places;
 use markup::Markup;
 
 /// The name of the file, in the folder of the run.
@@ -37,20 +43,25 @@ pub const SCRIPT: &str = include_str!("report.js");
 
 /// What the page may do: nothing but what is in it. The digests are those of [`STYLE`] and
 /// [`SCRIPT`]; a test of `ztc` holds them against each other.
-pub const POLICY: &str = "default-src 'none'; style-src 'sha256-BIoIql6Q4mOVynHXtjRNXMb9RO7d8CIPQEBvHhYfESQ='; script-src 'sha256-Ld1kM48qMmYg0I+guVsPEQB8mL0N8p0Gu15s7NvISic='; base-uri 'none'; form-action 'none'";
+pub const POLICY: &str = "default-src 'none'; style-src 'sha256-WfQ+aaQlPfOz1ROrwA04EtbrSNh6mFx2gHbRqgoH290='; script-src 'sha256-etxYZzIr8S5E6uwZKPeFHPqcBaB1cWpks1rxMVOwBXM='; base-uri 'none'; form-action 'none'";
 
 /// The run as a page.
 pub fn page(account: &Account) -> String {
     let reports = account.worst_first();
     let mut cases = Vec::with_capacity(reports.len());
+    let mut places = Places::new();
     let mut first = 0;
     for (number, report) in reports.iter().enumerate() {
-        cases.push(Case::new(report, number, first));
-        first += report.cells.len();
+        let change = account.changes.iter().position(|it| it.case == report.case);
+        cases.push(Case::new(report, number, first, change));
+        let next = first + report.cells.len();
+        places.insert(&report.case, (number, first..next));
+        first = next;
     }
     let mut page = Markup::new();
     write_beginning(&mut page, account);
     overview::write_suites(&mut page, account, &reports);
+    change::write(&mut page, &account.changes, &places);
     overview::write_filters(&mut page, account);
     let mut rest = Markup::new();
     overview::write_rest(&mut rest, account, &reports);

@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use proptest::prelude::*;
-use ztc_engine::event::{CaseReport, CellReport, Event};
+use ztc_engine::event::{CaseReport, CellReport, ChangeReport, Event, EventKind, Unwatched};
 use ztc_engine::fabric::Inspection;
 use ztc_model::evidence::{Did, Direction};
 use ztc_model::suite::{CaseId, Gap};
 use ztc_model::verdict::Verdict;
+use ztc_model::window::WindowKind;
 
 use super::*;
 use crate::sample;
@@ -23,6 +24,7 @@ fn body(events: &[Event]) -> String {
     for tag in ["<header", "<main", "<section", "<details", "<p", "<dl", "<dt", "<ul", "<li"]
         .iter()
         .chain(&["<table", "<tr", "<h2", "<form", "<label", "<option", "<footer", "<script"])
+        .chain(&["<svg", "<path", "<line", "<div"])
     {
         for end in [" ", ">"] {
             text = text.replace(&format!("{tag}{end}"), &format!("\n{tag}{end}"));
@@ -116,6 +118,106 @@ fn many(cells: usize) -> Vec<Event> {
         sample::case(&format!("matrix-{case}"), cells.collect())
     });
     sample::events("kind", &cases.collect::<Vec<_>>())
+}
+
+/// A run with a change, that of its first case.
+fn changed(mut report: ChangeReport, cases: &[CaseReport]) -> Vec<Event> {
+    report.case = cases[0].case.clone();
+    let mut events = sample::events("kind", cases);
+    events.insert(1, sample::at(0, EventKind::ChangeWatched(Box::new(report))));
+    events
+}
+
+/// What a page has of changes.
+fn changes(page: &str) -> &str {
+    let (_, from) = page.split_once("<section aria-labelledby=changes>").unwrap();
+    from.split_once("</section>").unwrap().0
+}
+
+/// As many flows with as many windows each, of all kinds.
+fn restless(flows: u64, windows: u64) -> ChangeReport {
+    let flows = (0..flows).map(|flow| {
+        let windows = (0..windows).map(|at| {
+            let from_us = at * 4_000_000 / windows + flow;
+            let kind = match at % 10 {
+                3 => WindowKind::Leak,
+                5 | 8 => WindowKind::Outage,
+                _ => WindowKind::Blind,
+            };
+            sample::window(kind, from_us, from_us + 1_000 + at % 7 * 100, "time-out: no answer")
+        });
+        sample::watched(&format!("tcp zt-pay/service-{flow}:9000"), true, windows.collect())
+    });
+    sample::change(flows.collect())
+}
+
+#[test]
+fn a_change_has_a_time_line_with_the_worst_flows_first() {
+    let blind = sample::window(WindowKind::Blind, 400_000, 440_000, "nothing was sent");
+    let outage = sample::window(WindowKind::Outage, 2_001_000, 2_201_000, "time-out: no answer");
+    let leak = sample::window(WindowKind::Leak, 2_003_000, 2_013_000, "answered by zt-pay/vault");
+    let mut leaking = sample::watched("tcp zt-pay/vault:9000", true, vec![leak]);
+    leaking.evidence =
+        vec![sample::record(Did::Allow { direction: Direction::Egress }, 4_001, &[])];
+    leaking.cell = 1;
+    let mut report = sample::change(vec![
+        sample::watched("tcp zt-pay/ledger:9000", false, vec![blind.clone()]),
+        sample::watched("tcp zt-pay/ledger:9001", false, vec![blind, outage]),
+        sample::watched("tcp zt-pay/ledger:9002", false, Vec::new()),
+        leaking,
+    ]);
+    report.outage_us = 100_000;
+    report.trouble = Some("restart cilium: it was interrupted".to_owned());
+    report.unwatched.push(Unwatched {
+        from: "kubelet".to_owned(),
+        send: "readiness zt-shop/web".to_owned(),
+        why: "kubelet sends it, at its own pace".to_owned(),
+    });
+    let page = body(&changed(report, &[sample::fail_open()]));
+    assert!(page.contains("<a href=#w0>time line</a>"), "its case leads to it");
+    insta::assert_snapshot!(changes(&page));
+}
+
+#[test]
+fn a_quiet_change_is_one_sentence() {
+    let flows = vec![sample::watched("tcp zt-pay/vault:9000", true, Vec::new())];
+    let page = shown(&changed(sample::change(flows), &[sample::pass()]));
+    assert!(changes(&page).contains("<p class=faint>1 flow, 420 samples, as expected throughout."));
+    assert!(changes(&page).contains("✓ as expected throughout"));
+    assert!(!changes(&page).contains("<details"), "there is no row");
+    // What nobody watched is nothing to be content with.
+    let page = shown(&changed(sample::change(Vec::new()), &[sample::pass()]));
+    assert!(changes(&page).contains("No flow was watched") && !changes(&page).contains('✓'));
+}
+
+#[test]
+fn a_run_without_a_change_has_nothing_of_it() {
+    assert!(!shown(&sample::run()).contains("id=changes"));
+}
+
+#[test]
+fn a_thousand_windows_fit_and_the_worst_are_told_in_words() {
+    let page = shown(&changed(restless(1, 1_000), &[sample::fail_open()]));
+    let section = changes(&page);
+    assert!(section.len() < 40_000, "{} bytes", section.len());
+    assert!(section.contains("Of its 1000 windows these are the 40 longest"));
+    assert_eq!(section.matches("<tr><th scope=row>").count(), 40);
+    for words in ["100 leaks of up to 1.6 ms", "200 outages of", "700 blind spots of"] {
+        assert!(section.contains(words), "{words} is missing");
+    }
+}
+
+#[test]
+fn more_flows_than_there_is_room_for_are_counted() {
+    let report = restless(300, 1_000);
+    let mut events = changed(report.clone(), &[sample::fail_open()]);
+    events.insert(1, sample::at(0, EventKind::ChangeWatched(Box::new(report))));
+    let page = shown(&events);
+    assert!(page.len() < 800_000, "{} bytes", page.len());
+    for words in ["more flows have", "its windows are in <code>events.jsonl</code>"] {
+        assert_eq!(page.matches(words).count().min(2), 2, "{words}: of both of them");
+    }
+    assert!(page.contains("<dt>happened<dd class=bad>got through"), "cases have their room");
 }
 
 fn number_of_entries(page: &str, cells: usize) -> usize {
@@ -218,9 +320,25 @@ fn told(said: &str) -> Vec<Event> {
     cell.evidence[0].policies = vec![said.to_owned()];
     cell.evidence[0].did = Did::Fail { reason: said.to_owned() };
     cell.evidence[0].record = serde_json::json!({ "said": said });
+    let windows = [WindowKind::Leak, WindowKind::Blind]
+        .map(|kind| sample::window(kind, 10_000, 20_000, said));
+    let mut watched = sample::watched(said, true, windows.into());
+    watched.from = said.to_owned();
+    watched.expected = said.to_owned();
+    watched.evidence.clone_from(&report.cells[1].evidence);
+    let mut change = sample::change(vec![watched]);
+    for step in &mut change.steps {
+        step.step = said.to_owned();
+    }
+    change.trouble = Some(said.to_owned());
+    let unwatched =
+        Unwatched { from: said.to_owned(), send: said.to_owned(), why: said.to_owned() };
+    change.unwatched.push(unwatched);
+    change.case = report.case.clone();
     let mut events = sample::events(said, &[report]);
+    events.insert(1, sample::at(1, EventKind::ChangeWatched(Box::new(change))));
     let message = said.to_owned();
-    events.insert(1, sample::at(1, ztc_engine::event::EventKind::Warning { message }));
+    events.insert(1, sample::at(1, EventKind::Warning { message }));
     events
 }
 
