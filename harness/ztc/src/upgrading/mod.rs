@@ -57,8 +57,8 @@ pub(crate) struct Order {
     /// Go back to the old versions as well, while flows are watched; the cases then run on these again.
     #[arg(long)]
     rollback: bool,
-    /// The case whose flows are watched: `SUITE::CASE`, or a part of it that no other case has. Without it the one with the
-    /// most enforcement points and flows that runs on both.
+    /// The case whose flows are watched: `SUITE::CASE`, or a part of it that no other case has. Without it, of the cases that
+    /// are taken, the one with the most enforcement points and flows.
     #[arg(long, value_name = "CASE")]
     watch: Option<String>,
     /// From one sample of a flow to the next, such as `10ms`.
@@ -267,10 +267,12 @@ fn watched(
         }
         return Ok(case.case.id.to_string());
     }
-    let widest = old.into_iter().filter(|it| lacks(it).is_none()).max_by_key(width);
+    let filter = order.filter.as_deref().unwrap_or_default();
+    let taken = old.into_iter().filter(|it| it.case.id.as_str().contains(filter));
+    let widest = taken.filter(|it| lacks(it).is_none()).max_by_key(width);
     widest.map(|it| it.case.id.to_string()).ok_or_else(|| UpgradeError::Nothing {
         profile: grounds[1].profile.profile.clone(),
-        filter: String::new(),
+        filter: filter.to_owned(),
     })
 }
 
