@@ -57,8 +57,13 @@ impl Upgrade {
     /// What the process should exit with.
     pub fn exit_status(&self) -> ExitStatus {
         let of = |side: &Side| side.summary.exit_status();
-        let watched = of(&self.before).or_worse(of(&self.during));
-        let watched = watched.with_trouble(self.change().is_none());
+        let is_unseen = self.change().is_none_or(|it| it.trouble.is_some());
+        // The case has said so, too; what was seen stands whatever became of the case.
+        let has_leaked =
+            self.change().is_some_and(|it| windows(it, WindowKind::Leak).next().is_some());
+        let seen = if has_leaked { ExitStatus::FailOpen } else { ExitStatus::Pass };
+        let watched = of(&self.before).or_worse(of(&self.during)).or_worse(seen);
+        let watched = watched.with_trouble(is_unseen);
         match &self.after {
             Some((after, diff)) => watched.or_worse(of(after)).or_worse(diff.exit_status()),
             None => watched.with_trouble(true),
@@ -166,10 +171,13 @@ fn steps(change: &ChangeReport) -> String {
     change.steps.iter().map(step).collect::<Vec<_>>().join(", ")
 }
 
+fn windows(change: &ChangeReport, kind: WindowKind) -> impl Iterator<Item = &Window> {
+    change.flows.iter().flat_map(|it| &it.windows).filter(move |it| it.kind == kind)
+}
+
 /// How many windows of a kind there were, the longest of them, and in which step it began; nothing without one.
 fn windows_of(change: &ChangeReport, kind: WindowKind) -> Option<(&'static str, String)> {
-    let of_kind: Vec<&Window> =
-        change.flows.iter().flat_map(|it| &it.windows).filter(|it| it.kind == kind).collect();
+    let of_kind: Vec<&Window> = windows(change, kind).collect();
     let longest = of_kind.iter().max_by_key(|it| it.long_us())?;
     let step = change.step_of(longest).map(|it| format!(" in `{}`", it.step)).unwrap_or_default();
     let lead = match kind {
@@ -276,6 +284,7 @@ mod tests {
             (WindowKind::Outage, 2_001_000, 2_201_000),
         ];
         let leaky = upgrade(vec![change(&windows)], after());
+        assert_eq!(leaky.exit_status(), ExitStatus::FailOpen, "whatever the case says");
         insta::assert_snapshot!(leaky.markdown());
     }
 

@@ -38,6 +38,8 @@ enum Select {
     Oldest,
     /// Those that no registry has; with a bundle, the one that it makes.
     Bundled,
+    /// No cells but pairs of them, for `ztc upgrade`: to the newest, from each that has another version of one part alone.
+    Upgrades,
 }
 
 /// How cells are listed.
@@ -59,6 +61,7 @@ pub(crate) fn list(
 ) -> Result<Vec<String>, GroundError> {
     let matrix = project.the_matrix()?;
     let mut cells = matrix.select(match order.select {
+        Select::Upgrades => return Ok(upgrades(&matrix, order.format)),
         Select::All => Selection::All,
         Select::Pairwise => Selection::Pairwise,
         Select::Newest => Selection::Newest,
@@ -75,6 +78,20 @@ pub(crate) fn list(
         Format::Json => vec![format!("{:#}", Value::from(all))],
         Format::Github => vec![json!({ "include": all }).to_string()],
     })
+}
+
+/// The lines of a list of upgrades.
+fn upgrades(matrix: &Matrix, format: Format) -> Vec<String> {
+    let pairs = matrix.upgrades();
+    let all = || -> Vec<Value> {
+        let names = pairs.iter().map(|pair| pair.each_ref().map(ToString::to_string));
+        names.map(|[from, to]| json!({ "from": from, "to": to })).collect()
+    };
+    match format {
+        Format::Text => pairs.iter().map(|[from, to]| format!("{from} {to}")).collect(),
+        Format::Json => vec![format!("{:#}", Value::from(all()))],
+        Format::Github => vec![json!({ "include": all() }).to_string()],
+    }
 }
 
 /// The cells that a bundle makes. One that leaves out what the bundle has is made of less than there is, and is not meant.

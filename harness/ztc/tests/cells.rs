@@ -65,6 +65,22 @@ fn a_workflow_gets_one_line_of_json_with_all_that_is_listed() {
 }
 
 #[test]
+fn upgrades_are_to_the_newest_cell_and_of_one_part_each() {
+    let project = Project::new();
+    let output = ztc(&project, &["matrix", "--select", "upgrades"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let older = |part: &str, version: &str| format!("{} {NEWEST}", NEWEST.replace(part, version));
+    assert_eq!(
+        lines(&output),
+        [older("gwapi-1.6.1", "gwapi-1.5.1"), older("1.31.1", "1.30.5"), older("1.20.2", "1.19.6")]
+    );
+    let github = ztc(&project, &["matrix", "--select", "upgrades", "--format", "github"]);
+    let matrix: Value = serde_json::from_slice(&github.stdout).unwrap();
+    assert_eq!(matrix["include"][0]["to"], NEWEST);
+    assert_eq!(matrix["include"].as_array().unwrap().len(), 3);
+}
+
+#[test]
 fn a_cell_is_a_profile_with_its_versions_and_a_cluster_of_its_own() {
     let project = Project::new();
     let output =

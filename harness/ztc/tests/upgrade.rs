@@ -150,7 +150,12 @@ fn what_makes_no_sense_is_told_before_anything_is_started() {
         ("lab", "lab-next", vec!["no-such-case"], "has `no-such-case` in its name"),
         ("lab", "lab-next", vec!["--watch", "l2-namespace"], "is in the name of"),
         ("lab", "lab-next", vec!["--watch", "no-such-case"], "no case has `no-such-case`"),
-        ("lab-waypoint", "lab", vec!["--watch", "orders-are-for-the-storefront"], "does not run on lab"),
+        (
+            "lab-waypoint",
+            "lab",
+            vec!["--watch", "orders-are-for-the-storefront"],
+            "does not run on lab",
+        ),
         (older, meshed, vec![], "Kubernetes is 1.35.5 on one side and 1.36.3 on the other"),
         (plain, meshed, vec![], "no registry has the versions of the cell"),
         ("lab", "lab-next", vec!["--every", "soon"], "a time is a number with its unit"),

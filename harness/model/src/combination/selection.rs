@@ -6,6 +6,7 @@ use std::fmt;
 
 use semver::Version;
 
+use super::upgrade::phases;
 use super::{Combination, Incompatibility, Matrix};
 use crate::suite::Part;
 
@@ -80,6 +81,18 @@ impl Matrix {
             versions.iter().position(|it| combination.has(*part, it)).unwrap_or_default()
         });
         ages.sum()
+    }
+
+    /// The upgrades that a night makes: to the newest combination, from each that has another version of one part alone.
+    pub fn upgrades(&self) -> Vec<[Combination; 2]> {
+        let Some(newest) = self.newest() else { return Vec::new() };
+        let differs =
+            |it: &Combination| it.0.iter().filter(|one| !newest.has(*one.0, one.1)).count();
+        let is_next = |it: &Combination| {
+            differs(it) == 1 && phases(&it.versions(), &newest.versions()).is_ok()
+        };
+        let from = self.compatible().into_iter().filter(is_next);
+        from.map(|it| [it, newest.clone()]).collect()
     }
 
     fn newest(&self) -> Option<Combination> {
