@@ -82,8 +82,8 @@ pub(crate) enum UpgradeError {
     #[error(transparent)]
     Project(#[from] ProjectError),
     /// A profile or a bundle cannot be used.
-    #[error("cannot use `{profile}`")]
-    Ground { profile: String, source: Box<GroundError> },
+    #[error("cannot use `{profile}`, for which {option} names a bundle")]
+    Ground { profile: String, option: &'static str, source: Box<GroundError> },
     /// There is no way.
     #[error(transparent)]
     Way(#[from] WayError),
@@ -154,13 +154,14 @@ impl<'a> Plan<'a> {
             ..place.clone()
         };
         let places = [of(&order.from, &order.bundle), of(&order.to, &order.to_bundle)];
-        let ground = |place: &Place| {
+        let ground = |place: &Place, option| {
             Ground::find(project, place).map_err(|source| UpgradeError::Ground {
                 profile: place.cluster.clone(),
+                option,
                 source: Box::new(source),
             })
         };
-        let grounds = [ground(&places[0])?, ground(&places[1])?];
+        let grounds = [ground(&places[0], "--bundle")?, ground(&places[1], "--to-bundle")?];
         Way::of(&grounds[0], &grounds[1], order.rollback)?;
         let suites = project.suites()?;
         let [old, new] = grounds.each_ref().map(|ground| selection::all(&suites, ground));
@@ -260,7 +261,8 @@ fn watched(
         before.or(after)
     };
     if let Some(text) = &order.watch {
-        let case = selection::the_one(old, text, |it| &it.case)?;
+        let meant = selection::matching(old, Some(text), &grounds[0].profile);
+        let case = selection::the_one(meant, text, |it| &it.case)?;
         if let Some((profile, lacks)) = lacks(&case) {
             let case = case.case.id.to_string();
             return Err(UpgradeError::Lacks { case, profile, lacks });
