@@ -90,7 +90,7 @@ const SLIPS: [(&str, &str, &str, &str); 24] = [
     ("nightly.yml", "needs: cells\n", "needs: cell\n", "job cell needs itself"),
     (
         "nightly.yml",
-        "needs: [cells, cell]",
+        "needs: [cells, cell, upgrade]",
         "needs: [cells, sell]",
         "needs `sell`, which is no job",
     ),
