@@ -37,6 +37,7 @@ mod realised;
 mod reference;
 mod refusal;
 mod rendered;
+mod rollout;
 mod saved;
 #[cfg(test)]
 mod standin;

@@ -259,13 +259,13 @@ impl Provisioner {
             steps.once(&state, steps::DEFINITIONS, steps.definitions(&client)).await?;
             if self.spec.mesh.is_some() {
                 steps.once(&state, steps::GATEWAY_API, steps.gateway_api(&client)).await?;
-                steps.once(&state, MESH_KINDS, steps.mesh(MESH_KINDS)).await?;
+                steps.once(&state, MESH_KINDS, steps.mesh(&client, MESH_KINDS)).await?;
             }
             Ok(())
         });
         let images = Box::pin(steps.once(&state, steps::IMAGES, steps.images(&nodes)));
         tokio::try_join!(images, kinds)?;
-        steps.once(&state, steps::CILIUM, steps.cilium()).await?;
+        steps.once(&state, steps::CILIUM, steps.cilium(&client)).await?;
         steps.once(&state, steps::NETWORK, steps.network(&client)).await?;
         steps.names_and_mesh(&state, &client).await?;
         let archive = probe::image(&self.folders.sources, || {

@@ -24,6 +24,7 @@ use crate::kind::{self, Kind};
 use crate::lease::{Lease, LeaseError, State};
 use crate::outside;
 use crate::program::Program;
+use crate::rollout;
 
 /// How long one chart may take until everything of it is ready.
 const CHART: Duration = Duration::from_mins(6);
@@ -149,9 +150,9 @@ impl Steps<'_> {
         Ok(())
     }
 
-    pub(super) async fn cilium(&self) -> Result<(), ProvisionError> {
+    pub(super) async fn cilium(&self, client: &Client) -> Result<(), ProvisionError> {
         let of = self.of;
-        self.chart(&Chart::cilium(&of.spec, &of.cluster(), &of.profiles())).await
+        self.chart(client, &Chart::cilium(&of.spec, &of.cluster(), &of.profiles())).await
     }
 
     pub(super) async fn network(&self, client: &Client) -> Result<(), ProvisionError> {
@@ -213,9 +214,14 @@ impl Steps<'_> {
         Ok(())
     }
 
-    pub(super) async fn mesh(&self, name: &'static str) -> Result<(), ProvisionError> {
+    pub(super) async fn mesh(
+        &self,
+        client: &Client,
+        name: &'static str,
+    ) -> Result<(), ProvisionError> {
         let mesh = self.of.spec.mesh.as_ref().expect("a profile with a mesh");
-        self.chart(&Chart::of_mesh(name, &self.of.spec, mesh, &self.of.profiles())).await
+        let chart = Chart::of_mesh(name, &self.of.spec, mesh, &self.of.profiles());
+        self.chart(client, &chart).await
     }
 
     /// Cluster DNS and the mesh. What the mesh's own pods wait for is their images and istiod, which is found by its name:
@@ -229,14 +235,14 @@ impl Steps<'_> {
         if self.of.spec.mesh.is_none() {
             return names.await;
         }
-        let chart = |name| Box::pin(self.once(state, name, self.mesh(name)));
+        let chart = |name| Box::pin(self.once(state, name, self.mesh(client, name)));
         let [_kinds, istiod, cni, ztunnel] = MESH_CHARTS;
         tokio::try_join!(names, chart(istiod), chart(cni))?;
         chart(ztunnel).await
     }
 
     /// Installs a chart and waits until everything of it is ready.
-    async fn chart(&self, chart: &Chart) -> Result<(), ProvisionError> {
+    async fn chart(&self, client: &Client, chart: &Chart) -> Result<(), ProvisionError> {
         let helm =
             Program::find("helm", &self.of.tools())?.with("KUBECONFIG", self.lease.kubeconfig());
         release(&helm, chart).await?;
@@ -252,6 +258,15 @@ impl Steps<'_> {
         arguments.extend(["--wait".to_owned(), "--timeout".to_owned()]);
         arguments.push(format!("{}s", CHART.as_secs()));
         helm.run_holding(self.lease.lock()?, &arguments, CHART + HELM).await?;
+        until(&format!("the pods of chart {}", chart.name), CHART, POLL, || async {
+            // The way to the API server may lead through what is replaced.
+            Ok(match rollout::release_lag(client, chart.namespace, chart.name).await {
+                Ok(None) => Look::Met(()),
+                Ok(Some(status)) => Look::NotYet { status },
+                Err(error) => Look::NotYet { status: ztc_engine::chain(&error) },
+            })
+        })
+        .await?;
         Ok(())
     }
 

@@ -25,6 +25,7 @@ use crate::lease::State;
 use crate::mesh::GATEWAY_NAME;
 use crate::preflight::mesh::tag;
 use crate::ready::{Hosting, Ready};
+use crate::rollout;
 
 /// How long waypoints may take until they are replaced.
 const WAYPOINTS: Duration = Duration::from_mins(4);
@@ -101,12 +102,11 @@ impl Upgrade {
                 Phase::GatewayApi => {
                     steps.once(&self.state, step, steps.gateway_api(client)).await?;
                 }
-                Phase::Cilium => steps.once(&self.state, step, steps.cilium()).await?,
-                _ => steps.once(&self.state, step, steps.mesh(step)).await?,
+                Phase::Cilium => steps.once(&self.state, step, steps.cilium(client)).await?,
+                _ => steps.once(&self.state, step, steps.mesh(client, step)).await?,
             }
         }
         match phase {
-            Phase::Cilium => steps.timed(steps::NETWORK, steps.network(client)).await,
             Phase::Waypoints => steps.timed("waypoints", self.waypoints(client)).await,
             _ => Ok(()),
         }
@@ -122,10 +122,11 @@ impl Upgrade {
         let deployments: Api<Deployment> = Api::all(client.clone());
         until("waypoints of the new version", WAYPOINTS, POLL, || async {
             let listed = deployments.list(&ListParams::default().labels(GATEWAY_NAME)).await;
-            let listed = listed.map_err(|error| ztc_engine::chain(&error))?;
-            Ok(match listed.items.iter().find_map(|it| lags(it, &mesh.istio)) {
-                Some(status) => Look::NotYet { status },
-                None => Look::Met(()),
+            let lag = listed.map(|it| it.items.iter().find_map(|it| lags(it, &mesh.istio)));
+            Ok(match lag {
+                Ok(None) => Look::Met(()),
+                Ok(Some(status)) => Look::NotYet { status },
+                Err(error) => Look::NotYet { status: ztc_engine::chain(&error) },
             })
         })
         .await?;
@@ -151,20 +152,12 @@ fn steps_of(phase: Phase) -> &'static [&'static str] {
 fn lags(waypoint: &Deployment, version: &str) -> Option<String> {
     let name = waypoint.metadata.name.as_deref().unwrap_or_default();
     let namespace = waypoint.metadata.namespace.as_deref().unwrap_or_default();
-    let spec = waypoint.spec.as_ref()?;
-    let pod = spec.template.spec.as_ref();
+    let pod = waypoint.spec.as_ref()?.template.spec.as_ref();
     let image = pod.and_then(|it| it.containers.first()?.image.as_deref()).unwrap_or_default();
     if !tag(image).is_some_and(|it| it.starts_with(version)) {
         return Some(format!("waypoint {namespace}/{name} is to run {image}"));
     }
-    let status = waypoint.status.clone().unwrap_or_default();
-    let wanted = spec.replicas.unwrap_or(1);
-    let is_seen = status.observed_generation >= waypoint.metadata.generation;
-    let counts = [status.replicas, status.updated_replicas, status.available_replicas];
-    if is_seen && counts.iter().all(|it| it.unwrap_or(0) == wanted) {
-        return None;
-    }
-    Some(format!("waypoint {namespace}/{name} is being replaced"))
+    rollout::deployment_lag(waypoint)
 }
 
 #[cfg(test)]
@@ -200,9 +193,8 @@ mod tests {
         assert_eq!(lag(new, counts(2, 1, 1, 1)), None);
         let old = lag("docker.io/istio/proxyv2:1.30.5", counts(2, 1, 1, 1)).unwrap();
         assert_eq!(old, "waypoint shop/waypoint is to run docker.io/istio/proxyv2:1.30.5");
-        for status in [counts(1, 1, 1, 1), counts(2, 2, 1, 2), counts(2, 1, 0, 1), json!({})] {
-            assert_eq!(lag(new, status).unwrap(), "waypoint shop/waypoint is being replaced");
-        }
+        let going = lag(new, counts(2, 2, 1, 2)).unwrap();
+        assert_eq!(going, "deployment waypoint is being replaced: 2 of 1 are available");
     }
 
     #[test]
