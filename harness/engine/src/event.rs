@@ -53,6 +53,8 @@ pub enum EventKind {
         /// What is lacking.
         reason: String,
     },
+    /// What cases apply, once a manifest.
+    PolicyRead(PolicyText),
     /// A lane took a case.
     CaseStarted {
         /// The case.
@@ -115,6 +117,18 @@ pub struct RunStarted {
     pub faults: Option<String>,
 }
 
+/// A manifest as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyText {
+    /// The object: `Kind/namespace/name`, as records and expectations name it.
+    pub policy: String,
+    /// Where it is written: file and line.
+    pub place: String,
+    /// The document.
+    pub text: String,
+}
+
 /// The phases of a case's life.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
@@ -173,6 +187,9 @@ pub struct CaseReport {
     pub took_ms: u64,
     /// How long from the last acceptance until every enforcement point had realised the policies.
     pub settled_ms: Option<u64>,
+    /// What it applies, by the places of [`PolicyText`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub applied: Vec<String>,
     /// The cells.
     pub cells: Vec<CellReport>,
     /// What controllers said of policies and services, where the case expects something of it.

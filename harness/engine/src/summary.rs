@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ztc_model::evidence::Evidence;
+use ztc_model::manifest::Manifest;
 use ztc_model::outcome::{Expected, Reading};
 use ztc_model::suite::{Case, Cell};
 use ztc_model::verdict::{Doubt, Facts, Sample, Verdict, lost};
@@ -37,6 +38,7 @@ pub(crate) fn case(
         verdict: Verdict::worst(verdicts.cloned()),
         took_ms: millis(took),
         settled_ms: settled.map(millis),
+        applied: case.apply.iter().map(Manifest::place).collect(),
         cells,
         conditions,
         residue,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ pub struct Manifest {
     pub policy: Policy,
     /// The document as it is applied.
     pub object: Value,
+    /// And as it is written.
+    pub text: Arc<str>,
     /// The name of the file it is in.
     pub file: String,
     /// The line that names its kind, from 1.
@@ -47,6 +50,11 @@ pub struct ObjectRef {
 }
 
 impl Manifest {
+    /// Where it is written: file and line.
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.file, self.line)
+    }
+
     /// The waypoint that it is, if it is one.
     pub fn waypoint(&self) -> Option<&Waypoint> {
         match &self.policy {
@@ -179,7 +187,8 @@ pub(crate) fn reread(original: &Manifest, object: Value) -> Result<Manifest, Box
     let documents = yaml::documents(&source)?;
     let read = documents.first().map(manifest).transpose()?;
     let nothing = || Diagnostic::new(&source, (1, 1), 1, "nothing is left of the object", None);
-    Ok(Manifest { object, line: original.line, ..read.ok_or_else(nothing)? })
+    let (line, text) = (original.line, Arc::clone(&original.text));
+    Ok(Manifest { object, line, text, ..read.ok_or_else(nothing)? })
 }
 
 fn manifest(document: &Document<'_>) -> Result<Manifest, Box<Diagnostic>> {
@@ -224,6 +233,7 @@ fn written(
         reference: ObjectRef::from(reference),
         policy,
         object: document.read_manifest(&[])?,
+        text: document.text().into(),
         file: document.file().to_owned(),
         line: document.line_of(&header.kind),
         invalid: None,

@@ -291,6 +291,11 @@ impl<'a> Document<'a> {
     }
 
     /// The line of the file that a value is on, from 1.
+    /// Its lines, without those that begin or end it.
+    pub(crate) fn text(&self) -> &'a str {
+        self.text.trim_start_matches("---").trim()
+    }
+
     pub(crate) fn line_of<T>(&self, at: &Spanned<T>) -> usize {
         self.line(at.referenced)
     }

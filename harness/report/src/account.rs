@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use ztc_engine::event::{
-    CaseReport, ChangeReport, Event, EventKind, ExitStatus, Phase, RunStarted, Summary,
+    CaseReport, ChangeReport, Event, EventKind, ExitStatus, Phase, PolicyText, RunStarted, Summary,
 };
 use ztc_model::suite::CaseId;
 use ztc_model::verdict::{Failure, Verdict};
@@ -20,6 +20,8 @@ pub struct Account {
     pub(crate) reports: Vec<CaseReport>,
     /// What was watched while something changed; what it came to is in the verdicts of the cases.
     pub(crate) changes: Vec<ChangeReport>,
+    /// What cases apply.
+    pub(crate) policies: Vec<PolicyText>,
     /// The cases that the fabric cannot run, and why.
     pub(crate) ignored: Vec<(CaseId, String)>,
     /// What went wrong and decides no case.
@@ -181,6 +183,7 @@ impl Account {
             EventKind::Interrupted => self.interrupted = true,
             EventKind::RunFinished(summary) => self.summary = Some(summary.clone()),
             EventKind::ChangeWatched(report) => self.changes.push((**report).clone()),
+            EventKind::PolicyRead(policy) => self.policies.push(policy.clone()),
             EventKind::LaneUp { .. } => {}
         }
     }

@@ -76,7 +76,9 @@ impl Console {
                 let at = milliseconds(event.at_us / 1_000);
                 self.progress(&format!("{case}: {phase} at {at}"))
             }
-            EventKind::CaseStarted { .. } | EventKind::CasePhase { .. } => Rendered::default(),
+            EventKind::CaseStarted { .. }
+            | EventKind::CasePhase { .. }
+            | EventKind::PolicyRead(_) => Rendered::default(),
             EventKind::CaseIgnored { case, reason } => {
                 let mut page = self.page();
                 write_head(&mut page, Tone::Faint, "- IGNORED", "", case);

@@ -68,6 +68,7 @@ impl JUnit {
             EventKind::LaneUp { .. }
             | EventKind::CasePhase { .. }
             | EventKind::ChangeWatched(_)
+            | EventKind::PolicyRead(_)
             | EventKind::Warning { .. } => {}
         }
     }

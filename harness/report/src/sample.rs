@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use serde_json::json;
 use ztc_engine::event::{
     CaseReport, CellReport, ChangeReport, ConditionReport, Event, EventKind, EvidenceReport, Phase,
-    RunStarted, SCHEMA, StepReport, Summary, WatchedFlow,
+    PolicyText, RunStarted, SCHEMA, StepReport, Summary, WatchedFlow,
 };
 use ztc_model::evidence::{Did, Direction, FlowKey};
 use ztc_model::manifest::ObjectRef;
@@ -197,10 +197,20 @@ pub(crate) fn case(name: &str, cells: Vec<CellReport>) -> CaseReport {
         verdict: Verdict::worst(cells.iter().map(|cell| cell.verdict.clone())),
         took_ms: 612,
         settled_ms: Some(2),
+        applied: vec![block_metadata().place],
         cells,
         residue: None,
         conditions: Vec::new(),
         inspections: Vec::new(),
+    }
+}
+
+/// What the cases of the sample apply; its text is as bad as one may be.
+pub(crate) fn block_metadata() -> PolicyText {
+    PolicyText {
+        policy: BLOCK_METADATA.to_owned(),
+        place: "suites/l1-cluster/block-metadata.yaml:2".to_owned(),
+        text: "kind: CiliumClusterwideNetworkPolicy # </pre><script>alert(1)</script>".to_owned(),
     }
 }
 
@@ -300,6 +310,7 @@ pub(crate) fn run() -> Vec<Event> {
                 reason: "the fabric lacks: waypoint".to_owned(),
             },
         ),
+        at(20, EventKind::PolicyRead(block_metadata())),
         at(400_000, EventKind::LaneUp { lane: 0, world: "two-teams".to_owned(), took_ms: 400 }),
         at(400_100, EventKind::CaseStarted { case: leak.case.clone(), lane: 0 }),
         at(400_200, EventKind::CasePhase { case: leak.case.clone(), phase: Phase::Controls }),

@@ -158,7 +158,7 @@ mod tests {
     fn a_torn_line_is_skipped_and_said() {
         let text = lines(&sample::run()).join("\n");
         let account = account(&text.as_bytes()[..text.len() - 10]);
-        assert_eq!(account.unread, ["line 9 of the events: it was cut short"]);
+        assert_eq!(account.unread, ["line 10 of the events: it was cut short"]);
         assert_eq!(account.reports.len(), 2);
         assert!(!account.is_finished());
     }

@@ -11,7 +11,9 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use ztc_cluster::Ledger;
 use ztc_engine::change::Change;
-use ztc_engine::event::{CaseReport, Event, EventKind, ExitStatus, RunStarted, SCHEMA, Summary};
+use ztc_engine::event::{
+    CaseReport, Event, EventKind, ExitStatus, PolicyText, RunStarted, SCHEMA, Summary,
+};
 use ztc_engine::profile::{FabricKind, Profile};
 use ztc_engine::runner::{EventSink, Runner};
 use ztc_lab::AgentCommand;
@@ -129,6 +131,9 @@ impl Execution {
             unproven,
             faults,
         }));
+        for policy in policies(&plan.cases) {
+            sink.emit(EventKind::PolicyRead(policy));
+        }
         let mut summary = Summary::default();
         for selected in &plan.cases {
             if let Some(reason) = &selected.lacks {
@@ -205,6 +210,18 @@ impl Execution {
 /// The cases that the fabric can run.
 pub fn runnable(cases: &[Selected]) -> impl Iterator<Item = &Selected> {
     cases.iter().filter(|it| it.lacks.is_none())
+}
+
+/// What the cases apply that the fabric can run, each manifest once.
+fn policies(cases: &[Selected]) -> impl Iterator<Item = PolicyText> {
+    let applied = runnable(cases).flat_map(|it| &it.case.apply);
+    let texts: BTreeMap<String, PolicyText> = applied
+        .map(|it| {
+            let (policy, text) = (it.reference.to_string(), it.text.to_string());
+            (it.place(), PolicyText { policy, place: it.place(), text })
+        })
+        .collect();
+    texts.into_values()
 }
 
 /// A name for a run, by the time at which it begins.

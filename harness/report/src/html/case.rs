@@ -6,6 +6,7 @@ use ztc_model::verdict::Verdict;
 
 use super::cell::{self, Amount};
 use super::markup::{Markup, class};
+use super::policy::{self, Links};
 use super::table;
 use crate::account::Mark;
 use crate::evidence;
@@ -27,28 +28,35 @@ pub(super) struct Case<'a> {
     head: Markup,
     cells: Vec<(Amount, Markup)>,
     inspections: Option<Markup>,
+    /// The policies that it applies.
+    links: Links<'a>,
 }
 
 impl<'a> Case<'a> {
-    /// The case of this number, with one line a cell, and the number of the change that it was watched in.
+    /// The case of this number and that of its first cell, with one line a cell, the number of the change that it was watched
+    /// in, and the policies that it applies.
     pub(super) fn new(
         report: &'a CaseReport,
-        number: usize,
-        first: usize,
+        (number, first): (usize, usize),
         change: Option<usize>,
+        links: Links<'a>,
     ) -> Self {
-        let cells = (first..)
-            .zip(&report.cells)
-            .map(|(number, cell)| (Amount::Line, cell::cell(cell, number, Amount::Line, false)));
-        let cells = cells.collect();
+        let line =
+            |(number, it)| (Amount::Line, cell::cell(it, number, (Amount::Line, false), &links));
+        let cells = (first..).zip(&report.cells).map(line).collect();
         let mut head = Markup::new();
         write_head(&mut head, report, number);
+        for (index, policy) in links.keys().enumerate() {
+            head.tag(if index == 0 { "<p>It applies " } else { ", " });
+            policy::write_name(&mut head, policy, &links);
+        }
+        head.tag(if links.is_empty() { "" } else { "." });
         if let Some(change) = change {
             head.tag("<p>Its flows were watched while something changed: <a href=#w");
             head.number(change).tag(">time line</a>.");
         }
         table::write(&mut head, report, first);
-        Self { report, first, head, cells, inspections: None }
+        Self { report, first, head, cells, inspections: None, links }
     }
 
     /// Whether it is as expected.
@@ -72,7 +80,8 @@ impl<'a> Case<'a> {
             if !more || (amount == Amount::Records && report.evidence.is_empty()) {
                 continue;
             }
-            let page = cell::cell(report, number, amount, !passed && failing <= OPEN);
+            let open = !passed && failing <= OPEN;
+            let page = cell::cell(report, number, (amount, open), &self.links);
             let grows = page.len().saturating_sub(shown.len());
             if grows <= *room {
                 *room -= grows;

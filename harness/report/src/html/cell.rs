@@ -4,6 +4,7 @@ use ztc_engine::event::{CellReport, EvidenceReport};
 use ztc_model::verdict::Verdict;
 
 use super::markup::{Markup, class};
+use super::policy::{self, Links};
 use crate::account::Mark;
 use crate::failure::{blame, happened, lost, samples};
 use crate::span::milliseconds;
@@ -26,7 +27,12 @@ const SHORT: usize = 120;
 const RECORD: usize = 6_000;
 
 /// A cell by its number, as much of it as is asked for, open from the start or not.
-pub(super) fn cell(cell: &CellReport, number: usize, amount: Amount, open: bool) -> Markup {
+pub(super) fn cell(
+    cell: &CellReport,
+    number: usize,
+    (amount, open): (Amount, bool),
+    links: &Links<'_>,
+) -> Markup {
     let mut page = Markup::new();
     let mark = Mark::of(&cell.verdict);
     if amount == Amount::Line {
@@ -60,7 +66,7 @@ pub(super) fn cell(cell: &CellReport, number: usize, amount: Amount, open: bool)
     page.fact("stream", cell.loss.as_ref().map(lost).as_deref());
     write_wire(&mut page, cell);
     page.tag("</dl>");
-    write_evidence(&mut page, &cell.evidence, amount);
+    write_evidence(&mut page, &cell.evidence, amount, links);
     page.tag("</details>");
     page
 }
@@ -86,7 +92,12 @@ fn write_wire(page: &mut Markup, cell: &CellReport) {
 }
 
 /// Writes what enforcement points have on record.
-pub(super) fn write_evidence(page: &mut Markup, evidence: &[EvidenceReport], amount: Amount) {
+pub(super) fn write_evidence(
+    page: &mut Markup,
+    evidence: &[EvidenceReport],
+    amount: Amount,
+    links: &Links<'_>,
+) {
     if evidence.is_empty() {
         page.tag("<p class=faint>No enforcement point has a record of it.");
         return;
@@ -107,7 +118,9 @@ pub(super) fn write_evidence(page: &mut Markup, evidence: &[EvidenceReport], amo
             page.tag("none");
         }
         for policy in &record.policies {
-            page.tag("<div>").name(policy).tag("</div>");
+            page.tag("<div>");
+            policy::write_name(page, policy, links);
+            page.tag("</div>");
         }
         if amount == Amount::Records {
             let written = serde_json::to_string_pretty(&record.record).unwrap_or_default();

@@ -17,6 +17,7 @@ mod cell;
 mod change;
 mod markup;
 mod overview;
+mod policy;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use case::Case;
 use cell::Amount;
 use change::Places;
 use markup::Markup;
+use policy::Policies;
 
 /// The name of the file, in the folder of the run.
 pub const FILE: &str = "report.html";
@@ -43,17 +45,19 @@ pub const SCRIPT: &str = include_str!("report.js");
 
 /// What the page may do: nothing but what is in it. The digests are those of [`STYLE`] and
 /// [`SCRIPT`]; a test of `ztc` holds them against each other.
-pub const POLICY: &str = "default-src 'none'; style-src 'sha256-WfQ+aaQlPfOz1ROrwA04EtbrSNh6mFx2gHbRqgoH290='; script-src 'sha256-etxYZzIr8S5E6uwZKPeFHPqcBaB1cWpks1rxMVOwBXM='; base-uri 'none'; form-action 'none'";
+pub const POLICY: &str = "default-src 'none'; style-src 'sha256-WfQ+aaQlPfOz1ROrwA04EtbrSNh6mFx2gHbRqgoH290='; script-src 'sha256-c5XQG06NPvPTbDUmk9LJqugXuBmlAwDyy/2bRA84bpY='; base-uri 'none'; form-action 'none'";
 
 /// The run as a page.
 pub fn page(account: &Account) -> String {
     let reports = account.worst_first();
+    let policies = Policies::of(&account.policies);
     let mut cases = Vec::with_capacity(reports.len());
     let mut places = Places::new();
     let mut first = 0;
     for (number, report) in reports.iter().enumerate() {
         let change = account.changes.iter().position(|it| it.case == report.case);
-        cases.push(Case::new(report, number, first, change));
+        let links = policies.at(&report.applied);
+        cases.push(Case::new(report, (number, first), change, links));
         let next = first + report.cells.len();
         places.insert(&report.case, (number, first..next));
         first = next;
@@ -88,7 +92,9 @@ pub fn page(account: &Account) -> String {
     for case in &cases {
         case.write(&mut page);
     }
-    page.tag("</section>").join(&rest).tag("</main><footer>Everything on this page is in ");
+    page.tag("</section>");
+    policies.write(&mut page, &mut room);
+    page.join(&rest).tag("</main><footer>Everything on this page is in ");
     page.tag("<code>events.jsonl</code> beside it; <code>ztc report render</code> makes it again.");
     page.tag("</footer><script>").tag(SCRIPT).tag("</script></body></html>\n");
     page.into_string()

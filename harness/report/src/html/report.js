@@ -61,7 +61,7 @@
       }
     }
     apply();
-    const target = /^[ckw]\d+$/.test(fragment) && document.getElementById(fragment);
+    const target = /^[ckpw]\d+$/.test(fragment) && document.getElementById(fragment);
     if (target) go(target);
   };
 
@@ -89,7 +89,7 @@
   document.getElementById('unfold').addEventListener('click', () => setAll(true));
   document.getElementById('fold').addEventListener('click', () => setAll(false));
   document.addEventListener('click', (event) => {
-    const link = event.target.closest('a[href^="#c"], a[href^="#k"], a[href^="#w"]');
+    const link = event.target.closest('a[href^="#c"], a[href^="#k"], a[href^="#p"], a[href^="#w"]');
     const target = link && document.getElementById(link.getAttribute('href').slice(1));
     if (!target || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();

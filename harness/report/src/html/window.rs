@@ -7,6 +7,7 @@ use ztc_model::window::{Window, WindowKind};
 
 use super::cell::{self, Amount};
 use super::markup::{Markup, class};
+use super::policy::Links;
 use crate::account::Mark;
 use crate::change::{counted, worst};
 use crate::console::count;
@@ -78,7 +79,7 @@ pub(super) fn write(
     }
     page.tag("</table></div>");
     if flow.windows.iter().any(|it| it.kind == WindowKind::Leak) {
-        cell::write_evidence(page, &flow.evidence, Amount::Words);
+        cell::write_evidence(page, &flow.evidence, Amount::Words, &Links::new());
     }
 }
 
