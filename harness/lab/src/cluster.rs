@@ -498,7 +498,7 @@ impl Cluster for LabCluster {
             self.switch.interrupt(format!("{component} restarts"));
             match component {
                 Component::Cilium => self.switch.datapath().restart_agents(installed, now),
-                Component::Ztunnel => running.mesh().restart_ztunnels(installed, now.monotonic),
+                Component::Ztunnel => running.mesh().restart_ztunnels(&installed, now.monotonic),
             }
             let change = Change::Restarted { component, before: BTreeSet::new() };
             Ok::<_, ClusterError>(Receipt { accepted: now.monotonic, change })

@@ -188,7 +188,7 @@ pub(crate) fn reread(original: &Manifest, object: Value) -> Result<Manifest, Box
     let read = documents.first().map(manifest).transpose()?;
     let nothing = || Diagnostic::new(&source, (1, 1), 1, "nothing is left of the object", None);
     let (line, text) = (original.line, Arc::clone(&original.text));
-    Ok(Manifest { object, line, text, ..read.ok_or_else(nothing)? })
+    Ok(Manifest { object, text, line, ..read.ok_or_else(nothing)? })
 }
 
 fn manifest(document: &Document<'_>) -> Result<Manifest, Box<Diagnostic>> {

@@ -122,17 +122,13 @@ impl Upgrade {
     fn lines(&self) -> Vec<(&'static str, String)> {
         let ran = |side: &Side| format!("{}: {}", side.run.run, summary_words(&side.summary));
         let mut lines = vec![("before", ran(&self.before)), ("during", ran(&self.during))];
-        match self.change() {
-            Some(change) => {
-                lines.push(("steps", steps(change)));
-                lines.push(("watched", watched(change)));
-                lines.extend(KINDS.iter().filter_map(|kind| windows_of(change, *kind)));
-                lines.extend(change.trouble.clone().map(|it| ("trouble", it)));
-            }
-            None => {
-                let nothing = "nothing: the case did not come to the change".to_owned();
-                lines.push(("watched", nothing));
-            }
+        if let Some(change) = self.change() {
+            lines.push(("steps", steps(change)));
+            lines.push(("watched", watched(change)));
+            lines.extend(KINDS.iter().filter_map(|kind| windows_of(change, *kind)));
+            lines.extend(change.trouble.clone().map(|it| ("trouble", it)));
+        } else {
+            lines.push(("watched", "nothing: the case did not come to the change".to_owned()));
         }
         match &self.after {
             Some((after, diff)) => {
@@ -265,13 +261,13 @@ mod tests {
         Upgrade::of("old to new: cilium".to_owned(), before, during(changes), after)
     }
 
-    fn after() -> Option<Side> {
-        Some(sample::side("new", &[sample::pass()]))
+    fn after() -> Side {
+        sample::side("new", &[sample::pass()])
     }
 
     #[test]
     fn a_quiet_upgrade_passes_and_says_what_it_rests_on() {
-        let quiet = upgrade(vec![change(&[])], after());
+        let quiet = upgrade(vec![change(&[])], Some(after()));
         assert_eq!(quiet.exit_status(), ExitStatus::Pass);
         insta::assert_snapshot!(quiet.text(100, false));
     }
@@ -283,7 +279,7 @@ mod tests {
             (WindowKind::Leak, 2_903_000, 2_913_000),
             (WindowKind::Outage, 2_001_000, 2_201_000),
         ];
-        let leaky = upgrade(vec![change(&windows)], after());
+        let leaky = upgrade(vec![change(&windows)], Some(after()));
         assert_eq!(leaky.exit_status(), ExitStatus::FailOpen, "whatever the case says");
         insta::assert_snapshot!(leaky.markdown());
     }
@@ -291,7 +287,7 @@ mod tests {
     #[test]
     fn what_was_not_watched_or_not_made_to_its_end_is_no_pass() {
         assert_eq!(upgrade(vec![change(&[])], None).exit_status(), ExitStatus::Inconclusive);
-        let unwatched = upgrade(Vec::new(), after());
+        let unwatched = upgrade(Vec::new(), Some(after()));
         assert_eq!(unwatched.exit_status(), ExitStatus::Inconclusive);
         insta::assert_snapshot!(upgrade(Vec::new(), None).text(100, false));
     }

@@ -1,5 +1,6 @@
 //! The command line of `ztc`.
 
+mod clusters;
 pub(crate) mod monitor;
 mod mutants;
 mod several;
@@ -218,10 +219,10 @@ pub fn main() -> ExitCode {
         Command::Report(ReportCommand::Merge(order)) => put_together(&order).into(),
         Command::Repro(order) => reproduced(&order).into(),
         Command::Prove(order) => proved(&order).into(),
-        Command::Up(place) => up(&place).into(),
-        Command::Doctor(place) => doctor(&place).into(),
-        Command::Down { all: true, .. } => all_down().into(),
-        Command::Down { place, .. } => down(&place).into(),
+        Command::Up(place) => clusters::up(&place).into(),
+        Command::Doctor(place) => clusters::doctor(&place).into(),
+        Command::Down { all: true, .. } => clusters::all_down().into(),
+        Command::Down { place, .. } => clusters::down(&place).into(),
         Command::Bundle(BundleCommand::Create(order)) => create_bundle(&order).into(),
         Command::Mutate(order) => mutants::mutate(&order),
         Command::Bench(Bench::World(order)) => bench_world(&order),
@@ -498,55 +499,6 @@ fn block_on(work: impl Future<Output = ExitStatus>) -> ExitStatus {
         Ok(runtime) => runtime.block_on(work),
         Err(error) => no_runtime(&error),
     }
-}
-
-fn up(place: &Place) -> ExitStatus {
-    on_ground(place, async |ground| {
-        ground.up(&run_name()).await?;
-        Ok(ExitStatus::Pass)
-    })
-}
-
-fn down(place: &Place) -> ExitStatus {
-    on_ground(place, async |ground| {
-        ground.down().await?;
-        Ok(ExitStatus::Pass)
-    })
-}
-
-fn all_down() -> ExitStatus {
-    block_on(async {
-        match Ground::all_down(&Project::find()).await {
-            Ok(()) => ExitStatus::Pass,
-            Err(error) => trouble(&error),
-        }
-    })
-}
-
-fn doctor(place: &Place) -> ExitStatus {
-    on_ground(place, async |ground| {
-        let findings = ground.findings(&run_name()).await?;
-        for finding in &findings {
-            terminal::say(&finding.to_string());
-        }
-        if findings.iter().any(|it| it.blocks) {
-            return Ok(ExitStatus::Inconclusive);
-        }
-        terminal::say("a run on this cluster would mean something");
-        Ok(ExitStatus::Pass)
-    })
-}
-
-/// Does something with the ground of a place.
-fn on_ground(
-    place: &Place,
-    work: impl AsyncFnOnce(Ground) -> Result<ExitStatus, GroundError>,
-) -> ExitStatus {
-    let ground = match Ground::find(&Project::find(), place) {
-        Ok(ground) => ground,
-        Err(error) => return trouble(&error),
-    };
-    block_on(async { work(ground).await.unwrap_or_else(|error| trouble(&error)) })
 }
 
 fn trouble(error: &GroundError) -> ExitStatus {

@@ -335,7 +335,8 @@ impl Ground {
             let busy = || terminal::trouble("another run has the cluster; waiting for it");
             self.attach().ready(run, busy).await?
         } else {
-            let ready = self.provisioner()?.up(run).await;
+            let provisioner = self.provisioner()?;
+            let ready = Box::pin(provisioner.up(run)).await;
             ready.map_err(|error| GroundError::Provision(Box::new(error)))?
         };
         Ok(RealCluster::new(ready).await?)

@@ -7,10 +7,19 @@ mod support;
 
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::{Project, code, lab_is_possible, stderr};
+use tokio::time::timeout;
+use ztc_engine::wait::{Look, until};
+
+/// How long the run in the middle may take to begin. It is reached only when something is broken.
+const BEGIN: Duration = Duration::from_mins(1);
+/// How long an upgrade may take to end once it was asked to: less than its margin.
+const END: Duration = Duration::from_mins(1);
+/// How often to look.
+const POLL: Duration = Duration::from_millis(20);
 
 /// Denied and allowed flows of TCP, by Cilium alone.
 const CASE: &str = "l2-namespace::two-namespaces-agree-on-a-flow";
@@ -58,10 +67,11 @@ impl Upgraded {
     /// The line of the summary that begins so, with those that belong to it.
     fn line(&self, lead: &str) -> Option<String> {
         let summary = self.summary();
-        let from = summary.split_once(&format!("  {lead}"))?.1;
-        let end = from.find("\n  ").filter(|end| !from[end + 3..].starts_with(' '));
-        let rest = end.map_or(from, |end| &from[..end]);
-        Some(rest.split_whitespace().collect::<Vec<_>>().join(" "))
+        let mut lines = summary.lines().skip_while(|it| !it.starts_with(&format!("  {lead}")));
+        let first = lines.next()?;
+        let rest = lines.take_while(|it| it.starts_with("    "));
+        let words = std::iter::once(first).chain(rest).flat_map(str::split_whitespace);
+        Some(words.collect::<Vec<_>>().join(" "))
     }
 }
 
@@ -109,32 +119,30 @@ fn the_way_back_is_watched_as_well_and_ends_where_it_began() {
     assert!(steps.contains("back: cilium") && steps.contains("back: ztunnel"), "{steps}");
 }
 
-#[test]
-fn whoever_asks_to_stop_leaves_the_runs_until_then() {
+#[tokio::test]
+async fn whoever_asks_to_stop_leaves_the_runs_until_then() {
     if !lab_is_possible() {
         return;
     }
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let project = Project::new();
     let mut ztc = project.ztc(&["upgrade", "--from", "lab", "--to", "lab-next", CASE]);
-    let begun = Instant::now();
-    let child = ztc.args(["--margin", "60s"]).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = child.spawn().unwrap();
-    let watching = || {
-        let Ok(folders) = std::fs::read_dir(project.path("target/ztc")) else { return false };
-        let mut folders = folders.map(|it| it.unwrap().path());
-        folders.any(|it| it.to_string_lossy().ends_with("-during"))
+    ztc.args(["--margin", "120s"]).stdout(Stdio::null()).stderr(Stdio::piped());
+    let ztc = tokio::process::Command::from(ztc).kill_on_drop(true).spawn().unwrap();
+    let look = || async {
+        let folders = std::fs::read_dir(project.path("target/ztc")).into_iter().flatten();
+        let mut names = folders.map(|it| it.unwrap().file_name());
+        let watching = names.any(|it| it.to_string_lossy().ends_with("-during"));
+        let status = "nothing is watched".to_owned();
+        Ok(if watching { Look::Met(()) } else { Look::NotYet { status } })
     };
-    while !watching() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "nothing is watched");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    let output = child.wait_with_output().unwrap();
+    until("the run in the middle", BEGIN, POLL, look).await.unwrap();
+    let pid = Pid::from_raw(ztc.id().unwrap().cast_signed()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    let output =
+        timeout(END, ztc.wait_with_output()).await.expect("no margin is waited for").unwrap();
     let said = stderr(&output);
     assert_eq!(code(&output), 3, "{said}");
     assert!(said.contains("interrupted: the upgrade is not made"), "{said}");
-    assert!(begun.elapsed() < Duration::from_secs(60), "the margin is not waited for");
 }
 
 #[test]

@@ -185,31 +185,6 @@ impl RealLane {
         Ok(self.agents.settled(&of_cilium).await?)
     }
 
-    /// What of restarts is still to come: those who enforce have to be there, and to be heard.
-    async fn restart_lag(&self, changes: &[&Change]) -> Result<Option<String>, ClusterError> {
-        for change in changes {
-            let Change::Restarted { component, before } = change else {
-                continue;
-            };
-            let status = match (component, &self.ztunnels) {
-                (Component::Cilium, _) => {
-                    let unheard = || self.observers.unheard_flows();
-                    self.agents.restart_lag(before).await?.or_else(unheard)
-                }
-                (Component::Ztunnel, Some(ztunnels)) => {
-                    let unheard = || self.observers.unheard_connections();
-                    let nodes = self.agents.nodes().await.len();
-                    ztunnels.restart_lag(before, nodes).await?.or_else(unheard)
-                }
-                (Component::Ztunnel, None) => None,
-            };
-            if status.is_some() {
-                return Ok(status);
-            }
-        }
-        Ok(None)
-    }
-
     /// Listens to everybody who enforces something in this world.
     pub(super) async fn observe(&self) -> Observers {
         Observers::start(&self.agents, self.ztunnels.as_ref(), self.waypoints.clone()).await

@@ -166,7 +166,7 @@ mod tests {
 
     use super::*;
 
-    fn waypoint(image: &str, status: Value) -> Deployment {
+    fn waypoint(image: &str, status: &Value) -> Deployment {
         serde_json::from_value(json!({
             "metadata": { "name": "waypoint", "namespace": "shop", "generation": 2 },
             "spec": {
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn a_waypoint_is_waited_for_until_all_of_it_is_new() {
         let new = "docker.io/istio/proxyv2:1.31.1-distroless";
-        let lag = |image, status| lags(&waypoint(image, status), "1.31.1");
+        let lag = |image, status| lags(&waypoint(image, &status), "1.31.1");
         assert_eq!(lag(new, counts(2, 1, 1, 1)), None);
         let old = lag("docker.io/istio/proxyv2:1.30.5", counts(2, 1, 1, 1)).unwrap();
         assert_eq!(old, "waypoint shop/waypoint is to run docker.io/istio/proxyv2:1.30.5");

@@ -279,7 +279,7 @@ impl Mesh {
     ///
     /// As in a rollout, who comes takes over from who goes, and accepts at once; connections end, and so does what was kept
     /// of tunnels and names. They are broken in these ways, as far as it shows then.
-    pub(crate) fn restart_ztunnels(&self, as_broken: Faults, now: Instant) {
+    pub(crate) fn restart_ztunnels(&self, as_broken: &Faults, now: Instant) {
         self.restarted.send_replace(Some((now, as_broken.forgets_strict().unwrap_or_default())));
     }
 

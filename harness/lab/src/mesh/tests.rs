@@ -441,7 +441,7 @@ spec: { action: DENY, rules: [{ to: [{ operation: { ports: ['9000'] } }] }] }
         let allowed = |port| mesh.judge(&server, &plain(port)) == Decision::Allowed;
         assert_eq!((allowed(8080), allowed(9000)), (false, false), "{faults}");
         let mut told = mesh.restarts();
-        mesh.restart_ztunnels(faults.parse().unwrap(), Instant::now());
+        mesh.restart_ztunnels(&faults.parse().unwrap(), Instant::now());
         assert!(told.has_changed().unwrap() && told.borrow_and_update().is_some());
         assert_eq!((allowed(8080), allowed(9000)), (passes, false), "{faults}");
     }

@@ -1,6 +1,7 @@
 //! Whether changes are realised: what the API server says of policies, and what enforcement points do.
 
 use ztc_engine::fabric::{Change, Settling};
+use ztc_model::suite::Component;
 
 use super::RealLane;
 use crate::api;
@@ -29,6 +30,34 @@ impl RealLane {
             }
         }
         Ok(Settling::Realised)
+    }
+
+    /// What of restarts is still to come: those who enforce have to be there, and to be heard.
+    pub(super) async fn restart_lag(
+        &self,
+        changes: &[&Change],
+    ) -> Result<Option<String>, ClusterError> {
+        for change in changes {
+            let Change::Restarted { component, before } = change else {
+                continue;
+            };
+            let status = match (component, &self.ztunnels) {
+                (Component::Cilium, _) => {
+                    let unheard = || self.observers.unheard_flows();
+                    self.agents.restart_lag(before).await?.or_else(unheard)
+                }
+                (Component::Ztunnel, Some(ztunnels)) => {
+                    let unheard = || self.observers.unheard_connections();
+                    let nodes = self.agents.nodes().await.len();
+                    ztunnels.restart_lag(before, nodes).await?.or_else(unheard)
+                }
+                (Component::Ztunnel, None) => None,
+            };
+            if status.is_some() {
+                return Ok(status);
+            }
+        }
+        Ok(None)
     }
 }
 
