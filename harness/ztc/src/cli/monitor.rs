@@ -162,8 +162,15 @@ fn prepare(order: &Order, project: &Project) -> Result<Prepared, MonitorError> {
     plan.cases = vec![selected.clone()];
     let way = match &order.upgrade_to {
         Some(to) => {
-            let (cluster, bundle) = (to.clone(), order.to_bundle.clone());
-            let to = Ground::find(project, &Place { cluster, bundle, ..order.place.clone() })?;
+            // It is the same cluster, whatever its new versions are called.
+            let name = order.place.cluster_name.clone().unwrap_or(profile);
+            let place = Place {
+                cluster: to.clone(),
+                bundle: order.to_bundle.clone(),
+                cluster_name: Some(name),
+                ..order.place.clone()
+            };
+            let to = Ground::find(project, &place)?;
             Some(Way::of(&ground, &to, order.rollback)?)
         }
         None => None,
