@@ -154,7 +154,9 @@ fn lags(waypoint: &Deployment, version: &str) -> Option<String> {
     let namespace = waypoint.metadata.namespace.as_deref().unwrap_or_default();
     let pod = waypoint.spec.as_ref()?.template.spec.as_ref();
     let image = pod.and_then(|it| it.containers.first()?.image.as_deref()).unwrap_or_default();
-    if !tag(image).is_some_and(|it| it.starts_with(version)) {
+    // What follows a version in a tag is a flavour, such as `-distroless`.
+    let flavour = tag(image).and_then(|it| it.strip_prefix(version));
+    if !flavour.is_some_and(|it| it.is_empty() || it.starts_with('-')) {
         return Some(format!("waypoint {namespace}/{name} is to run {image}"));
     }
     rollout::deployment_lag(waypoint)
@@ -193,6 +195,7 @@ mod tests {
         assert_eq!(lag(new, counts(2, 1, 1, 1)), None);
         let old = lag("docker.io/istio/proxyv2:1.30.5", counts(2, 1, 1, 1)).unwrap();
         assert_eq!(old, "waypoint shop/waypoint is to run docker.io/istio/proxyv2:1.30.5");
+        assert!(lag("docker.io/istio/proxyv2:1.31.10", counts(2, 1, 1, 1)).is_some());
         let going = lag(new, counts(2, 2, 1, 2)).unwrap();
         assert_eq!(going, "deployment waypoint is being replaced: 2 of 1 are available");
     }
