@@ -172,7 +172,7 @@ impl Execution {
     fn count(&self, report: Option<CaseReport>) -> Option<CaseReport> {
         let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
         match &report {
-            Some(report) => summary.count(&report.verdict),
+            Some(report) => summary.count(report),
             None => summary.not_run += 1,
         }
         report
