@@ -16,6 +16,7 @@ use ztc_model::suite::{CaseId, Gap};
 use ztc_model::verdict::Verdict;
 use ztc_model::window::Window;
 
+use crate::expected::{Day, Entry, ExpectedFailure, Standing};
 use crate::fabric::Inspection;
 
 /// The version of this schema; raised when a field changes its meaning or goes away.
@@ -201,6 +202,26 @@ pub struct CaseReport {
     /// were in place; of cases in which a cell was not as expected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inspections: Vec<Inspection>,
+    /// The failure that is known of the case, and how the case stands to it; absent where none is. The verdict is what it
+    /// would be without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_failure: Option<Box<ExpectedFailure>>,
+}
+
+impl CaseReport {
+    /// Holds it against the failure that is known of the case.
+    pub fn hold_against(&mut self, entry: &Entry, today: Day) {
+        let cells = self.cells.iter().map(|it| &it.verdict);
+        let parts = cells.chain(self.conditions.iter().map(|it| &it.verdict));
+        let standing = entry.standing(today, &self.verdict, parts);
+        let expected_failure = ExpectedFailure { entry: entry.clone(), standing };
+        self.expected_failure = Some(Box::new(expected_failure));
+    }
+
+    /// How the case stands to the failure that is known of it, if one is.
+    pub fn standing(&self) -> Option<Standing> {
+        self.expected_failure.as_ref().map(|it| it.standing)
+    }
 }
 
 /// All that is known of a cell: one stimulus from one source, and what is expected of it.
@@ -388,6 +409,12 @@ pub struct Summary {
     pub failed_open: usize,
     /// Cases without proof either way.
     pub inconclusive: usize,
+    /// Cases that came to the failure that is known of them. They are neither passed nor failed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failed_as_expected: usize,
+    /// Cases that passed although a failure is known of them. They are broken assertions.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub passed_unexpectedly: usize,
     /// Cases that the fabric cannot run.
     pub ignored: usize,
     /// Cases that did not start because the run was interrupted.
@@ -398,11 +425,16 @@ pub struct Summary {
     pub took_ms: u64,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
 /// The exit codes of `ztc`, worst last but usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitStatus {
-    /// Every case passed.
+    /// Every case passed, or failed as expected.
     Pass = 0,
     /// An assertion is broken, no flow leaked.
     Failed = 1,
@@ -449,20 +481,23 @@ impl From<ExitStatus> for std::process::ExitCode {
 
 impl Summary {
     /// Counts one more case.
-    pub fn count(&mut self, verdict: &Verdict) {
-        match verdict.severity() {
-            0 => self.passed += 1,
-            1 => self.inconclusive += 1,
-            2 => self.failed += 1,
-            _ => self.failed_open += 1,
-        }
+    pub fn count(&mut self, report: &CaseReport) {
+        let counted = match (report.standing(), report.verdict.severity()) {
+            (Some(Standing::AsExpected), _) => &mut self.failed_as_expected,
+            (Some(Standing::UnexpectedPass), _) => &mut self.passed_unexpectedly,
+            (_, 0) => &mut self.passed,
+            (_, 1) => &mut self.inconclusive,
+            (_, 2) => &mut self.failed,
+            _ => &mut self.failed_open,
+        };
+        *counted += 1;
     }
 
     /// What the run's process should exit with.
     pub const fn exit_status(&self) -> ExitStatus {
         if self.failed_open > 0 {
             ExitStatus::FailOpen
-        } else if self.failed > 0 {
+        } else if self.failed + self.passed_unexpectedly > 0 {
             ExitStatus::Failed
         } else if self.inconclusive > 0 || self.not_run > 0 || self.interrupted {
             ExitStatus::Inconclusive

@@ -15,6 +15,7 @@ mod cell;
 mod chain;
 pub mod change;
 pub mod event;
+pub mod expected;
 pub mod fabric;
 mod interruption;
 mod lane;

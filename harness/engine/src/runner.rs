@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use ztc_model::lane::{self, Renaming};
-use ztc_model::suite::Case;
+use ztc_model::suite::{Case, CaseId};
 use ztc_model::verdict::{Doubt, judge};
 use ztc_model::world::World;
 
@@ -17,6 +17,7 @@ use crate::case::Life;
 use crate::chain;
 use crate::change::{self, Change};
 use crate::event::{CaseReport, ChangeReport, Event, EventKind};
+use crate::expected::{Day, Entry};
 use crate::fabric::{Fabric, Lane};
 use crate::interruption::Interruption;
 use crate::lane::LiveLane;
@@ -41,6 +42,8 @@ pub struct Runner {
     until_broken: bool,
     /// Whether every case gets a lane that is made anew.
     fresh_lanes: bool,
+    /// The failures that are known of cases, and the day on which they are held against them.
+    expected: Option<(BTreeMap<CaseId, Entry>, Day)>,
 }
 
 #[derive(Debug)]
@@ -108,7 +111,14 @@ impl Runner {
             interrupted,
             until_broken: false,
             fresh_lanes: false,
+            expected: None,
         }
+    }
+
+    /// The same, but that what cases come to is held against the failures that are known of them on this day.
+    #[must_use]
+    pub fn expecting(self, failures: BTreeMap<CaseId, Entry>, today: Day) -> Self {
+        Self { expected: Some((failures, today)), ..self }
     }
 
     /// The same, but that a case ends with its first broken assertion: it is cleaned up, and nothing is proved any more of
@@ -145,13 +155,25 @@ impl Runner {
         }
         let alone = matches!(exclusion, Exclusion::Alone(_));
         let mut slot = self.take_slot(&case.world, alone);
-        let (report, changed) = self.run_in(&mut slot, case, change).await;
+        let (mut report, changed) = self.run_in(&mut slot, case, change).await;
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(slot);
+        // What is known is known of a case as it stands: an outage while something changes is news.
+        if change.is_none() {
+            self.hold_against_what_is_known(&mut report);
+        }
         if let Some(changed) = &changed {
             self.events.emit(EventKind::ChangeWatched(Box::new(changed.clone())));
         }
         self.events.emit(EventKind::CaseFinished(Box::new(report.clone())));
         Some(report)
+    }
+
+    fn hold_against_what_is_known(&self, report: &mut CaseReport) {
+        if let Some((failures, today)) = &self.expected
+            && let Some(entry) = failures.get(&report.case)
+        {
+            report.hold_against(entry, *today);
+        }
     }
 
     /// Gives all lanes back. Cases that still wait for one do not run.

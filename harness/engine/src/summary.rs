@@ -43,6 +43,7 @@ pub(crate) fn case(
         conditions,
         residue,
         inspections: Vec::new(),
+        expected_failure: None,
     }
 }
 

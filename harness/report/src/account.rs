@@ -9,8 +9,11 @@ use std::collections::{HashMap, HashSet};
 use ztc_engine::event::{
     CaseReport, ChangeReport, Event, EventKind, ExitStatus, Phase, PolicyText, RunStarted, Summary,
 };
+use ztc_engine::expected::Standing;
 use ztc_model::suite::CaseId;
 use ztc_model::verdict::{Failure, Verdict};
+
+use crate::expected;
 
 /// Everything that is told of a run.
 #[derive(Debug, Clone, Default)]
@@ -50,42 +53,58 @@ pub(crate) enum Mark {
     WrongLayer,
     WrongPolicy,
     WrongCondition,
+    UnexpectedPass,
     Inconclusive,
     Unfinished,
+    ExpectedFailure,
     Pass,
     Ignored,
 }
 
 /// Every mark, worst first.
-pub(crate) const MARKS: [Mark; 9] = [
+pub(crate) const MARKS: [Mark; 11] = [
     Mark::FailOpen,
     Mark::FailClosed,
     Mark::WrongLayer,
     Mark::WrongPolicy,
     Mark::WrongCondition,
+    Mark::UnexpectedPass,
     Mark::Inconclusive,
     Mark::Unfinished,
+    Mark::ExpectedFailure,
     Mark::Pass,
     Mark::Ignored,
 ];
 
 /// What is counted together in a line about a suite, with the heading of the count.
-pub(crate) const COUNTED: [(&str, &[Mark]); 6] = [
+pub(crate) const COUNTED: [(&str, &[Mark]); 7] = [
     ("fail-open", &[Mark::FailOpen]),
-    ("failed", &[Mark::FailClosed, Mark::WrongLayer, Mark::WrongPolicy, Mark::WrongCondition]),
+    (
+        "failed",
+        &[
+            Mark::FailClosed,
+            Mark::WrongLayer,
+            Mark::WrongPolicy,
+            Mark::WrongCondition,
+            Mark::UnexpectedPass,
+        ],
+    ),
     ("inconclusive", &[Mark::Inconclusive]),
     ("not finished", &[Mark::Unfinished]),
+    (expected::AS_EXPECTED, &[Mark::ExpectedFailure]),
     ("pass", &[Mark::Pass]),
     ("ignored", &[Mark::Ignored]),
 ];
 
 /// The counts of a run, the worst first: how many cases, the words for it, and its sign's mark.
-pub(crate) const fn counts(summary: &Summary) -> [(usize, &'static str, Mark); 6] {
+pub(crate) const fn counts(summary: &Summary) -> [(usize, &'static str, Mark); 8] {
     [
         (summary.failed_open, "failed open", Mark::FailOpen),
         (summary.failed, "failed", Mark::FailClosed),
+        (summary.passed_unexpectedly, expected::UNEXPECTED, Mark::UnexpectedPass),
         (summary.inconclusive, "inconclusive", Mark::Inconclusive),
         (summary.not_run, "not run", Mark::Unfinished),
+        (summary.failed_as_expected, expected::AS_EXPECTED, Mark::ExpectedFailure),
         (summary.passed, "passed", Mark::Pass),
         (summary.ignored, "ignored", Mark::Ignored),
     ]
@@ -105,6 +124,23 @@ impl Mark {
         }
     }
 
+    /// That of a case: of its verdict, unless a failure is known of it and that changes what it counts as.
+    pub(crate) fn of_case(report: &CaseReport) -> Self {
+        match report.standing() {
+            Some(Standing::AsExpected) => Self::ExpectedFailure,
+            Some(Standing::UnexpectedPass) => Self::UnexpectedPass,
+            Some(Standing::Otherwise | Standing::Expired) | None => Self::of(&report.verdict),
+        }
+    }
+
+    /// That under which a case is told of: what failed as expected is told of by its verdict, as it is no less of one.
+    pub(crate) fn told_of(report: &CaseReport) -> Self {
+        match Self::of_case(report) {
+            Self::ExpectedFailure => Self::of(&report.verdict),
+            mark => mark,
+        }
+    }
+
     /// Its word, the verdict's own where there is one.
     pub(crate) const fn word(self) -> &'static str {
         match self {
@@ -113,8 +149,10 @@ impl Mark {
             Self::WrongLayer => "wrong-layer",
             Self::WrongPolicy => "wrong-policy",
             Self::WrongCondition => "wrong-condition",
+            Self::UnexpectedPass => "unexpected-pass",
             Self::Inconclusive => "inconclusive",
             Self::Unfinished => "not finished",
+            Self::ExpectedFailure => "expected-failure",
             Self::Pass => "pass",
             Self::Ignored => "ignored",
         }
@@ -126,8 +164,10 @@ impl Mark {
             Self::FailOpen => "✗",
             Self::FailClosed => "⊘",
             Self::WrongLayer | Self::WrongPolicy | Self::WrongCondition => "≠",
+            Self::UnexpectedPass => "!",
             Self::Inconclusive => "?",
             Self::Unfinished => "…",
+            Self::ExpectedFailure => "⚑",
             Self::Pass => "✓",
             Self::Ignored => "–",
         }
@@ -141,8 +181,10 @@ impl Mark {
             Self::WrongLayer => "denied, but by somebody else",
             Self::WrongPolicy => "denied, but another policy is named",
             Self::WrongCondition => "a controller says something else of a policy",
+            Self::UnexpectedPass => "as expected, where a failure is known: the entry has to go",
             Self::Inconclusive => "no proof either way, which is never a pass",
             Self::Unfinished => "the run ended before the case did",
+            Self::ExpectedFailure => "it failed, and that failure is known; no pass either",
             Self::Pass => "as expected, with proof",
             Self::Ignored => "the fabric lacks what the case needs",
         }
@@ -226,26 +268,32 @@ impl Account {
             ..Summary::default()
         };
         for report in &self.reports {
-            summary.count(&report.verdict);
+            summary.count(report);
         }
         summary
     }
 
     /// What the run came to in a word, with its sign's mark.
     pub(crate) fn verdict(&self) -> (Mark, &'static str) {
-        match self.summary().exit_status() {
+        let summary = self.summary();
+        match summary.exit_status() {
             ExitStatus::FailOpen => (Mark::FailOpen, "fail-open"),
             ExitStatus::Failed => (Mark::FailClosed, "failed"),
             // What cannot be read may have been a failure.
-            ExitStatus::Pass if self.unread.is_empty() => (Mark::Pass, "pass"),
-            _ => (Mark::Inconclusive, "inconclusive"),
+            ExitStatus::Pass if !self.unread.is_empty() => (Mark::Inconclusive, "inconclusive"),
+            // No news is no pass.
+            ExitStatus::Pass if summary.failed_as_expected > 0 => {
+                (Mark::ExpectedFailure, expected::AS_EXPECTED)
+            }
+            ExitStatus::Pass => (Mark::Pass, "pass"),
+            ExitStatus::Inconclusive | ExitStatus::Usage => (Mark::Inconclusive, "inconclusive"),
         }
     }
 
     /// The reports, the worst first, otherwise in the order in which they ended.
     pub(crate) fn worst_first(&self) -> Vec<&CaseReport> {
         let mut reports: Vec<_> = self.reports.iter().collect();
-        reports.sort_by_key(|it| Reverse(it.verdict.severity()));
+        reports.sort_by_key(|it| Reverse(expected::rank(it)));
         reports
     }
 
@@ -278,13 +326,13 @@ impl Account {
         let mut worst: HashMap<&str, u8> = HashMap::new();
         for report in &self.reports {
             let worst = worst.entry(report.case.suite()).or_default();
-            *worst = report.verdict.severity().max(*worst);
+            *worst = expected::rank(report).max(*worst);
         }
         let unfinished = self.unfinished();
         for it in &unfinished {
             let worst = worst.entry(it.case.suite()).or_default();
             // There is no proof of it either.
-            *worst = 1.max(*worst);
+            *worst = expected::UNPROVEN.max(*worst);
         }
         let promised = self.run.iter().flat_map(|run| &run.cases);
         let reported = self.reports.iter().map(|it| &it.case);

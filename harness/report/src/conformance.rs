@@ -12,6 +12,7 @@ use ztc_model::suite::CaseId;
 use ztc_model::verdict::Verdict;
 
 use crate::account::Account;
+use crate::expected;
 use crate::rehearsal;
 
 /// The name of the file, in the folder of the run.
@@ -70,6 +71,7 @@ pub fn document(account: &Account) -> Result<String, NotConformance> {
         let closed_by = gap.closed_by.as_ref().map_or("none", CaseId::as_str);
         line(&mut text, "  closedBy", closed_by);
     }
+    write_expected(&mut text, account);
     Ok(text)
 }
 
@@ -88,6 +90,25 @@ fn write_head(text: &mut String, run: &RunStarted) {
     });
     for (part, version) in &run.versions {
         line(text, &format!("  {}", quoted(part)), version);
+    }
+}
+
+/// Which of the tests that failed did so as expected: they have failed all the same.
+fn write_expected(text: &mut String, account: &Account) {
+    let reports = account.reports.iter().filter(|it| expected::is_as_expected(it));
+    let mut known: Vec<_> =
+        reports.filter_map(|it| Some((&it.case, &it.expected_failure.as_deref()?.entry))).collect();
+    if known.is_empty() {
+        return;
+    }
+    known.sort_unstable_by_key(|(case, _)| *case);
+    text.push_str("expectedFailures:\n");
+    for (case, entry) in known {
+        line(text, "- test", case.as_str());
+        line(text, "  comesTo", entry.comes_to.word());
+        line(text, "  issue", &entry.issue);
+        line(text, "  until", &entry.until.to_string());
+        line(text, "  because", &entry.because);
     }
 }
 
@@ -208,6 +229,15 @@ mod tests {
             named("l1-cluster", "nothing-is-known", sample::no_proof()),
             CaseReport { gap, ..named("l6-fqdn", "every-name-is-a-way-out", sample::pass()) },
         ];
+        insta::assert_snapshot!(document_of("kind", &reports).unwrap());
+    }
+
+    #[test]
+    fn what_failed_as_expected_has_failed() {
+        let known = |name, report| {
+            named("l1-cluster", name, sample::known("fail-open", "2026-12-31", report))
+        };
+        let reports = [known("known", sample::fail_open()), known("gone", sample::pass())];
         insta::assert_snapshot!(document_of("kind", &reports).unwrap());
     }
 

@@ -8,11 +8,14 @@ use std::path::PathBuf;
 use ztc_engine::event::{
     CaseReport, CellReport, ChangeReport, Event, EventKind, RunStarted, Summary,
 };
+use ztc_engine::expected::Standing;
 use ztc_model::suite::{CaseId, Gap};
 use ztc_model::verdict::Verdict;
 
+use crate::account::Mark;
 use crate::change;
-use crate::failure::{lost, samples, sent, tone, write_failure, write_wire};
+use crate::expected;
+use crate::failure::{lost, samples, sent, tone, write_failure, write_known, write_wire};
 use crate::page::{Page, Tone};
 use crate::rehearsal;
 use crate::span::milliseconds;
@@ -44,13 +47,24 @@ pub struct Rendered {
     pub result: Option<String>,
 }
 
+/// A case that the run fails with or that there is no proof of.
+#[derive(Debug)]
+struct Broken {
+    case: CaseId,
+    word: String,
+    tone: Tone,
+    rank: u8,
+}
+
 /// Shows a run, event by event.
 #[derive(Debug)]
 pub struct Console {
     options: ConsoleOptions,
     run: Option<RunStarted>,
-    /// The cases that did not pass.
-    broken: Vec<(CaseId, Verdict)>,
+    /// The cases that did not pass, or should not have.
+    broken: Vec<Broken>,
+    /// Of the cases that failed as expected, and of those whose entry has expired: a word, and what is known.
+    known: Vec<(CaseId, &'static str, String)>,
     /// The gaps of the cases that ran, and whether they were shown.
     gaps: Vec<(CaseId, Gap, bool)>,
 }
@@ -58,7 +72,7 @@ pub struct Console {
 impl Console {
     /// A console that has shown nothing yet.
     pub const fn new(options: ConsoleOptions) -> Self {
-        Self { options, run: None, broken: Vec::new(), gaps: Vec::new() }
+        Self { options, run: None, broken: Vec::new(), known: Vec::new(), gaps: Vec::new() }
     }
 
     /// What to show of the next event.
@@ -121,8 +135,18 @@ impl Console {
             let shown = report.verdict == Verdict::Pass;
             self.gaps.push((report.case.clone(), gap.clone(), shown));
         }
+        let is_told_again = match report.standing() {
+            Some(Standing::AsExpected) => Some("⚑ EXPECTED"),
+            Some(Standing::Expired) => Some("⚑ EXPIRED"),
+            // It is told again among the broken ones.
+            Some(Standing::UnexpectedPass | Standing::Otherwise) | None => None,
+        };
+        if let Some(word) = is_told_again {
+            let words = expected::words(report).unwrap_or_default();
+            self.known.push((report.case.clone(), word, words));
+        }
         let mut page = self.page();
-        let word = format!("{} {}", symbol(&report.verdict), report.verdict.word().to_uppercase());
+        let (word, tone) = word_of(report);
         let slowest = report.cells.iter().filter_map(|cell| cell.time_to_enforce_ms).max();
         // Of a case that failed it would be the time of the last leak.
         let slowest = slowest.filter(|_| report.verdict == Verdict::Pass);
@@ -132,7 +156,7 @@ impl Console {
         });
         let took = milliseconds(report.took_ms);
         let figures = format!("{took:>8}  {:<FIGURES$}", enforced.unwrap_or_default());
-        write_head(&mut page, tone(&report.verdict), &word, &figures, &report.case);
+        write_head(&mut page, tone, &word, &figures, &report.case);
 
         page.set_margin(2);
         if report.verdict == Verdict::Pass {
@@ -142,9 +166,15 @@ impl Console {
             if let Some(residue) = &report.residue {
                 page.paragraph("residue  ", Tone::Doubtful, residue);
             }
-            return result(page);
+            if !expected::is_unexpected_pass(report) {
+                write_known(&mut page, report);
+                return result(page);
+            }
         }
-        self.broken.push((report.case.clone(), report.verdict.clone()));
+        if !expected::is_as_expected(report) {
+            let (case, rank) = (report.case.clone(), expected::rank(report));
+            self.broken.push(Broken { case, word, tone, rank });
+        }
         write_failure(&mut page, report, self.options.folder.as_deref());
         let mut rendered = result(page);
         // A failure is many lines: an empty one ends it.
@@ -155,14 +185,14 @@ impl Console {
     fn run_finished(&mut self, summary: &Summary) -> Rendered {
         let mut page = self.page();
         page.blank();
-        self.broken.sort_by_key(|(_, verdict)| std::cmp::Reverse(verdict.severity()));
-        for (case, verdict) in &self.broken {
-            let word = format!("{} {}", symbol(verdict), verdict.word().to_uppercase());
-            write_head(&mut page, tone(verdict), &word, "", case);
+        self.broken.sort_by_key(|it| std::cmp::Reverse(it.rank));
+        for Broken { case, word, tone, .. } in &self.broken {
+            write_head(&mut page, *tone, word, "", case);
         }
         if !self.broken.is_empty() {
             page.blank();
         }
+        self.write_known(&mut page);
         self.write_gaps(&mut page);
         page.paragraph("", summary_tone(summary), &summary_words(summary));
         if let Some(run) = &self.run {
@@ -190,6 +220,17 @@ impl Console {
             page.paragraph("reports: ", Tone::Plain, &folder.display().to_string());
         }
         result(page)
+    }
+
+    /// What failed as expected changes no exit code, so that it could be forgotten.
+    fn write_known(&self, page: &mut Page) {
+        for (case, word, words) in &self.known {
+            write_head(page, Tone::Doubtful, word, "", case);
+            page.paragraph(&" ".repeat(WORD + 1), Tone::Plain, words);
+        }
+        if !self.known.is_empty() {
+            page.blank();
+        }
     }
 
     /// A gap is a flow that passes, so that a green run would say nothing of it.
@@ -225,6 +266,20 @@ fn result(page: Page) -> Rendered {
     Rendered { progress: None, result: Some(page.into_text()) }
 }
 
+/// The word of a case with its symbol, and the tone of both.
+fn word_of(report: &CaseReport) -> (String, Tone) {
+    let verdict = &report.verdict;
+    let word = || format!("{} {}", symbol(verdict), verdict.word().to_uppercase());
+    match report.standing() {
+        Some(Standing::UnexpectedPass) => {
+            let mark = Mark::UnexpectedPass;
+            (format!("{} {}", mark.sign(), mark.word().to_uppercase()), Tone::Bad)
+        }
+        Some(Standing::AsExpected) => (word(), Tone::Doubtful),
+        Some(Standing::Otherwise | Standing::Expired) | None => (word(), tone(verdict)),
+    }
+}
+
 const fn symbol(verdict: &Verdict) -> char {
     match verdict {
         Verdict::Pass => '✓',
@@ -245,9 +300,10 @@ fn write_passed(page: &mut Page, cell: &CellReport) {
 }
 
 fn summary_tone(summary: &Summary) -> Tone {
-    if summary.failed_open + summary.failed > 0 {
+    let Summary { inconclusive, not_run, failed_as_expected, .. } = summary;
+    if summary.failed_open + summary.failed + summary.passed_unexpectedly > 0 {
         Tone::Bad
-    } else if summary.inconclusive + summary.not_run > 0 || summary.interrupted {
+    } else if inconclusive + not_run + failed_as_expected > 0 || summary.interrupted {
         Tone::Doubtful
     } else {
         Tone::Good
@@ -259,7 +315,9 @@ pub(crate) fn summary_words(summary: &Summary) -> String {
     let counts = [
         (summary.failed_open, "failed open"),
         (summary.failed, "failed"),
+        (summary.passed_unexpectedly, expected::UNEXPECTED),
         (summary.inconclusive, "inconclusive"),
+        (summary.failed_as_expected, expected::AS_EXPECTED),
         (summary.ignored, "ignored"),
         (summary.not_run, "not run"),
     ];
@@ -460,6 +518,16 @@ mod tests {
         stdout: 
         stdout: 0 passed; 0 ms
         ");
+    }
+
+    #[test]
+    fn known_failures_are_told_in_full_and_again_at_the_end() {
+        let reports = [
+            sample::known("fail-closed", "2026-12-31", sample::fail_closed()),
+            sample::known("fail-closed", "2026-12-31", sample::pass()),
+            sample::known("fail-open", "2026-11-23", sample::pass()),
+        ];
+        insta::assert_snapshot!(shown(PLAIN, &sample::events("kind", &reports)));
     }
 
     #[test]

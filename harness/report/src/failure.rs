@@ -10,13 +10,14 @@ use ztc_engine::event::{CaseReport, CellReport, ConditionReport, EvidenceReport,
 use ztc_model::verdict::{Failure, Verdict};
 
 use crate::evidence;
+use crate::expected;
 use crate::page::{Page, Tone};
 use crate::span::{microseconds, milliseconds};
 
 /// From this many failing cells on, those that went wrong in the same way are shown once.
 const FOLDED_ABOVE: usize = 6;
 
-/// Why a case did not pass, without colour; empty for a case that did. Lines are not wrapped: that
+/// Why a case did not pass, and what is known of it, without colour; empty for a case that passed and of which nothing is. Lines are not wrapped: that
 /// is for what shows them.
 ///
 /// `folder` is the folder of the run's reports, if there is one: the text then ends with the path
@@ -27,17 +28,21 @@ pub fn failure_text(report: &CaseReport, folder: Option<&Path>) -> String {
     page.into_text()
 }
 
-/// A failure in one line: what was sent and what happened, of the worst cell.
+/// A failure in one line: what was sent and what happened, of the worst cell; what is known of a case that should not pass.
 pub(crate) fn failure_line(report: &CaseReport) -> String {
+    if expected::is_unexpected_pass(report) {
+        return expected::words(report).unwrap_or_default();
+    }
     match failing_cells(report).first().filter(|it| it.verdict == report.verdict) {
         Some(cell) => format!("{}: {}", sent(cell), happened(cell)),
         None => report.verdict.to_string(),
     }
 }
 
-/// Writes why a case did not pass; nothing for a case that did.
+/// Writes why a case did not pass, and what is known of it; nothing for a case that passed and of which nothing is.
 pub(crate) fn write_failure(page: &mut Page, report: &CaseReport, folder: Option<&Path>) {
     if report.verdict == Verdict::Pass {
+        write_known(page, report);
         return;
     }
     let groups = fold(failing_cells(report));
@@ -61,6 +66,7 @@ pub(crate) fn write_failure(page: &mut Page, report: &CaseReport, folder: Option
         page.paragraph("", tone(&condition.verdict), &condition.verdict.to_string());
     }
     page.blank();
+    write_known(page, report);
     page.paragraph("because   ", Tone::Plain, &report.because);
     page.paragraph("place     ", Tone::Plain, &report.place);
     if let Some(ms) = report.settled_ms {
@@ -73,6 +79,13 @@ pub(crate) fn write_failure(page: &mut Page, report: &CaseReport, folder: Option
     if let Some(folder) = folder {
         let path = folder.join(evidence::FOLDER).join(evidence::file_of(&report.case));
         page.paragraph("evidence  ", Tone::Plain, &path.display().to_string());
+    }
+}
+
+/// Writes what is known of a case, if something is.
+pub(crate) fn write_known(page: &mut Page, report: &CaseReport) {
+    if let Some(words) = expected::words(report) {
+        page.paragraph("known     ", Tone::Doubtful, &words);
     }
 }
 

@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn events_are_read_back_as_they_were_written() {
-        let events = sample::run();
+        let known = sample::known("fail-open", "2026-12-31", sample::fail_open());
+        let events = [sample::run(), sample::events("kind", &[known])].concat();
         let read: Vec<Event> = read(written(&events).as_bytes()).collect::<Result<_, _>>().unwrap();
         let values = |events: &[Event]| serde_json::to_value(events).unwrap();
         assert_eq!(values(&read), values(&events));

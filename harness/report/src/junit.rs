@@ -1,17 +1,21 @@
 //! `junit.xml` for CI: a testsuite a suite, a testcase a case.
 //!
 //! A broken assertion is a `failure`, typed with the word of its verdict. What has no proof is an
-//! `error`: CI systems count both as red, and a run without proof must not look green.
+//! `error`: CI systems count both as red, and a run without proof must not look green. What failed as
+//! expected is `skipped`, with all that is said of a failure: the one outcome that is neither red nor green.
 
 use std::time::Duration;
 
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 use ztc_engine::event::{CaseReport, Event, EventKind, RunStarted};
+use ztc_engine::expected::{Entry, Standing};
 use ztc_model::suite::CaseId;
 use ztc_model::verdict::Verdict;
 
 pub use quick_junit::SerializeError;
 
+use crate::account::Mark;
+use crate::expected;
 use crate::failure::{failure_line, failure_text};
 use crate::page::legible;
 use crate::rehearsal;
@@ -135,14 +139,28 @@ impl JUnit {
 }
 
 fn finished(report: &CaseReport) -> TestCase {
-    let mut status = match &report.verdict {
-        Verdict::Pass => TestCaseStatus::success(),
-        Verdict::Fail(_) => TestCaseStatus::non_success(NonSuccessKind::Failure),
-        Verdict::Inconclusive(_) => TestCaseStatus::non_success(NonSuccessKind::Error),
+    let failure = || TestCaseStatus::non_success(NonSuccessKind::Failure);
+    let mut status = match (report.standing(), &report.verdict) {
+        (Some(Standing::UnexpectedPass), _) => failure(),
+        (Some(Standing::AsExpected), _) => TestCaseStatus::skipped(),
+        (_, Verdict::Pass) => TestCaseStatus::success(),
+        (_, Verdict::Fail(_)) => failure(),
+        (_, Verdict::Inconclusive(_)) => TestCaseStatus::non_success(NonSuccessKind::Error),
+    };
+    let line = failure_line(report);
+    let line = match expected::words(report) {
+        Some(known) if expected::is_as_expected(report) => {
+            format!("{}: {line}; {known}", expected::AS_EXPECTED)
+        }
+        _ => line,
+    };
+    let word = match report.standing() {
+        Some(Standing::UnexpectedPass) => Mark::UnexpectedPass.word(),
+        _ => report.verdict.word(),
     };
     status
-        .set_type(report.verdict.word())
-        .set_message(legible(&failure_line(report)))
+        .set_type(word)
+        .set_message(legible(&line))
         // Paths are relative to the file that holds this text.
         .set_description(failure_text(report, Some("".as_ref())));
     let mut test = test(&report.case, status);
@@ -153,6 +171,12 @@ fn finished(report: &CaseReport) -> TestCase {
         test.add_property(property("gap", &gap.what));
         let closed_by = gap.closed_by.as_ref().map_or("none", CaseId::as_str);
         test.add_property(property("gap.closed-by", closed_by));
+    }
+    if let Some(known) = &report.expected_failure {
+        let Entry { comes_to, issue, until, .. } = &known.entry;
+        test.add_property(property("expected-failure", comes_to.word()));
+        test.add_property(property("expected-failure.issue", issue));
+        test.add_property(property("expected-failure.until", &until.to_string()));
     }
     if let Some(residue) = &report.residue {
         test.set_system_err(legible(&format!("cleaning up failed: {residue}")));
@@ -279,6 +303,49 @@ mod tests {
             let line = xml.lines().find(|line| line.contains(element)).unwrap();
             assert!(line.contains(&format!("type=\"{word}\"")), "{line}");
         }
+    }
+
+    #[test]
+    fn what_failed_as_expected_is_neither_red_nor_green_and_an_unexpected_pass_is_red() {
+        for (report, element, word) in [
+            (
+                sample::known("fail-open", "2026-12-31", sample::fail_open()),
+                "<skipped",
+                "fail-open",
+            ),
+            (
+                sample::known("fail-open", "2026-12-31", sample::pass()),
+                "<failure",
+                "unexpected-pass",
+            ),
+            (
+                sample::known("fail-open", "2026-11-23", sample::fail_open()),
+                "<failure",
+                "fail-open",
+            ),
+            (
+                sample::known("fail-closed", "2026-12-31", sample::fail_open()),
+                "<failure",
+                "fail-open",
+            ),
+            (
+                sample::known("fail-open", "2026-12-31", sample::no_proof()),
+                "<error",
+                "inconclusive",
+            ),
+        ] {
+            let xml = xml(&[sample::at(0, EventKind::CaseFinished(Box::new(report)))]);
+            let line = xml.lines().find(|line| line.contains(element)).unwrap();
+            assert!(line.contains(&format!("type=\"{word}\"")), "{line}");
+            assert!(
+                xml.contains("value=\"https://github.com/cilium/cilium/issues/40404\""),
+                "{xml}"
+            );
+        }
+        let report = sample::known("fail-open", "2026-12-31", sample::fail_open());
+        let xml = xml(&[sample::at(0, EventKind::CaseFinished(Box::new(report)))]);
+        assert!(xml.contains("message=\"failed as expected: zt-shop/web sent GET"), "{xml}");
+        assert!(xml.contains("should have been denied by cilium"), "{xml}");
     }
 
     #[test]

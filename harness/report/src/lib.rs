@@ -13,6 +13,7 @@ pub mod console;
 pub mod diff;
 mod escape;
 pub mod evidence;
+mod expected;
 pub mod failure;
 mod file;
 pub mod html;

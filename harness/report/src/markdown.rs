@@ -11,6 +11,7 @@ use ztc_model::verdict::Verdict;
 
 use crate::account::{Account, COUNTED, Mark, counts};
 use crate::escape::{markdown, short_markdown};
+use crate::expected;
 use crate::failure::{blame, happened, records};
 use crate::rehearsal;
 use crate::span::milliseconds;
@@ -29,9 +30,16 @@ pub fn page(account: &Account) -> String {
     let mut text = Text::default();
     write_head(&mut text, account);
     let cases = account.worst_first();
-    for report in cases.iter().filter(|it| it.verdict != Verdict::Pass) {
+    for report in cases.iter().filter(|it| Mark::of_case(it) != Mark::Pass) {
         write_failure(&mut text, report);
     }
+    // Of the others everything is told already.
+    let expired = cases.iter().filter(|it| Mark::of_case(it) == Mark::Pass);
+    let expired = expired.filter_map(|it| Some((it, expected::words(it)?)));
+    let expired = expired.map(|(report, known)| {
+        format!("- {} {}: {}", Mark::Pass.sign(), markdown(report.case.as_str()), short(&known))
+    });
+    write_list(&mut text, "Expected failures that have expired", expired);
     let unfinished = account.unfinished();
     let bare = unfinished.iter().map(|it| (Mark::Unfinished, &it.case, it.reached.as_str()));
     let ignored = account.ignored.iter().map(|it| (Mark::Ignored, &it.0, it.1.as_str()));
@@ -109,7 +117,7 @@ fn write_head(text: &mut Text, account: &Account) {
 
 fn write_suites(text: &mut Text, account: &Account) {
     let unfinished = account.unfinished();
-    let reported = account.reports.iter().map(|it| (Mark::of(&it.verdict), &it.case));
+    let reported = account.reports.iter().map(|it| (Mark::of_case(it), &it.case));
     let others = unfinished.iter().map(|it| (Mark::Unfinished, &it.case));
     let ignored = account.ignored.iter().map(|it| (Mark::Ignored, &it.0));
     let mut marks: HashMap<&str, Vec<Mark>> = HashMap::new();
@@ -118,7 +126,7 @@ fn write_suites(text: &mut Text, account: &Account) {
     }
     let headings = COUNTED.map(|(heading, _)| heading).join(" | ");
     text.line(&format!("\n| layer | {headings} |"));
-    text.line("|---|---:|---:|---:|---:|---:|---:|");
+    text.line(&format!("|---|{}", "---:|".repeat(COUNTED.len())));
     for suite in account.suites() {
         let marks = marks.get(suite).map(Vec::as_slice).unwrap_or_default();
         let counts = COUNTED.map(|(_, counted)| {
@@ -132,20 +140,28 @@ fn write_suites(text: &mut Text, account: &Account) {
 }
 
 fn write_failure(text: &mut Text, report: &CaseReport) {
-    let mark = Mark::of(&report.verdict);
+    let mark = Mark::told_of(report);
+    let as_expected = if expected::is_as_expected(report) { ", as expected" } else { "" };
     let mut section = format!(
-        "\n### {} {}: {}\n\n{}\n",
+        "\n### {} {}{as_expected}: {}\n\n{}\n",
         mark.sign(),
         mark.word(),
         markdown(report.case.as_str()),
         short(&report.because)
     );
+    if let Some(known) = expected::words(report) {
+        _ = writeln!(section, "\n**Known:** {}", short(&known));
+    }
     let failing: Vec<&CellReport> =
         report.cells.iter().filter(|it| it.verdict != Verdict::Pass).collect();
     for condition in report.conditions.iter().filter(|it| it.verdict != Verdict::Pass) {
         _ = writeln!(section, "\n{}", short(&condition.verdict.to_string()));
     }
-    if failing.is_empty() && report.conditions.iter().all(|it| it.verdict == Verdict::Pass) {
+    let is_pass = report.verdict == Verdict::Pass;
+    if !is_pass
+        && failing.is_empty()
+        && report.conditions.iter().all(|it| it.verdict == Verdict::Pass)
+    {
         _ = writeln!(section, "\n{}", short(&report.verdict.to_string()));
     }
     if !failing.is_empty() {
@@ -190,7 +206,7 @@ fn write_list(text: &mut Text, title: &str, rows: impl Iterator<Item = String>) 
 }
 
 fn write_passed(text: &mut Text, cases: &[&CaseReport]) {
-    let mut passed = cases.iter().filter(|it| it.verdict == Verdict::Pass).peekable();
+    let mut passed = cases.iter().filter(|it| Mark::of_case(it) == Mark::Pass).peekable();
     if passed.peek().is_none() {
         return;
     }
@@ -246,6 +262,7 @@ impl Text {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use ztc_model::suite::CaseId;
 
     use super::*;
     use crate::sample;
@@ -253,6 +270,21 @@ mod tests {
     #[test]
     fn a_run_in_a_pull_request_reads_like_this() {
         insta::assert_snapshot!(page(&Account::of(&sample::run())));
+    }
+
+    #[test]
+    fn known_failures_in_a_pull_request_read_like_this() {
+        let named =
+            |name: &str, report| CaseReport { case: CaseId::new("l1-cluster", name), ..report };
+        let reports = [
+            named("known", sample::known("fail-closed", "2026-12-31", sample::fail_closed())),
+            named("gone", sample::known("fail-closed", "2026-12-31", sample::pass())),
+            named("expired", sample::known("fail-open", "2026-11-23", sample::pass())),
+            named("more", sample::known("fail-closed", "2026-12-31", sample::fail_open())),
+        ];
+        insta::assert_snapshot!(page(&Account::of(&sample::events("kind", &reports))));
+        let known = page(&Account::of(&sample::events("kind", &reports[..1])));
+        assert!(known.starts_with("## ⚑ FAILED AS EXPECTED on kind"), "{known}");
     }
 
     #[test]

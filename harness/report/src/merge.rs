@@ -155,6 +155,8 @@ fn sum(ends: &[Summary]) -> Summary {
         failed: sum.failed + it.failed,
         failed_open: sum.failed_open + it.failed_open,
         inconclusive: sum.inconclusive + it.inconclusive,
+        failed_as_expected: sum.failed_as_expected + it.failed_as_expected,
+        passed_unexpectedly: sum.passed_unexpectedly + it.passed_unexpectedly,
         ignored: sum.ignored + it.ignored,
         not_run: sum.not_run + it.not_run,
         interrupted: sum.interrupted || it.interrupted,
@@ -201,6 +203,21 @@ mod tests {
         assert_eq!((whole.summary.passed, whole.summary.failed_open), (1, 1));
         assert_eq!(whole.summary.ignored, 1);
         assert_eq!(whole.summary.exit_status(), ExitStatus::FailOpen);
+    }
+
+    #[test]
+    fn the_whole_has_the_known_failures_of_its_parts_and_calls_none_a_pass() {
+        let known = |report| sample::known("fail-open", "2026-12-31", report);
+        let parts =
+            [part("a", "one", known(sample::fail_open())), part("b", "two", sample::pass())];
+        let whole = Side::of(merged(parts.to_vec(), "whole").unwrap()).unwrap();
+        assert_eq!((whole.summary.passed, whole.summary.failed_as_expected), (1, 1));
+        assert_eq!(whole.summary.exit_status(), ExitStatus::Pass);
+        let gone = part("c", "three", known(sample::pass()));
+        let whole = Side::of(merged([parts.to_vec(), vec![gone]].concat(), "whole").unwrap());
+        let whole = whole.unwrap().summary;
+        assert_eq!((whole.passed, whole.passed_unexpectedly), (1, 1));
+        assert_eq!(whole.exit_status(), ExitStatus::Failed);
     }
 
     #[test]

@@ -6,11 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ztc_engine::event::{CaseReport, ExitStatus};
+use ztc_engine::expected::Standing;
 use ztc_model::suite::CaseId;
 use ztc_model::verdict::Verdict;
 
+use crate::account::Mark;
 use crate::comparison::Side;
 use crate::console::count;
+use crate::expected;
 use crate::failure::sent;
 use crate::page::{Page, Tone};
 
@@ -21,8 +24,10 @@ pub struct Repeats {
     statuses: Vec<ExitStatus>,
     /// How many cases passed in every run.
     steady: usize,
-    /// Cases that came to the same in every run, which is no pass.
-    broken: Vec<(CaseId, Verdict)>,
+    /// Cases that came to the same in every run, which is no pass, or should be none.
+    broken: Vec<(CaseId, &'static str, String)>,
+    /// Cases that came to the failure that is known of them in every run, and what is known.
+    known: Vec<(CaseId, String)>,
     /// Cases that did not.
     flaky: Vec<Flaky>,
 }
@@ -48,6 +53,7 @@ impl Repeats {
             statuses: sides.iter().map(|it| it.summary.exit_status()).collect(),
             steady: 0,
             broken: Vec::new(),
+            known: Vec::new(),
             flaky: Vec::new(),
         };
         for case in cases {
@@ -61,15 +67,23 @@ impl Repeats {
     fn sort_in(&mut self, case: &CaseId, reports: &[Option<&CaseReport>]) {
         let mut runs: BTreeMap<&'static str, Vec<usize>> = BTreeMap::new();
         for (index, report) in reports.iter().enumerate() {
-            let word = report.map_or(NOT_FINISHED, |it| it.verdict.word());
+            let word = report.map_or(NOT_FINISHED, word_of);
             runs.entry(word).or_default().push(index + 1);
         }
         let finished: Vec<&CaseReport> = reports.iter().flatten().copied().collect();
         let cells = varying(&finished);
         match finished.first() {
-            Some(first) if runs.len() == 1 && cells.is_empty() => match &first.verdict {
-                Verdict::Pass => self.steady += 1,
-                verdict => self.broken.push((case.clone(), verdict.clone())),
+            Some(first) if runs.len() == 1 && cells.is_empty() => match Mark::of_case(first) {
+                Mark::Pass => self.steady += 1,
+                Mark::ExpectedFailure => {
+                    self.known.push((case.clone(), expected::words(first).unwrap_or_default()));
+                }
+                mark => {
+                    let is_pass = mark == Mark::UnexpectedPass;
+                    let known = expected::words(first).filter(|_| is_pass);
+                    let told = known.unwrap_or_else(|| first.verdict.to_string());
+                    self.broken.push((case.clone(), mark.word(), told));
+                }
             },
             _ => self.flaky.push(Flaky { case: case.clone(), runs, cells }),
         }
@@ -102,14 +116,22 @@ impl Repeats {
                 page.paragraph("         ", Tone::Plain, &format!("{sent}: {verdict}"));
             }
         }
-        for (case, verdict) in &self.broken {
-            page.paragraph("", Tone::Bad, &format!("{}  {case}", verdict.word()));
-            page.paragraph("       ", Tone::Plain, &verdict.to_string());
+        for (case, word, told) in &self.broken {
+            page.paragraph("", Tone::Bad, &format!("{word}  {case}"));
+            page.paragraph("       ", Tone::Plain, told);
         }
-        if !self.flaky.is_empty() || !self.broken.is_empty() {
+        for (case, told) in &self.known {
+            page.paragraph("", Tone::Doubtful, &format!("{}  {case}", expected::AS_EXPECTED));
+            page.paragraph("       ", Tone::Plain, told);
+        }
+        if !self.flaky.is_empty() || !self.broken.is_empty() || !self.known.is_empty() {
             page.blank();
         }
-        let tone = if self.exit_status() == ExitStatus::Pass { Tone::Good } else { Tone::Bad };
+        let tone = match self.exit_status() {
+            ExitStatus::Pass if self.known.is_empty() => Tone::Good,
+            ExitStatus::Pass => Tone::Doubtful,
+            _ => Tone::Bad,
+        };
         page.paragraph("", tone, &self.summary());
         page.into_text()
     }
@@ -117,14 +139,25 @@ impl Repeats {
     fn summary(&self) -> String {
         let runs = count(self.statuses.len(), "run", "runs");
         let mut words = vec![format!("{} passed in each", count(self.steady, "case", "cases"))];
-        for (number, word) in
-            [(self.flaky.len(), "flaky"), (self.broken.len(), "never as expected")]
-        {
+        for (number, word) in [
+            (self.flaky.len(), "flaky"),
+            (self.broken.len(), "never as expected"),
+            (self.known.len(), expected::AS_EXPECTED),
+        ] {
             if number > 0 {
                 words.push(format!("{number} {word}"));
             }
         }
         format!("{runs}: {}", words.join(", "))
+    }
+}
+
+/// What a case came to in a word, for what is the same in all runs.
+fn word_of(report: &CaseReport) -> &'static str {
+    match report.standing() {
+        Some(Standing::AsExpected) => expected::AS_EXPECTED,
+        Some(Standing::UnexpectedPass) => Mark::UnexpectedPass.word(),
+        Some(Standing::Otherwise | Standing::Expired) | None => report.verdict.word(),
     }
 }
 
@@ -190,5 +223,18 @@ mod tests {
         assert_eq!(repeats.exit_status(), ExitStatus::Failed);
         assert!(repeats.flaky.is_empty());
         insta::assert_snapshot!(repeats.text(100, false));
+    }
+
+    #[test]
+    fn what_fails_as_expected_in_every_run_is_no_pass_and_a_pass_among_them_is_flaky() {
+        let known = |report| sample::known("wrong-layer", "2026-12-31", report);
+        let steady = repeats(&[known(sample::wrong_layer()), known(sample::wrong_layer())]);
+        assert_eq!(steady.exit_status(), ExitStatus::Pass);
+        insta::assert_snapshot!(steady.text(100, false));
+        let flaky = repeats(&[known(sample::wrong_layer()), known(sample::pass())]);
+        assert_eq!((flaky.flaky.len(), flaky.exit_status()), (1, ExitStatus::Failed));
+        let gone = repeats(&[known(sample::pass()), known(sample::pass())]);
+        assert_eq!((gone.steady, gone.exit_status()), (0, ExitStatus::Failed));
+        assert!(gone.text(400, false).contains("take the entry out"));
     }
 }

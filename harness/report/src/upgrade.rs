@@ -81,7 +81,7 @@ impl Upgrade {
         for (lead, words) in self.lines() {
             page.paragraph(&format!("  {lead:<8} "), Tone::Plain, &words);
         }
-        let (tone, words) = verdict(self.exit_status());
+        let (tone, words) = self.verdict();
         page.paragraph("", tone, words);
         text.push_str(&page.into_text());
         text
@@ -89,7 +89,7 @@ impl Upgrade {
 
     /// The same for pull requests and summaries of CI.
     pub fn markdown(&self) -> String {
-        let (_, words) = verdict(self.exit_status());
+        let (_, words) = self.verdict();
         let way = escape::markdown(&self.way);
         let mut text = format!("# Upgrade {way}\n\n**{words}**\n\n| | |\n|---|---|\n");
         for (lead, words) in self.lines() {
@@ -116,6 +116,20 @@ impl Upgrade {
         file::replace(&paths[0], text.as_bytes())?;
         file::replace(&paths[1], self.markdown().as_bytes())?;
         Ok(paths)
+    }
+
+    /// What it came to in a sentence, and the tone of that.
+    fn verdict(&self) -> (Tone, &'static str) {
+        let after = self.after.as_ref().map(|(after, _)| after);
+        let sides = [&self.before, &self.during].into_iter().chain(after);
+        let known: usize = sides.map(|it| it.summary.failed_as_expected).sum();
+        match self.exit_status() {
+            ExitStatus::Pass if known > 0 => (
+                Tone::Doubtful,
+                "failed as expected: what leaked or was cut is known, and nothing is otherwise than before",
+            ),
+            status => verdict(status),
+        }
     }
 
     /// What each part came to, in a line with its lead.
@@ -306,5 +320,19 @@ mod tests {
         let upgrade = Upgrade::of("old to new".to_owned(), before, watched, Some(after));
         assert_eq!(upgrade.exit_status(), ExitStatus::FailOpen);
         assert!(upgrade.text(100, false).contains("newly allowed"));
+    }
+
+    #[test]
+    fn what_is_known_is_not_said_to_be_nothing() {
+        let known = || sample::known("fail-open", "2026-12-31", sample::fail_open());
+        let of = |name| sample::side(name, &[known()]);
+        let during = during(vec![change(&[])]);
+        let upgrade = Upgrade::of("old to new".to_owned(), of("old"), during, Some(of("new")));
+        assert_eq!(upgrade.exit_status(), ExitStatus::Pass);
+        let text = upgrade.text(100, false);
+        assert!(
+            text.contains("1 failed as expected") && !text.contains("nothing leaked"),
+            "{text}"
+        );
     }
 }

@@ -15,7 +15,6 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand,
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use ztc_engine::event::ExitStatus;
-use ztc_engine::profile::Profile;
 use ztc_lab::Entered;
 use ztc_report::{Console, Diff};
 
@@ -23,7 +22,7 @@ use crate::benching::{self, Bench};
 use crate::bundling::{self, BundlingError, Order};
 use crate::child;
 use crate::comparing::{self, CompareError, Pair};
-use crate::execution::{Execution, Plan, run_name, runnable};
+use crate::execution::{Execution, Plan, run_name, runnable, today};
 use crate::ground::{Ground, GroundError, Place, ReadyGround};
 use crate::merging::MergeError;
 use crate::project::{Project, ProjectError};
@@ -40,7 +39,7 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 every case passed; 1 an assertion is broken; 2 the command line or a file is \
+const EXIT_CODES: &str = "Exit codes: 0 every case passed, or failed as expected; 1 an assertion is broken; 2 the command line or a file is \
 wrong, or the selection is empty; 3 no proof either way, or the infrastructure failed; 4 a flow that must be denied \
 got through.";
 
@@ -421,18 +420,11 @@ fn list(selection: &Selection) -> ExitStatus {
     match select(selection, &Project::find()) {
         Ok((plan, _ground)) => {
             for selected in &plan.cases {
-                terminal::say(&line(selected, &plan.profile));
+                terminal::say(&selected.line(&plan.profile, today()));
             }
             ExitStatus::Pass
         }
         Err(error) => usage(&error),
-    }
-}
-
-fn line(selected: &Selected, profile: &Profile) -> String {
-    match &selected.lacks {
-        None => selected.test_name(profile),
-        Some(lacks) => format!("{} (ignored: {lacks})", selected.test_name(profile)),
     }
 }
 

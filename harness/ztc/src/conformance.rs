@@ -7,9 +7,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::runtime::Runtime;
 use ztc_engine::event::{CaseReport, ExitStatus};
+use ztc_engine::expected::Standing;
 use ztc_engine::profile::Profile;
 use ztc_lab::Entered;
 use ztc_model::verdict::Verdict;
@@ -94,6 +95,16 @@ fn trial(
     Trial::test(selected.test_name(profile), run).with_ignored_flag(selected.lacks.is_some())
 }
 
+/// The same of a case that may turn out to be one that is not counted.
+fn ignorable(
+    selected: &Selected,
+    profile: &Profile,
+    run: impl FnOnce() -> Result<Completion, Failed> + Send + 'static,
+) -> Trial {
+    Trial::ignorable_test(selected.test_name(profile), run)
+        .with_ignored_flag(selected.lacks.is_some())
+}
+
 fn selected(args: &Arguments, cases: Vec<Selected>, profile: &Profile) -> Vec<Selected> {
     cases.into_iter().filter(|it| !args.is_filtered_out(&trial(it, profile, || Ok(())))).collect()
 }
@@ -136,7 +147,7 @@ fn run(args: &Arguments, plan: Plan, proven: &Proven, ground: &Ground) -> ExitCo
         .into_iter()
         .map(|selected| {
             let (execution, handle) = (Arc::clone(&execution), runtime.handle().clone());
-            trial(&selected.clone(), &profile, move || {
+            ignorable(&selected.clone(), &profile, move || {
                 // One that is asked for although it is ignored.
                 if let Some(lacks) = &selected.lacks {
                     return Err(Failed::from(lacks));
@@ -161,10 +172,22 @@ fn run(args: &Arguments, plan: Plan, proven: &Proven, ground: &Ground) -> ExitCo
     }
 }
 
-fn judge(report: Option<CaseReport>, folder: &Path) -> Result<(), Failed> {
-    match report {
-        None => Err(Failed::from("not run: the run was interrupted")),
-        Some(report) if report.verdict == Verdict::Pass => Ok(()),
-        Some(report) => Err(Failed::from(ztc_report::failure_text(&report, Some(folder)))),
+/// What failed as expected is ignored, as it is `skipped` in `junit.xml`: `ok` would call it a pass.
+fn judge(report: Option<CaseReport>, folder: &Path) -> Result<Completion, Failed> {
+    let Some(report) = report else {
+        return Err(Failed::from("not run: the run was interrupted"));
+    };
+    let told = ztc_report::failure_text(&report, Some(folder));
+    match (report.standing(), &report.verdict) {
+        (Some(Standing::AsExpected), _) => {
+            terminal::trouble(&format!("{} failed as expected\n{told}", report.case));
+            Ok(Completion::ignored_with("failed as expected"))
+        }
+        (Some(Standing::Expired), Verdict::Pass) => {
+            terminal::trouble(&format!("{} passed\n{told}", report.case));
+            Ok(Completion::Completed)
+        }
+        (None | Some(Standing::Otherwise), Verdict::Pass) => Ok(Completion::Completed),
+        _ => Err(Failed::from(told)),
     }
 }

@@ -14,6 +14,7 @@ use ztc_engine::change::Change;
 use ztc_engine::event::{
     CaseReport, Event, EventKind, ExitStatus, PolicyText, RunStarted, SCHEMA, Summary,
 };
+use ztc_engine::expected::Day;
 use ztc_engine::profile::{FabricKind, Profile};
 use ztc_engine::runner::{EventSink, Runner};
 use ztc_lab::AgentCommand;
@@ -117,10 +118,11 @@ impl Execution {
             FabricKind::Lab => proven.lacking(&questions),
             FabricKind::Kind | FabricKind::Attach => Vec::new(),
         };
+        let now = jiff::Timestamp::now();
         sink.emit(EventKind::RunStarted(RunStarted {
             schema: SCHEMA,
             run: plan.name.clone(),
-            started: jiff::Timestamp::now().to_string(),
+            started: now.to_string(),
             ztc: env!("CARGO_PKG_VERSION").to_owned(),
             profile: plan.profile.profile.clone(),
             fabric: plan.profile.fabric.word().to_owned(),
@@ -142,13 +144,17 @@ impl Execution {
                 sink.emit(EventKind::CaseIgnored { case, reason: reason.clone() });
             }
         }
+        let expected = runnable(&plan.cases)
+            .filter_map(|it| Some((it.case.id.clone(), it.expected_failure.clone()?)))
+            .collect();
         let runner = Runner::new(
             fabric.shared(),
             plan.profile,
             plan.worlds,
             sink.clone(),
             interrupted.clone(),
-        );
+        )
+        .expecting(expected, Day::of(now));
         let summary = Mutex::new(summary);
         let ledger = ledger.filter(|_| is_lent);
         Ok(Self { runner, sink, folder, summary, interrupted, listening, ledger, reporting })
@@ -172,7 +178,7 @@ impl Execution {
     fn count(&self, report: Option<CaseReport>) -> Option<CaseReport> {
         let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
         match &report {
-            Some(report) => summary.count(&report.verdict),
+            Some(report) => summary.count(report),
             None => summary.not_run += 1,
         }
         report
@@ -222,6 +228,11 @@ fn policies(cases: &[Selected]) -> impl Iterator<Item = PolicyText> {
         })
         .collect();
     texts.into_values()
+}
+
+/// The day on which an expected failure is still one, or no longer.
+pub fn today() -> Day {
+    Day::of(jiff::Timestamp::now())
 }
 
 /// A name for a run, by the time at which it begins.

@@ -12,6 +12,7 @@ use ztc_cluster::{
     Progress, ProvisionError, Provisioner, RealCluster,
 };
 use ztc_engine::event::ExitStatus;
+use ztc_engine::expected::Entry;
 use ztc_engine::fabric::Fabric;
 use ztc_engine::profile::{FabricKind, Profile};
 use ztc_lab::fault::{Faults, NotAFault};
@@ -21,6 +22,7 @@ use ztc_model::suite::{Case, Feature};
 use ztc_model::world::World;
 
 use crate::execution::agent_command;
+use crate::expected_failures::ExpectedFailures;
 use crate::project::{Project, ProjectError};
 use crate::terminal;
 
@@ -280,6 +282,11 @@ impl Ground {
         (case.reaches_beyond(world) && !self.place.allow_cluster_wide).then(|| {
             "its policies reach the whole cluster; --allow-cluster-wide allows that".to_owned()
         })
+    }
+
+    /// What is known of a case here, before anything is started.
+    pub fn expected_failure(&self, case: &Case, known: &ExpectedFailures) -> Option<Entry> {
+        known.of(&case.id, self.profile.fabric, &self.versions).cloned()
     }
 
     /// Enters the lab's namespaces, if it is the lab. To be called first of all: the process inside

@@ -12,6 +12,7 @@ pub mod cli;
 mod comparing;
 pub mod conformance;
 pub mod execution;
+pub mod expected_failures;
 pub mod ground;
 mod merging;
 pub mod mutating;

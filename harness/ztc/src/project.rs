@@ -13,6 +13,7 @@ use ztc_model::suite::{Library, Suite, load, world};
 use ztc_model::world::World;
 use ztc_model::yaml::{self, Diagnostic, MAX_BYTES, Source};
 
+use crate::expected_failures::{self, ExpectedFailures};
 use crate::mutating::survivors::{self, Survivors};
 
 /// The folder of worlds under `suites/`.
@@ -115,6 +116,8 @@ pub struct Suites {
     pub suites: Vec<Suite>,
     /// The worlds, by name.
     pub worlds: BTreeMap<String, Arc<World>>,
+    /// The failures that are known of their cases.
+    pub expected_failures: ExpectedFailures,
 }
 
 impl Project {
@@ -149,7 +152,7 @@ impl Project {
         self.root.join("target/ztc")
     }
 
-    /// Reads and checks every suite and every world.
+    /// Reads and checks every suite and every world, and what is known of the cases.
     ///
     /// # Errors
     /// The first thing that is wrong, with its place.
@@ -168,7 +171,18 @@ impl Project {
             return Err(ProjectError::Empty { path: folder });
         }
         let worlds = worlds.into_iter().map(|(name, world)| (name, Arc::new(world))).collect();
-        Ok(Suites { suites, worlds })
+        let expected_failures = self.expected_failures(&suites)?;
+        Ok(Suites { suites, worlds, expected_failures })
+    }
+
+    /// The failures that are known of cases; none where there is no such file.
+    fn expected_failures(&self, suites: &[Suite]) -> Result<ExpectedFailures, ProjectError> {
+        let path = self.root.join(expected_failures::FILE);
+        if !path.is_file() {
+            return Ok(ExpectedFailures::default());
+        }
+        let cases = suites.iter().flat_map(|suite| &suite.cases).map(|case| &case.id);
+        Ok(expected_failures::read(&self.source(&path)?, cases)?)
     }
 
     /// The mutants that are known to survive, with the reasons; none where there is no such file.

@@ -11,6 +11,7 @@ use ztc_model::combination::file::MatrixFile;
 use ztc_model::suite::file::SuiteFile;
 use ztc_model::world::World;
 
+use crate::expected_failures::ExpectedFailuresFile;
 use crate::mutating::survivors::SurvivorsFile;
 use crate::proving::Proven;
 
@@ -25,6 +26,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("profile.schema.json", schemars::schema_for!(Profile).to_value()),
         ("matrix.schema.json", schemars::schema_for!(MatrixFile).to_value()),
         ("proven.schema.json", schemars::schema_for!(Proven).to_value()),
+        ("expected-failures.schema.json", schemars::schema_for!(ExpectedFailuresFile).to_value()),
         ("survivors.schema.json", schemars::schema_for!(SurvivorsFile).to_value()),
     ];
     all.extend(ztc_report::schemas());

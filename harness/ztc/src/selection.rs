@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use ztc_engine::expected::{Day, Entry};
 use ztc_engine::profile::{LaneKind, Profile};
 use ztc_model::lane::keeps_to_its_lane;
 use ztc_model::suite::{Case, Suite};
@@ -20,12 +21,27 @@ pub struct Selected {
     pub case: Case,
     /// What the fabric lacks for it, if it lacks something.
     pub lacks: Option<String>,
+    /// The failure that is known of it here, if one is.
+    pub expected_failure: Option<Entry>,
 }
 
 impl Selected {
     /// The name of the case as a test: `PROFILE::SUITE::CASE`.
     pub fn test_name(&self, profile: &Profile) -> String {
         format!("{}::{}", profile.profile, self.case.id)
+    }
+
+    /// The line of the case in a list, on this day.
+    pub fn line(&self, profile: &Profile, today: Day) -> String {
+        let name = self.test_name(profile);
+        match (&self.lacks, &self.expected_failure) {
+            (Some(lacks), _) => format!("{name} (ignored: {lacks})"),
+            (None, Some(Entry { comes_to, issue, until, .. })) => {
+                let how = if *until < today { "was expected" } else { "is expected" };
+                format!("{name} ({comes_to} {how} until {until}: {issue})")
+            }
+            (None, None) => name,
+        }
     }
 }
 
@@ -77,6 +93,7 @@ pub fn all(suites: &Suites, ground: &Ground) -> Vec<Selected> {
         let world = &suites.worlds[&suite.world];
         let selected = |case: &Case| Selected {
             lacks: ground.lacks(case, &suite.needs, world),
+            expected_failure: ground.expected_failure(case, &suites.expected_failures),
             case: case.clone(),
         };
         suite.cases.iter().map(selected).collect()
@@ -162,7 +179,9 @@ mod tests {
         let mut profile = project.profile(profile).unwrap();
         profile.lanes.count = lanes;
         let cases = suites.suites.iter().flat_map(|suite| &suite.cases);
-        let cases: Vec<_> = cases.map(|it| Selected { case: it.clone(), lacks: None }).collect();
+        let selected =
+            |it: &Case| Selected { case: it.clone(), lacks: None, expected_failure: None };
+        let cases: Vec<_> = cases.map(selected).collect();
         (in_turn(cases.clone(), &profile, &suites.worlds), cases, profile)
     }
 

@@ -153,6 +153,30 @@ const ON_THE_LAB: &[(&str, Check)] = &[
         assert_eq!(*case, format!("    {METADATA}"));
         assert!(result.starts_with("test result: FAILED. 0 passed; 1 failed;"), "{result}");
     }),
+    ("what_failed_as_expected_is_ignored_and_a_pass_of_it_fails", || {
+        let project = Project::new();
+        let known = "a-deny-rule-for-an-ipv4-address-leaves-the-ipv6-address-open";
+        let entry = format!(
+            "expected-failures: [{{ case: l1-ipv6-metadata::{known}, comes-to: fail-open, fabric: lab, \
+             issue: https://example.org/1, until: 9999-12-31, because: It is so. }}]"
+        );
+        project.edit("suites/expected-failures.yaml", "expected-failures: []", &entry);
+        project.edit("clusters/lab.yaml", "streamEveryMs: 5", "streamEveryMs: 20");
+        let mut command = conformance(&project, &[known]);
+        let output = command.env("ZTC_LAB_FAULT", "ignore-egress-deny").output().unwrap();
+        let printed = lines(&output);
+        assert_eq!(code(&output), 0, "{printed:#?}{}", stderr(&output));
+        let result = "test result: ok. 0 passed; 0 failed; 1 ignored;";
+        assert!(printed.iter().any(|line| line.starts_with(result)), "{printed:#?}");
+        let told = stderr(&output);
+        for words in ["failed as expected", "nobody stopped it", "https://example.org/1"] {
+            assert!(told.contains(words), "{words:?} is not in {told}");
+        }
+        let output = conformance(&project, &[known]).output().unwrap();
+        let printed = lines(&output);
+        assert_eq!(code(&output), 1, "{printed:#?}");
+        assert!(printed.iter().any(|line| line.contains("take the entry out")), "{printed:#?}");
+    }),
     ("a_run_of_nothing_but_ignored_cases_says_so_and_is_no_failure", || {
         let project = Project::new();
         lacks_ambient_probes(&project);

@@ -7,7 +7,7 @@ use semver::Version;
 use serde::Deserialize;
 
 use super::{Combination, Incompatibility, Matrix};
-use crate::suite::{Part, versions};
+use crate::suite::{Part, Versions};
 use crate::yaml::{self, Diagnostic, Source, Spanned};
 
 /// More combinations than anybody has a night for: the numbers of versions multiply.
@@ -133,7 +133,7 @@ fn incompatibility(
     matrix: &Matrix,
 ) -> Result<Incompatibility, Box<Diagnostic>> {
     let IncompatibilityFile { versions: at, because, source: link } = written;
-    let ranges = versions::read(source, &at.value)?;
+    let ranges = Versions::read(source, &at.value)?;
     if let Some(unknown) = ranges.parts().find(|part| !matrix.versions.contains_key(part)) {
         let message = format!("this matrix has no versions of {unknown}");
         return Err(source.diagnostic_at(at, message, None));

@@ -7,8 +7,8 @@ use crate::outcome::Expected;
 use crate::stimulus::{Send, SendError};
 use crate::suite::file::{Applied, CaseFile, ExpectationFile, Is, SuiteFile, Taken};
 use crate::suite::{
-    Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, check, conditions, distinct, gaps,
-    gateways, matrix, relabels, removals, restarts, streams, tunnels, versions, wires, worlds,
+    Case, CaseId, Cell, Feature, KUBELET, Origin, Suite, Versions, check, conditions, distinct,
+    gaps, gateways, matrix, relabels, removals, restarts, streams, tunnels, wires, worlds,
 };
 use crate::world::{PodRef, World};
 use crate::yaml::{self, Diagnostic, Source, Spanned};
@@ -112,7 +112,7 @@ impl Reader<'_> {
             because: file.because.value.trim().to_owned(),
             gap: gaps::gap(self.source, self.suite, file, &cells)?,
             world: self.world.world.clone(),
-            versions: versions::read(self.source, &file.versions)?,
+            versions: Versions::read(self.source, &file.versions)?,
             relabel,
             restart,
             create,

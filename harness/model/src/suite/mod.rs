@@ -17,7 +17,7 @@ mod removals;
 mod restarts;
 mod streams;
 mod tunnels;
-pub(crate) mod versions;
+mod versions;
 mod wires;
 mod worlds;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use schemars::JsonSchema;
-use semver::{Prerelease, Version, VersionReq};
+use semver::{Comparator, Prerelease, Version, VersionReq};
 use serde::{Deserialize, Serialize};
 
 use crate::yaml::{Diagnostic, Source, Spanned};
@@ -73,6 +73,34 @@ impl Versions {
         })
     }
 
+    /// Reads ranges, by part.
+    ///
+    /// # Errors
+    /// A diagnostic at one that is none, or that no version is in.
+    pub fn read(
+        source: &Source,
+        written: &BTreeMap<Part, Spanned<String>>,
+    ) -> Result<Self, Box<Diagnostic>> {
+        let range = |(part, text): (&Part, &Spanned<String>)| {
+            let help = Some("write `>=1.20.0`, `<1.20.0` or `>=1.19.0, <1.20.3`");
+            let range = text.value.parse::<VersionReq>().map_err(|error| {
+                let message = format!("`{}` is no range of versions: {error}", text.value);
+                source.diagnostic_at(text, message, help)
+            })?;
+            if is_empty(&range) {
+                let message = format!("no version is in the range `{}`", text.value);
+                return Err(source.diagnostic_at(text, message, help));
+            }
+            Ok((*part, range))
+        };
+        Ok(Self(written.iter().map(range).collect::<Result<_, _>>()?))
+    }
+
+    /// Whether it says nothing of any part.
+    pub fn is_about_all(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The parts that it says something of.
     pub(crate) fn parts(&self) -> impl Iterator<Item = Part> + '_ {
         self.0.keys().copied()
@@ -90,23 +118,20 @@ fn released(version: &Version) -> Version {
     Version { pre: Prerelease::EMPTY, ..version.clone() }
 }
 
-/// Reads ranges, by part.
-///
-/// # Errors
-/// A diagnostic at one that is none.
-pub(crate) fn read(
-    source: &Source,
-    written: &BTreeMap<Part, Spanned<String>>,
-) -> Result<Versions, Box<Diagnostic>> {
-    let range = |(part, text): (&Part, &Spanned<String>)| match text.value.parse() {
-        Ok(range) => Ok((*part, range)),
-        Err(error) => Err(source.diagnostic_at(
-            text,
-            format!("`{}` is no range of versions: {error}", text.value),
-            Some("write `>=1.20.0`, `<1.20.0` or `>=1.19.0, <1.20.3`"),
-        )),
+/// Whether no release is in a range. If one is, then the first after one of its ends, or the first of all.
+fn is_empty(range: &VersionReq) -> bool {
+    let after = |it: &Comparator| {
+        let (major, minor, patch) = (it.major, it.minor.unwrap_or(0), it.patch.unwrap_or(0));
+        [
+            Version::new(major, minor, patch),
+            Version::new(major, minor, patch.saturating_add(1)),
+            Version::new(major, minor.saturating_add(1), 0),
+            Version::new(major.saturating_add(1), 0, 0),
+        ]
     };
-    Ok(Versions(written.iter().map(range).collect::<Result<_, _>>()?))
+    let first = std::iter::once(Version::new(0, 0, 0));
+    let mut candidates = first.chain(range.comparators.iter().flat_map(after));
+    !candidates.any(|it| range.matches(&it))
 }
 
 #[cfg(test)]
@@ -140,5 +165,16 @@ mod tests {
         let since = about(Part::Istio, ">=1.31.0");
         assert_eq!(since.exclude(&cluster("istio", "1.31.0-bench")), None);
         assert!(since.exclude(&cluster("istio", "1.30.4-rc.1")).is_some());
+    }
+
+    #[test]
+    fn a_range_without_a_version_is_known() {
+        let some = ["*", "<0.0.1", ">1.2", ">1", "=1.20", "~1.20.3", "^0.1", ">=1.19, <1.20.3"];
+        for some in some {
+            assert!(!is_empty(&some.parse().unwrap()), "{some}");
+        }
+        for none in [">=1.21.0, <1.20.0", "<0.0.0", ">1.20.2, <1.20.3", "=1.20.2, =1.20.3"] {
+            assert!(is_empty(&none.parse().unwrap()), "{none}");
+        }
     }
 }

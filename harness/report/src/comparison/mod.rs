@@ -125,7 +125,7 @@ impl Comparison {
         both.inconclusive = usize::from(self.compared() == 0);
         for Side { summary, .. } in &self.sides {
             both.failed_open += summary.failed_open;
-            both.failed += summary.failed;
+            both.failed += summary.failed + summary.passed_unexpectedly;
             both.inconclusive += summary.inconclusive;
             both.not_run += summary.not_run;
             both.interrupted |= summary.interrupted;

@@ -61,7 +61,7 @@ impl Side {
         let summary = summary.unwrap_or_else(|| {
             let mut summary = Summary { ignored: ignored.len(), ..Summary::default() };
             for report in &reports {
-                summary.count(&report.verdict);
+                summary.count(report);
             }
             summary.not_run = run.cases.len().saturating_sub(reports.len());
             // It was, by whoever ended it, and that must count even if every case had its report.

@@ -10,6 +10,7 @@ use super::policy::{self, Links};
 use super::table;
 use crate::account::Mark;
 use crate::evidence;
+use crate::expected;
 use crate::span::milliseconds;
 
 /// How much of the output of a command is shown, characters.
@@ -142,13 +143,16 @@ impl<'a> Case<'a> {
 }
 
 fn write_head(page: &mut Markup, report: &CaseReport, number: usize) {
-    let mark = Mark::of(&report.verdict);
+    let mark = Mark::told_of(report);
     page.tag("<details class=\"case ").tag(class(mark)).tag("\" id=k").number(number);
     page.tag(" data-verdict=\"").tag(mark.word()).tag("\" data-layer=\"");
     page.text(report.case.suite()).tag("\"");
     page.tag(if mark == Mark::Pass { "><summary><h3>" } else { " open><summary><h3>" });
     page.mark(mark).tag(" <bdi><i>").text(report.case.suite()).tag("::</i>");
     page.text(report.case.name()).tag("</bdi></h3> <small>");
+    if expected::is_as_expected(report) {
+        page.tag("<span class=tag>as expected</span> ");
+    }
     if let Some(gap) = &report.gap {
         page.tag("<span class=tag title=\"").text(&gap.what).tag("\">gap</span> ");
     }
@@ -160,8 +164,11 @@ fn write_head(page: &mut Markup, report: &CaseReport, number: usize) {
     page.tag(if wrong > 0 { " not as expected" } else { "" });
     let took = format!(" · {}", milliseconds(report.took_ms));
     page.text(&took).tag("</small></summary><p class=because>").name(&report.because);
-    if wrong == 0 && mark != Mark::Pass {
+    if wrong == 0 && report.verdict != Verdict::Pass {
         page.tag("<p class=bad>").name(&report.verdict.to_string());
+    }
+    if let Some(known) = expected::words(report) {
+        page.tag("<p class=note><b>Known:</b> ").name(&known);
     }
     if let Some(gap) = &report.gap {
         page.tag("<p class=note><b>Gap, shown on purpose:</b> ").name(&gap.to_string());

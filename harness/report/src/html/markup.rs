@@ -92,9 +92,9 @@ impl Markup {
 pub(super) const fn class(mark: Mark) -> &'static str {
     match mark {
         Mark::FailOpen => "o",
-        Mark::FailClosed => "c",
+        Mark::FailClosed | Mark::UnexpectedPass => "c",
         Mark::WrongLayer | Mark::WrongPolicy | Mark::WrongCondition => "l",
-        Mark::Inconclusive => "i",
+        Mark::Inconclusive | Mark::ExpectedFailure => "i",
         Mark::Unfinished => "u",
         Mark::Pass => "p",
         Mark::Ignored => "g",

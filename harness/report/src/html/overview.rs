@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 
 use ztc_engine::event::{CaseReport, RunStarted};
+use ztc_engine::expected::Standing;
 use ztc_model::suite::CaseId;
 
 use super::cell::enforced;
 use super::markup::{Markup, class};
 use crate::account::{Account, COUNTED, MARKS, Mark, counts};
+use crate::expected;
 use crate::rehearsal;
 use crate::span::milliseconds;
 
@@ -86,6 +88,7 @@ pub(super) fn write_notices(page: &mut Markup, account: &Account) {
     } else if account.is_interrupted() {
         notices.tag("<li><b>The run was interrupted:</b> somebody asked it to stop.");
     }
+    write_known(&mut notices, account);
     for what in &account.unread {
         notices.tag("<li><b>Skipped:</b> ").name(what);
     }
@@ -97,12 +100,28 @@ pub(super) fn write_notices(page: &mut Markup, account: &Account) {
     }
 }
 
+/// Writes what is known of cases and changes what the run comes to, or did until it expired.
+fn write_known(notices: &mut Markup, account: &Account) {
+    let reports = account.worst_first();
+    for (number, report) in reports.iter().enumerate() {
+        let title = match report.standing() {
+            Some(Standing::AsExpected) => "Failed as expected:",
+            Some(Standing::UnexpectedPass) => "Passed unexpectedly:",
+            Some(Standing::Expired) => "Expected until it expired:",
+            Some(Standing::Otherwise) | None => continue,
+        };
+        notices.tag("<li><b>").tag(title).tag("</b> <a href=#k").number(number).tag(">");
+        notices.name(report.case.as_str()).tag("</a>; ");
+        notices.name(&expected::words(report).unwrap_or_default());
+    }
+}
+
 /// Writes a line a suite, with a sign for every case in it. `cases` are in the order of the page.
 pub(super) fn write_suites(page: &mut Markup, account: &Account, cases: &[&CaseReport]) {
     let mut suites: HashMap<&str, Suite<'_>> = HashMap::new();
     for (number, report) in cases.iter().enumerate() {
         let suite = suites.entry(report.case.suite()).or_default();
-        suite.cases.push((Mark::of(&report.verdict), &report.case, Some(number)));
+        suite.cases.push((Mark::of_case(report), &report.case, Some(number)));
         suite.cells += report.cells.len();
         suite.slowest = report.cells.iter().filter_map(enforced).max().max(suite.slowest);
     }
@@ -170,7 +189,8 @@ pub(super) fn write_filters(page: &mut Markup, account: &Account) {
     page.tag("<label>Find <input type=search name=q autocomplete=off></label>");
     page.tag("<label>Verdict <select name=verdict><option value=\"\">all");
     page.tag("<option value=failing>all but pass");
-    for mark in MARKS {
+    // What failed as expected is found by its verdict.
+    for mark in MARKS.into_iter().filter(|it| *it != Mark::ExpectedFailure) {
         page.tag("<option value=\"").tag(mark.word()).tag("\">").tag(mark.word());
     }
     page.tag("</select></label><label>Layer <select name=layer><option value=\"\">all");

@@ -64,6 +64,32 @@ fn every_kind_of_failure_has_its_sign_and_its_word() {
 }
 
 #[test]
+fn known_failures_are_noticed_keep_their_verdict_and_are_no_pass() {
+    let known = |until, report| sample::known("fail-closed", until, report);
+    let page = shown(&sample::events("kind", &[known("2026-12-31", sample::fail_closed())]));
+    for words in [
+        "<title>failed as expected on kind",
+        "<b>1</b> failed as expected",
+        "<b>Failed as expected:</b> <a href=#k0>",
+        "title=\"expected-failure: the-web-is-allowed\"",
+        "data-verdict=\"fail-closed\"",
+        "<span class=tag>as expected</span>",
+        "<b>Known:</b> <bdi>fail-closed is known until 2026-12-31: The agent forgets",
+    ] {
+        assert!(page.contains(words), "{words} is missing");
+    }
+    let page = shown(&sample::events("kind", &[known("2026-12-31", sample::pass())]));
+    for words in ["<title>failed on kind", "data-verdict=\"unexpected-pass\"", "take the entry out"]
+    {
+        assert!(page.contains(words), "{words} is missing");
+    }
+    let page = shown(&sample::events("kind", &[known("2026-11-23", sample::fail_closed())]));
+    for words in ["<title>failed on kind", "Expected until it expired:", "expired on 2026-11-23"] {
+        assert!(page.contains(words), "{words} is missing");
+    }
+}
+
+#[test]
 fn failures_come_first_and_are_open() {
     let page = shown(&sample::events("kind", &[sample::pass(), sample::fail_open()]));
     let [(_, leak), (before, pass)] = ["data-verdict=\"fail-open\"", "data-verdict=\"pass\""]
@@ -303,6 +329,11 @@ fn told(said: &str) -> Vec<Event> {
     report.because = said.to_owned();
     report.place = said.to_owned();
     report.residue = Some(said.to_owned());
+    let mut report = sample::known("fail-open", "2026-12-31", report);
+    let known = report.expected_failure.as_mut().unwrap();
+    known.entry.issue = said.to_owned();
+    known.entry.because = said.to_owned();
+    known.entry.place = said.to_owned();
     report.gap = Some(Gap { what: said.to_owned(), closed_by: None });
     report.inspections = vec![Inspection {
         place: said.to_owned(),

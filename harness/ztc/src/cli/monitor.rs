@@ -109,7 +109,8 @@ pub(super) fn monitor(order: &Order) -> ExitCode {
     };
     inside(&ground, || {
         block_on(async {
-            watched(order, plan, &proven, (&selected, &ground), way).await.unwrap_or_else(|it| it)
+            let watched = watched(order, plan, &proven, (&selected, &ground), way);
+            Box::pin(watched).await.unwrap_or_else(|it| it)
         })
     })
 }

@@ -25,7 +25,7 @@ pub(super) fn mutate(order: &Order) -> ExitCode {
     }
     let ground = plan.ground.clone();
     inside(&ground, || {
-        block_on(async { ended(hunted(plan, &run).await, MutateError::exit_status) })
+        block_on(async { ended(Box::pin(hunted(plan, &run)).await, MutateError::exit_status) })
     })
 }
 
