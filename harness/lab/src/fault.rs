@@ -224,7 +224,7 @@ impl Fault {
 /// A text that is no list of faults.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` is no fault of the lab; valid in {VARIABLE}, and among the `faults` of a profile, are {}`late-enforcement=300ms`, \
+    "`{text}` is no fault of the lab; valid in {VARIABLE}, and among the faults of a profile, are {}`late-enforcement=300ms`, \
      `restart-opens=200ms`, `restart-closes=200ms`, `ztunnel-restart-forgets-strict=20ms` and `leak-one-in=20`",
     NAMED.map(|(name, _)| format!("`{name}`, ")).concat()
 )]
