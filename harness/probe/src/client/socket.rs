@@ -25,7 +25,8 @@ pub(super) async fn connect(
 
 fn tcp_socket(remote: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if remote.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
+    // A port is bound by one socket alone: with addresses reused, one that a connection has which goes on would be bound, and
+    // refused when it connects.
     socket.set_zero_linger()?;
     // The end of a handshake and the first words after it are two writes: Nagle's algorithm would hold
     // the second back for as long as the peer delays its acknowledgement, 40 ms.
@@ -144,4 +145,23 @@ fn source(run: &Run, remote: SocketAddr) -> Result<SocketAddr, Observed> {
         .map_err(|error| unsent("make a socket to look a route up", error))?;
     socket.connect(remote).map_err(|error| from_network("look a route up", run.phase(), &error))?;
     socket.local_addr().map_err(|error| unsent("look a source address up", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// After a turn through the range the port of a connection that goes on comes again: it is in use, and `Ports` skips it.
+    #[tokio::test]
+    async fn the_port_of_a_connection_that_goes_on_is_in_use() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let remote = server.local_addr().unwrap();
+        let first = tcp_socket(remote).unwrap();
+        first.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let goes_on = first.connect(remote).await.unwrap();
+        let again = tcp_socket(remote).unwrap().bind(goes_on.local_addr().unwrap());
+        assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
 }
