@@ -13,6 +13,9 @@ use crate::span::{microseconds, milliseconds};
 /// How many windows are told of one by one; all of them are in the events.
 const TOLD: usize = 20;
 
+/// Every kind of window, worst first.
+pub(crate) const KINDS: [WindowKind; 3] = [WindowKind::Leak, WindowKind::Outage, WindowKind::Blind];
+
 /// What a person reads of a change, without the end of the last line: leaks first and the longest of each step, then who was
 /// away in which step, then the sums. A time is that of the window, known to the pace of the samples at either end.
 pub fn text(report: &ChangeReport, width: usize, colour: bool) -> String {

@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use ztc_engine::event::{ChangeReport, ExitStatus, StepReport};
+use ztc_engine::event::{ChangeReport, ExitStatus};
 use ztc_model::window::{Window, WindowKind};
 
 use crate::comparison::Side;
@@ -15,7 +15,7 @@ use crate::console::{count, summary_words};
 use crate::diff::Diff;
 use crate::file::{self, FileError};
 use crate::page::{Page, Tone};
-use crate::span::{microseconds, milliseconds};
+use crate::span::microseconds;
 use crate::{change, escape};
 
 /// The names of its files in its folder, for terminals and for pull requests.
@@ -23,9 +23,6 @@ const FILES: [&str; 2] = ["upgrade.txt", "upgrade.md"];
 
 /// How wide the text in a folder is.
 const FILE_WIDTH: usize = 100;
-
-/// The worst first.
-const KINDS: [WindowKind; 3] = [WindowKind::Leak, WindowKind::Outage, WindowKind::Blind];
 
 /// What an upgrade came to.
 #[derive(Debug)]
@@ -137,9 +134,9 @@ impl Upgrade {
         let ran = |side: &Side| format!("{}: {}", side.run.run, summary_words(&side.summary));
         let mut lines = vec![("before", ran(&self.before)), ("during", ran(&self.during))];
         if let Some(change) = self.change() {
-            lines.push(("steps", steps(change)));
+            lines.push(("steps", change::steps(change)));
             lines.push(("watched", watched(change)));
-            lines.extend(KINDS.iter().filter_map(|kind| windows_of(change, *kind)));
+            lines.extend(change::KINDS.iter().filter_map(|kind| windows_of(change, *kind)));
             lines.extend(change.trouble.clone().map(|it| ("trouble", it)));
         } else {
             lines.push(("watched", "nothing: the case did not come to the change".to_owned()));
@@ -172,13 +169,6 @@ const fn verdict(status: ExitStatus) -> (Tone, &'static str) {
             "inconclusive: nothing is known to have leaked, and not everything was seen",
         ),
     }
-}
-
-fn steps(change: &ChangeReport) -> String {
-    let step = |it: &StepReport| {
-        format!("{} {}", it.step, milliseconds((it.until_us - it.from_us) / 1000))
-    };
-    change.steps.iter().map(step).collect::<Vec<_>>().join(", ")
 }
 
 fn windows(change: &ChangeReport, kind: WindowKind) -> impl Iterator<Item = &Window> {
@@ -218,7 +208,7 @@ fn fenced(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ztc_engine::event::WatchedFlow;
+    use ztc_engine::event::{StepReport, WatchedFlow};
     use ztc_model::outcome::EnforcementPoint;
     use ztc_model::suite::CaseId;
     use ztc_model::verdict::Verdict;

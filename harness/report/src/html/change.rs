@@ -10,9 +10,9 @@ use ztc_model::window::WindowKind;
 
 use super::markup::{Markup, class};
 use super::timeline::{TimeLine, write_bar};
-use super::window::{self, KINDS, mark, write_kind};
+use super::window::{self, mark, write_kind};
 use crate::account::Mark;
-use crate::change;
+use crate::change::{self, KINDS};
 use crate::span::{microseconds, milliseconds};
 
 /// How much of the page the flows of all changes may take, bytes: cases come after them.

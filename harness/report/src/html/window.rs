@@ -9,7 +9,7 @@ use super::cell::{self, Amount};
 use super::markup::{Markup, class};
 use super::policy::Links;
 use crate::account::Mark;
-use crate::change::{counted, worst};
+use crate::change::{KINDS, counted, worst};
 use crate::console::count;
 use crate::span::{microseconds, moment};
 
@@ -18,9 +18,6 @@ const TOLD: usize = 40;
 
 /// How long what was seen may get, characters.
 const SEEN: usize = 160;
-
-/// Every kind of window, worst first.
-pub(super) const KINDS: [WindowKind; 3] = [WindowKind::Leak, WindowKind::Outage, WindowKind::Blind];
 
 /// The mark of the verdict that a window of this kind leads to.
 pub(super) const fn mark(kind: WindowKind) -> Mark {
