@@ -35,6 +35,39 @@ pub(crate) enum Interest {
     Probe { source: IpAddr, destination: SocketAddr },
 }
 
+/// Where the packets of a flow may lead.
+///
+/// The port that a flow comes from does not make it the agent's alone: a proxy in the network of its pod connects from
+/// ports that the kernel gives it, and one of them may be that of an agent's flow which has ended (seen on a real
+/// cluster).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Leads {
+    /// Where the client sent it.
+    pub(crate) remote: Option<SocketAddr>,
+    /// Who may serve it, where that is somebody else's address: that of a service leads to pods.
+    pub(crate) served_at: BTreeSet<IpAddr>,
+}
+
+impl Leads {
+    /// Wherever: who serves it is not known.
+    pub(crate) const fn anywhere() -> Self {
+        Self { remote: None, served_at: BTreeSet::new() }
+    }
+
+    /// Whether a record may be about the flow. What proxies say names the client's own port, which they were connected to
+    /// from: that is of one flow.
+    fn admit(&self, evidence: &Evidence) -> bool {
+        let Record::Hubble(_) = &evidence.record else { return true };
+        let destination = evidence.flow.destination;
+        match self.remote {
+            Some(remote) if remote.ip() == destination.ip() => remote.port() == destination.port(),
+            None if self.served_at.is_empty() => true,
+            // Nobody serves at the port of tunnels: that is where a proxy connects to.
+            _ => self.served_at.contains(&destination.ip()) && destination.port() != HBONE_PORT,
+        }
+    }
+}
+
 /// The two sides of connections that a proxy carries in tunnels of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pair {
@@ -140,9 +173,16 @@ pub(crate) struct Board {
 #[derive(Debug, Default)]
 struct Pinned {
     kept: VecDeque<(Instant, Arc<Evidence>)>,
-    watchers: HashMap<Interest, mpsc::UnboundedSender<Arc<Evidence>>>,
+    watchers: HashMap<Interest, Watcher>,
     gaps: Vec<(Instant, String)>,
     closed: bool,
+}
+
+/// Who is told of records, and of which.
+#[derive(Debug)]
+struct Watcher {
+    leads: Leads,
+    sender: mpsc::UnboundedSender<Arc<Evidence>>,
 }
 
 impl Board {
@@ -174,23 +214,27 @@ impl Board {
     /// older flow with the same address and port.
     pub(crate) fn watch(
         &self,
-        interest: Interest,
+        (interest, leads): (Interest, Leads),
         since: Instant,
         sender: mpsc::UnboundedSender<Arc<Evidence>>,
     ) -> Watch {
         let mut pinned = lock(&self.shared);
-        for evidence in pinned.since(since).filter(|it| interest.covers(it)) {
+        for evidence in pinned.about(interest, &leads, since) {
             // The receiver belongs to the shot that is asking.
             sender.send(Arc::clone(evidence)).ok();
         }
-        pinned.watchers.insert(interest, sender.clone());
+        pinned.watchers.insert(interest, Watcher { leads, sender: sender.clone() });
         Watch { shared: Arc::clone(&self.shared), interest, sender }
     }
 
     /// The records about a flow that were pinned since a moment.
-    pub(crate) fn about(&self, interest: Interest, since: Instant) -> Vec<Arc<Evidence>> {
-        let pinned = lock(&self.shared);
-        pinned.since(since).filter(|it| interest.covers(it)).cloned().collect()
+    pub(crate) fn about(
+        &self,
+        interest: Interest,
+        leads: &Leads,
+        since: Instant,
+    ) -> Vec<Arc<Evidence>> {
+        lock(&self.shared).about(interest, leads, since).cloned().collect()
     }
 
     /// The records of tunnels between the two that were pinned since a moment, but those of requests that had begun
@@ -253,6 +297,16 @@ impl Pinned {
         self.kept.range(recent..).map(|(_, evidence)| evidence)
     }
 
+    /// Those of them that are about a flow.
+    fn about(
+        &self,
+        interest: Interest,
+        leads: &Leads,
+        since: Instant,
+    ) -> impl Iterator<Item = &Arc<Evidence>> {
+        self.since(since).filter(move |it| interest.covers(it) && leads.admit(it))
+    }
+
     /// A stream that cannot be opened says so again and again; once is enough for people.
     fn tell(&mut self, gap: String) {
         if !self.gaps.iter().any(|(_, told)| *told == gap) {
@@ -265,9 +319,11 @@ impl Pinned {
             return;
         }
         for interest in Interest::about(&evidence) {
-            if let Some(watcher) = self.watchers.get(&interest) {
+            if let Some(watcher) = self.watchers.get(&interest)
+                && watcher.leads.admit(&evidence)
+            {
                 // A watcher that has gone takes itself off the board.
-                watcher.send(Arc::clone(&evidence)).ok();
+                watcher.sender.send(Arc::clone(&evidence)).ok();
             }
         }
         if self.kept.len() == KEPT {
@@ -289,7 +345,11 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let mut pinned = lock(&self.shared);
         // A later shot may have been given the same port.
-        if pinned.watchers.get(&self.interest).is_some_and(|it| it.same_channel(&self.sender)) {
+        if pinned
+            .watchers
+            .get(&self.interest)
+            .is_some_and(|it| it.sender.same_channel(&self.sender))
+        {
             pinned.watchers.remove(&self.interest);
         }
     }
@@ -317,7 +377,7 @@ mod tests {
         stream.send(Witness::Spoke(denial())).unwrap();
         tokio::task::yield_now().await;
         let (sender, mut heard) = mpsc::unbounded_channel();
-        let _watch = board.watch(interest(), begun, sender);
+        let _watch = board.watch((interest(), leads()), begun, sender);
         assert!(heard.try_recv().is_ok());
     }
 
@@ -329,7 +389,7 @@ mod tests {
         tokio::task::yield_now().await;
         tokio::time::advance(Duration::from_millis(1)).await;
         let (sender, mut heard) = mpsc::unbounded_channel();
-        let _watch = board.watch(interest(), Instant::now(), sender);
+        let _watch = board.watch((interest(), leads()), Instant::now(), sender);
         assert!(heard.try_recv().is_err());
     }
 
@@ -344,11 +404,14 @@ mod tests {
             destination: (destination, 0).into(),
         };
         let (sender, mut heard) = mpsc::unbounded_channel();
-        let _watch =
-            board.watch(Interest::Echo { source, destination }, Instant::now(), sender.clone());
+        let _watch = board.watch(
+            (Interest::Echo { source, destination }, leads()),
+            Instant::now(),
+            sender.clone(),
+        );
         let (elsewhere, mut silence) = mpsc::unbounded_channel();
         let other = Interest::Echo { source, destination: [10, 0, 0, 3].into() };
-        let _other = board.watch(other, Instant::now(), elsewhere);
+        let _other = board.watch((other, leads()), Instant::now(), elsewhere);
         stream.send(Witness::Spoke(Arc::new(Evidence { flow, ..(*denial()).clone() }))).unwrap();
         tokio::task::yield_now().await;
         assert!(heard.try_recv().is_ok());
@@ -356,13 +419,49 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_record_from_the_same_port_to_somewhere_else_is_of_another_flow() {
+        let (stream, records) = broadcast::channel(8);
+        let board = Board::new(records);
+        let begun = Instant::now();
+        let meant: SocketAddr = (IpAddr::from([10, 0, 0, 2]), 9000).into();
+        let led = |to: SocketAddr, served_at: &[[u8; 4]]| Leads {
+            remote: Some(to),
+            served_at: served_at.iter().map(|it| IpAddr::from(*it)).collect(),
+        };
+        let (service, metadata) = ("10.96.0.9:80", "169.254.169.254:80");
+        let mut heard = Vec::new();
+        for (at, leads, is_its_own) in [
+            (10_001, led(meant, &[]), true),
+            (10_002, led((meant.ip(), 9001).into(), &[]), false),
+            (10_003, led(service.parse().unwrap(), &[[10, 0, 0, 2]]), true),
+            (10_004, led(service.parse().unwrap(), &[[10, 0, 0, 3]]), false),
+            (10_005, led(metadata.parse().unwrap(), &[]), false),
+            (10_006, Leads::anywhere(), true),
+        ] {
+            let source = (source().ip(), at).into();
+            let interest = Interest::Flow { protocol: Protocol::Tcp, source };
+            let (sender, records) = mpsc::unbounded_channel();
+            let watch = board.watch((interest, leads.clone()), begun, sender);
+            heard.push((at, interest, leads, is_its_own, records, watch));
+            let mut told = Evidence::clone(&denial());
+            told.flow.source = source;
+            stream.send(Witness::Spoke(Arc::new(told))).unwrap();
+        }
+        tokio::task::yield_now().await;
+        for (at, interest, leads, is_its_own, mut records, _watch) in heard {
+            assert_eq!(records.try_recv().is_ok(), is_its_own, "{at}: {leads:?}");
+            assert_eq!(board.about(interest, &leads, begun).len() == 1, is_its_own, "{at}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_watcher_that_leaves_does_not_take_its_successor_along() {
         let (stream, records) = broadcast::channel(8);
         let board = Board::new(records);
         let (sender, _) = mpsc::unbounded_channel();
-        let first = board.watch(interest(), Instant::now(), sender);
+        let first = board.watch((interest(), leads()), Instant::now(), sender);
         let (sender, mut heard) = mpsc::unbounded_channel();
-        let _second = board.watch(interest(), Instant::now(), sender);
+        let _second = board.watch((interest(), leads()), Instant::now(), sender);
         drop(first);
         stream.send(Witness::Spoke(denial())).unwrap();
         tokio::task::yield_now().await;
@@ -571,6 +670,10 @@ mod tests {
 
     fn interest() -> Interest {
         Interest::Flow { protocol: Protocol::Tcp, source: source() }
+    }
+
+    fn leads() -> Leads {
+        Leads::anywhere()
     }
 
     fn denial() -> Arc<Evidence> {

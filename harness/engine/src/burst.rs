@@ -78,6 +78,7 @@ impl Burst {
             beside: None,
             deadline,
             pair: None,
+            served_at: BTreeSet::new(),
         };
         Ok(Self { aims: stimuli.into_iter().map(aim).collect() })
     }

@@ -11,7 +11,7 @@ use ztc_model::verdict::Sample;
 use ztc_model::world::PodRef;
 use ztc_wire::Observed;
 
-use crate::board::{Board, Interest};
+use crate::board::{Board, Interest, Leads};
 use crate::cell::Watched;
 use crate::chain;
 use crate::fabric::{Cluster, Readiness};
@@ -65,7 +65,7 @@ impl KubeletProbe {
             return Watched::default();
         };
         let (sender, mut records) = mpsc::unbounded_channel();
-        let _watching = self.board.watch(self.interest, accepted, sender);
+        let _watching = self.board.watch((self.interest, Leads::anywhere()), accepted, sender);
         let begun = self.look().await.ok().and_then(|it| it.probes).unwrap_or_default();
         let ceiling = if denied { pace.settle_ceiling() } else { pace.pass_ceiling() };
         // A probe that was on its way when the policies took hold says nothing about them: two

@@ -7,7 +7,7 @@
 //! word, is still pinned to its shot.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use ztc_model::evidence::{Did, Evidence};
 use ztc_model::outcome::{Reading, Seen};
 use ztc_model::policy::Protocol;
-use ztc_wire::{Canary, DnsTransport, Leg, Observed, Stimulus};
+use ztc_wire::{Canary, DnsTransport, Host, Leg, Observed, Stimulus, Target};
 
 use crate::agent::{Agent, Flight, News};
-use crate::board::{Board, Interest, Pair, Watch};
+use crate::board::{Board, Interest, Leads, Pair, Watch};
 
 /// Who sends what, and where its records are looked for.
 #[derive(Debug, Clone)]
@@ -37,6 +37,8 @@ pub(crate) struct Aim {
     pub(crate) deadline: Duration,
     /// Between whom it goes, where a pod serves it.
     pub(crate) pair: Option<Pair>,
+    /// The addresses of who may answer it, as far as the fabric knows them.
+    pub(crate) served_at: BTreeSet<IpAddr>,
 }
 
 impl Aim {
@@ -113,6 +115,27 @@ impl Aim {
                 Interest::Echo { source: local.ip(), destination: remote.ip() }
             }
             Protocol::Tcp | Protocol::Udp => Interest::Flow { protocol, source: local },
+        }
+    }
+
+    /// Where a socket of this stimulus leads, which is connected to `remote` where that is known.
+    pub(crate) fn leads(&self, leg: Leg, remote: Option<SocketAddr>) -> Leads {
+        let target = match (leg, &self.stimulus) {
+            // Cluster DNS is a service, and the fabric does not say whose.
+            (Leg::Resolve, _) | (_, Stimulus::Dns { server: None, .. }) => {
+                return Leads::anywhere();
+            }
+            (_, stimulus) => stimulus.target(),
+        };
+        match target {
+            Some(Target { host: Host::Name(_), .. }) if self.served_at.is_empty() => {
+                Leads::anywhere()
+            }
+            Some(Target { host: Host::Ip(ip), port, .. }) => Leads {
+                remote: Some(SocketAddr::new(*ip, *port)),
+                served_at: self.served_at.clone(),
+            },
+            _ => Leads { remote, served_at: self.served_at.clone() },
         }
     }
 
@@ -313,7 +336,8 @@ impl Tracer {
                 news = flight.next(deadline), if !over => match news {
                     News::Started { leg, local, remote } => {
                         let interest = self.aim.interest(leg, local, remote);
-                        watches.push(self.aim.board.watch(interest, self.since, sender.clone()));
+                        let sought = (interest, self.aim.leads(leg, Some(remote)));
+                        watches.push(self.aim.board.watch(sought, self.since, sender.clone()));
                     }
                     News::Observed { observed, at } => {
                         over = true;

@@ -87,6 +87,19 @@ pub enum Stimulus {
 }
 
 impl Stimulus {
+    /// Where it is sent, where that is a host and a port.
+    pub const fn target(&self) -> Option<&Target> {
+        match self {
+            Self::Tcp { to }
+            | Self::Udp { to }
+            | Self::UdpFlow { to }
+            | Self::TcpFlow { to }
+            | Self::Tls { to }
+            | Self::Http { to, .. } => Some(to),
+            Self::Ping { .. } | Self::Hbone { .. } | Self::Dns { .. } => None,
+        }
+    }
+
     /// Whether what is sent again goes on in the socket of the last time.
     pub const fn goes_on(&self) -> bool {
         matches!(self, Self::UdpFlow { .. } | Self::TcpFlow { .. })

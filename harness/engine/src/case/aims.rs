@@ -46,6 +46,7 @@ impl Life<'_> {
             beside: cell.beside.as_ref().map(sent).transpose()?,
             deadline: self.pace.probe_deadline(),
             pair: address::pair(cell, &self.lane.world, book),
+            served_at: address::served_at(cell, book),
         })
     }
 

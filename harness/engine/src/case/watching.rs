@@ -245,9 +245,9 @@ impl Sampled<'_> {
         let ends: BTreeSet<_> =
             [stretch.first.local, stretch.last.local].into_iter().flatten().collect();
         for local in ends {
-            // Where to is of no account: the port is its own.
             let interest = self.aim.interest(Leg::Send, local, local);
-            for record in self.aim.board.about(interest, begun) {
+            let leads = self.aim.leads(Leg::Send, None);
+            for record in self.aim.board.about(interest, &leads, begun) {
                 if row.evidence.len() < KEPT_RECORDS {
                     row.evidence.entry(format!("{local} {}", record.did)).or_insert(record);
                 }
