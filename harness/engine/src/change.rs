@@ -133,6 +133,7 @@ mod tests {
             samples: 1,
             slowest_us: 0,
             reconnects: None,
+            births: None,
             windows,
             evidence: Vec::new(),
         }

@@ -316,6 +316,16 @@ pub struct ChangeReport {
     pub trouble: Option<String>,
 }
 
+/// Pods of one name that were born one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Births {
+    /// How many were.
+    pub count: usize,
+    /// The longest that it took from the order to the first word of one of them, microseconds.
+    pub slowest_us: u64,
+}
+
 /// A part of the time of a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -351,6 +361,9 @@ pub struct WatchedFlow {
     /// Of a connection that goes on: how often it was another one than before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reconnects: Option<usize>,
+    /// Of pods that were born again and again: how often, and how fast.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub births: Option<Births>,
     /// From when until when it was not as it must be, or nobody can tell.
     pub windows: Vec<Window>,
     /// What enforcement points said of the first and last flows of its leaks, as far as they said something.

@@ -402,6 +402,11 @@ impl LabCluster {
         if running.pods().contains_key(pod) {
             return Err(ClusterError::Exists { pod: pod.clone() });
         }
+        // Nobody but the agent sets up the network of a pod (`plugins/cilium-cni` of Cilium).
+        let back = self.switch.datapath().agents_back_at(Now::read().monotonic);
+        if let Some(back) = back {
+            tokio::time::sleep_until(back.into()).await;
+        }
         Ok(running.start_pod(plan, first).await?)
     }
 

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use ztc_engine::event::{ChangeReport, StepReport, WatchedFlow};
+use ztc_engine::event::{Births, ChangeReport, StepReport, WatchedFlow};
 use ztc_model::window::{Window, WindowKind};
 
 use crate::console::count;
@@ -198,7 +198,7 @@ fn sums(report: &ChangeReport, windows: &[(&WatchedFlow, &Window)]) -> String {
     let slowest = (slowest > 0).then(|| format!(", slowest answer {}", microseconds(slowest)));
     let reconnects: usize = report.flows.iter().filter_map(|it| it.reconnects).sum();
     format!(
-        "{}, {}, {}; {} with {samples} samples, one every {}{}, {}",
+        "{}, {}, {}; {} with {samples} samples, one every {}{}, {}{}",
         of(WindowKind::Leak),
         of(WindowKind::Outage),
         of(WindowKind::Blind),
@@ -206,7 +206,19 @@ fn sums(report: &ChangeReport, windows: &[(&WatchedFlow, &Window)]) -> String {
         microseconds(report.every_us),
         slowest.unwrap_or_default(),
         count(reconnects, "connection reset", "connections reset"),
+        births(report).map_or(String::new(), |it| format!(", {it}")),
     )
+}
+
+/// The pods that were born meanwhile; nothing where none was to be.
+fn births(report: &ChangeReport) -> Option<String> {
+    // Every flow of a pod tells of the same births.
+    let pods: BTreeMap<&str, Births> =
+        report.flows.iter().filter_map(|it| Some((it.from.as_str(), it.births?))).collect();
+    let slowest = pods.values().map(|it| it.slowest_us).max()?;
+    let born = pods.values().map(|it| it.count).sum();
+    let born = count(born, "pod born", "pods born");
+    Some(format!("{born}, the slowest in {}", microseconds(slowest)))
 }
 
 #[cfg(test)]

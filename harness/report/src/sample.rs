@@ -384,6 +384,7 @@ pub(crate) fn watched(send: &str, denied: bool, windows: Vec<Window>) -> Watched
         samples: 420,
         slowest_us: if denied { 0 } else { 31_000 },
         reconnects: (!denied).then_some(1),
+        births: None,
         windows,
         evidence: Vec::new(),
     }

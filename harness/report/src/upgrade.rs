@@ -248,6 +248,7 @@ mod tests {
                 samples: 2400,
                 slowest_us: 0,
                 reconnects: None,
+                births: None,
                 windows: kinds.iter().map(window).collect(),
                 evidence: Vec::new(),
             }],

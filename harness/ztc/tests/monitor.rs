@@ -20,6 +20,9 @@ const STRICT: &str = "l3-mtls::strict-refuses-a-peer-that-speaks-in-plain";
 /// Flows that ztunnels carry.
 const MESHED: &str = "l3-mtls::strict-lets-the-mesh-pass";
 
+/// Flows of pods that are born in the case.
+const BORN: &str = "l1-cluster::a-pod-born-under-default-deny-is-covered-from-its-first-packet";
+
 /// Between two samples further apart than so many times the pace somebody is blind: no window is further off than that at
 /// either end without saying so.
 const APART: u64 = 3;
@@ -138,6 +141,33 @@ fn connections_that_a_ztunnel_carried_end_with_it() {
     assert_eq!(code, 0, "{stdout}");
     let kept = report.flows.iter().filter_map(|it| it.reconnects);
     assert!(kept.clone().count() > 1 && kept.sum::<usize>() > 0, "{stdout}");
+}
+
+#[test]
+fn pods_are_born_while_agents_restart_and_none_leaks() {
+    let Some((code, report, stdout)) = watch_case(BORN, "", &["--restart", "cilium"]) else {
+        return;
+    };
+    assert_eq!(code, 0, "{stdout}");
+    assert!(windows(&report, WindowKind::Leak).is_empty(), "{stdout}");
+    for denied in [true, false] {
+        let flows: Vec<_> = report.flows.iter().filter(|it| it.denied == denied).collect();
+        assert_eq!(flows.len(), 3, "{stdout}");
+        assert!(flows.iter().all(|it| it.births.is_some_and(|it| it.count > 1)), "{flows:?}");
+        assert!(flows.iter().all(|it| it.samples > 5), "{flows:?}");
+    }
+    assert!(report.unwatched.is_empty(), "{stdout}");
+}
+
+#[test]
+fn a_pod_that_is_born_without_its_policy_leaks() {
+    let fault = "first-packet-leaks";
+    let Some((code, report, stdout)) = watch_case(BORN, fault, &["--for", "1s"]) else { return };
+    assert_eq!(code, 4, "{stdout}");
+    let leaks = windows(&report, WindowKind::Leak);
+    assert!(leaks.len() > 1, "{stdout}");
+    assert!(leaks.iter().all(|(flow, leak)| flow.denied && leak.first.is_some()), "{stdout}");
+    assert!(windows(&report, WindowKind::Outage).is_empty(), "{stdout}");
 }
 
 #[test]

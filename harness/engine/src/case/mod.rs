@@ -2,6 +2,7 @@
 //! recovery, clean-up. No retry anywhere turns a leak into a pass.
 
 mod aims;
+mod births;
 mod captures;
 mod conditions;
 mod enforcing;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::Instant;
@@ -24,12 +25,12 @@ use crate::volley::Volley;
 const FIRST_STIMULI: usize = 5;
 
 /// A pod that was born in the case.
-struct Nursery {
-    agent: Arc<Agent>,
+pub(super) struct Nursery {
+    pub(super) agent: Arc<Agent>,
     /// When it did not exist yet.
     born: Instant,
-    /// By cell: what the agent sends by itself.
-    flights: BTreeMap<usize, Vec<Flight>>,
+    /// By the key of what is sent: what the agent sends by itself.
+    pub(super) flights: BTreeMap<usize, Vec<Flight>>,
 }
 
 impl Life<'_> {
@@ -46,7 +47,12 @@ impl Life<'_> {
         let book = self.addresses().await?;
         let mut nurseries = BTreeMap::new();
         for pod in self.case.create.clone() {
-            let nursery = interruption.or(self.give_birth(&pod, &book)).await?;
+            let cells = self.case.cells.iter().enumerate();
+            let cells = cells.filter(|(_, it)| it.from == Origin::Pod(pod.clone()));
+            let sends: Vec<(usize, &Send)> = cells.map(|(index, it)| (index, &it.send)).collect();
+            self.created.push(pod.clone());
+            let birth = self.give_birth(&pod, &sends, &book, self.pace.ready_ceiling());
+            let nursery = interruption.or(birth).await?;
             nurseries.insert(pod, nursery);
         }
         let accepted = Instant::now();
@@ -85,22 +91,30 @@ impl Life<'_> {
         if interruption.is_there() { Err(Doubt::Interrupted) } else { Ok(()) }
     }
 
-    async fn give_birth(&mut self, pod: &PodRef, book: &AddressBook) -> Result<Nursery, Doubt> {
+    /// Makes a pod that sends each of these by itself, some times, and waits for its first word.
+    ///
+    /// # Errors
+    /// Why it was not born within the ceiling; it may be there all the same.
+    pub(super) async fn give_birth(
+        &self,
+        pod: &PodRef,
+        sends: &[(usize, &Send)],
+        book: &AddressBook,
+        ceiling: Duration,
+    ) -> Result<Nursery, Doubt> {
         let mut first = Vec::new();
         let mut ids: BTreeMap<usize, Vec<RunId>> = BTreeMap::new();
-        let cells = self.case.cells.iter().enumerate();
-        for (index, cell) in cells.filter(|(_, it)| it.from == Origin::Pod(pod.clone())) {
-            let stimulus = self.stimulus(&cell.send, book).map_err(Doubt::Precondition)?;
+        for (key, send) in sends {
+            let stimulus = self.stimulus(send, book).map_err(Doubt::Precondition)?;
             // Records of several echo requests in flight could not be told apart.
-            let count = if matches!(cell.send, Send::Ping(_)) { 1 } else { FIRST_STIMULI };
+            let count = if matches!(send, Send::Ping(_)) { 1 } else { FIRST_STIMULI };
             for stimulus in std::iter::repeat_n(stimulus, count).flatten() {
                 let id = RunId(first.len() as u64 + 1);
                 let deadline_ms = self.pace.probe_deadline_ms;
                 first.push(FirstRun { id, deadline_ms, stimulus });
-                ids.entry(index).or_default().push(id);
+                ids.entry(*key).or_default().push(id);
             }
         }
-        self.created.push(pod.clone());
         let born = Instant::now();
         let all: Vec<RunId> = first.iter().map(|run| run.id).collect();
         self.lane
@@ -108,16 +122,9 @@ impl Life<'_> {
             .create_pod(pod, first)
             .await
             .map_err(|error| Doubt::Fabric(chain(&error)))?;
-        let (agent, flights) = Agent::attach_newborn(
-            Arc::clone(&self.lane.cluster),
-            pod.clone(),
-            &all,
-            self.pace.ready_ceiling(),
-        );
-        agent
-            .hello(self.pace.ready_ceiling(), self.pace.poll())
-            .await
-            .map_err(Doubt::Precondition)?;
+        let (agent, flights) =
+            Agent::attach_newborn(Arc::clone(&self.lane.cluster), pod.clone(), &all, ceiling);
+        agent.hello(ceiling, self.pace.poll()).await.map_err(Doubt::Precondition)?;
         let mut flights: BTreeMap<RunId, Flight> =
             flights.into_iter().map(|flight| (flight.id, flight)).collect();
         let flights = ids

@@ -16,6 +16,7 @@ use ztc_model::suite::Cell;
 use ztc_model::window::{WindowKind, kind, reconnects, windows};
 use ztc_wire::{Leg, Stimulus, Stretch};
 
+use super::births::Brood;
 use super::{Life, Sender};
 use crate::agent::{Flight, News, micros};
 use crate::chain;
@@ -60,7 +61,7 @@ struct Row {
 impl Life<'_> {
     /// Samples every flow of the case that can be sampled, from before the first step of the change until after the last.
     pub(super) async fn watch_change(
-        &self,
+        &mut self,
         change: &Change,
         senders: &[Sender],
         interruption: &Interruption,
@@ -105,13 +106,28 @@ impl Life<'_> {
             stop.send_replace(true);
             made
         };
-        let (made, rows) = tokio::join!(changing, rows);
+        let births = self.births(begun, stopped.clone());
+        let (made, rows, broods) = tokio::join!(changing, rows, births);
         report.trouble = made.err();
         for ((index, sampled), row) in sampled.iter().zip(rows) {
             if let Some(lost) = &row.lost {
                 report.trouble.get_or_insert_with(|| lost.clone());
             }
             report.flows.push(sampled.report(*index, &row));
+        }
+        for Brood { flows, left } in broods {
+            if let Some((pod, why)) = left {
+                report.trouble.get_or_insert(why);
+                self.created.push(pod);
+            }
+            let (seen, unseen): (Vec<_>, Vec<_>) =
+                flows.into_iter().partition(|it| it.samples > 0 || !it.windows.is_empty());
+            report.flows.extend(seen);
+            report.unwatched.extend(unseen.into_iter().map(|it| Unwatched {
+                from: it.from,
+                send: it.send,
+                why: "no pod was born in that time".to_owned(),
+            }));
         }
         self.lane.board.forget_gaps_since(begun);
         report
@@ -171,7 +187,8 @@ fn samples_of<'a>(
         Sender::Kubelet(_) | Sender::Waypoint(_) => {
             return Err("kubelet sends it, at its own pace");
         }
-        Sender::Unborn => return Err("its pod is born in the case"),
+        // Those that are born again and again send what they send.
+        Sender::Unborn => return Ok(Vec::new()),
     };
     if aim.after.is_some() {
         return Err("it needs another flow before it, whose effect wears off");
@@ -271,6 +288,7 @@ impl Sampled<'_> {
             samples: row.stretches.iter().map(|it| it.count).sum(),
             slowest_us: slowest.filter(|_| !denied).unwrap_or(0),
             reconnects: goes_on.then(|| reconnects(&row.stretches)),
+            births: None,
             windows: windows(&row.stretches, denied, peers, (micros(self.every), row.until_us)),
             evidence: row.evidence.values().map(|it| summary::record(it)).collect(),
         }

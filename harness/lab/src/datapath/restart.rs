@@ -37,6 +37,12 @@ impl Datapath {
         self.is_within(|_| Some(AWAY), now)
     }
 
+    /// When agents that are away will be back; nothing where they are there.
+    pub(crate) fn agents_back_at(&self, now: Instant) -> Option<Instant> {
+        let restarted = self.agents_restarted.as_ref().filter(|_| self.agents_are_away(now))?;
+        Some(restarted.at + AWAY)
+    }
+
     /// Whether records are lost now: as agents are away, or on purpose.
     pub(super) fn nobody_records(&self, now: Instant) -> bool {
         self.agents_are_away(now) || self.sabotage.faults.has(Fault::LoseFlowRecords)

@@ -86,9 +86,14 @@ fn samples(flow: &WatchedFlow) -> String {
     let resets = flow
         .reconnects
         .map(|it| format!(", {}", count(it, "connection reset", "connections reset")));
+    let births = flow.births.map(|it| {
+        let slowest = microseconds(it.slowest_us);
+        format!(", {}, the slowest in {slowest}", count(it.count, "pod born", "pods born"))
+    });
     let samples = usize::try_from(flow.samples).unwrap_or(usize::MAX);
     let samples = count(samples, "sample", "samples");
-    format!("{samples}{}{}", slowest.unwrap_or_default(), resets.unwrap_or_default())
+    let more = [slowest, resets, births].into_iter().flatten();
+    std::iter::once(samples).chain(more).collect()
 }
 
 fn write_row(page: &mut Markup, report: &ChangeReport, window: &Window) {
