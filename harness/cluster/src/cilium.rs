@@ -13,7 +13,9 @@ use ztc_model::world::PodRef;
 use crate::api::ApiError;
 use crate::daemons::Daemons;
 use crate::exec::{Container, ExecError, Shell};
-use crate::realised::{AgentState, ListedEndpoint, OutputError, Repository, settling};
+use crate::realised::{
+    AgentState, HUBBLE_STATUS, ListedEndpoint, OutputError, Repository, kept_flows, settling,
+};
 
 /// Where Cilium is installed.
 pub(crate) const NAMESPACE: &str = "kube-system";
@@ -24,6 +26,11 @@ pub(crate) const AGENTS: Daemons =
 
 /// The container of an agent.
 const AGENT: &str = "cilium-agent";
+
+/// With fewer flows in Hubble's ring than that whoever follows it begins before its first one, and waits there until the
+/// ring has been filled once: `LastWriteParallel` is the last position but two, in numbers without a sign
+/// (`pkg/hubble/container/ring.go` of Cilium 1.20.2; seen on a real cluster after a restart, `docs/facts.md`).
+const FOLLOWED: u64 = 2;
 
 /// What separates the outputs of two commands in one look.
 const SEPARATOR: &str = "ztc-next";
@@ -50,6 +57,16 @@ pub enum CiliumError {
         node: String,
         /// What it said.
         said: String,
+    },
+    /// Whoever follows its flows now hears none for long.
+    #[error(
+        "Hubble on {node} has kept {kept} flows so far, and cannot be followed before it has {FOLLOWED}"
+    )]
+    TooYoung {
+        /// The node.
+        node: String,
+        /// How many it has kept.
+        kept: u64,
     },
     /// An agent's command printed only half.
     #[error("the agent on {node} printed only one of two answers")]
@@ -247,8 +264,16 @@ impl Agents {
     }
 
     /// The flows of a node as Hubble sees them from now on, one JSON object a line, until the stream breaks.
+    ///
+    /// # Errors
+    /// [`CiliumError::TooYoung`] for a moment after the agent has started: what is opened then stays silent until the ring of
+    /// flows is full, and nobody would know.
     pub(crate) async fn flows(&self, node: &str) -> Result<DuplexStream, CiliumError> {
         let agent = self.all().await.remove(node).ok_or(CiliumError::None)?;
+        let kept = kept_flows(&agent.run(&self.client, HUBBLE_STATUS).await?)?;
+        if kept < FOLLOWED {
+            return Err(CiliumError::TooYoung { node: node.to_owned(), kept });
+        }
         let types = ["--type", "drop", "--type", "policy-verdict", "--type", "l7"];
         let command: Vec<&str> = ["hubble", "observe", "--follow", "--output", "jsonpb"]
             .into_iter()

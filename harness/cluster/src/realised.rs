@@ -246,6 +246,21 @@ pub(crate) fn cached_identity(output: &str, address: IpAddr) -> Result<Option<u3
     Ok(words.find_map(|word| word.strip_prefix("identity=")?.parse().ok()))
 }
 
+/// Says how many flows Hubble keeps.
+pub(crate) const HUBBLE_STATUS: &str = "hubble status --output json";
+
+/// How many flows Hubble keeps, by its own word. Its form of JSON writes numbers of 64 bits as texts, and leaves a zero out.
+pub(crate) fn kept_flows(output: &str) -> Result<u64, OutputError> {
+    #[derive(Deserialize)]
+    struct Status {
+        #[serde(default)]
+        num_flows: String,
+    }
+    let status: Status =
+        serde_json::from_str(output).map_err(|source| shape(HUBBLE_STATUS, output, source))?;
+    Ok(status.num_flows.parse().unwrap_or(0))
+}
+
 fn shape(command: &'static str, output: &str, source: serde_json::Error) -> OutputError {
     OutputError::Shape { command, excerpt: output.chars().take(80).collect(), source }
 }
@@ -408,5 +423,14 @@ mod tests {
         let audit = ENDPOINT_LIST
             .replace(r#""PolicyAuditMode": "Disabled""#, r#""PolicyAuditMode": "Enabled""#);
         assert!(ListedEndpoint::read_all(&audit).unwrap().iter().any(|it| it.audit));
+    }
+
+    #[test]
+    fn the_flows_that_hubble_keeps_are_a_text_or_nothing() {
+        let full = r#"{"num_flows":"4095","max_flows":"4095","seen_flows":"67811","uptime_ns":"610624222059","version":"cilium","flows_rate":60.65}"#;
+        assert_eq!(kept_flows(full).unwrap(), 4095);
+        assert_eq!(kept_flows(r#"{"max_flows":"4095","version":"cilium"}"#).unwrap(), 0);
+        let error = kept_flows("failed to connect").unwrap_err().to_string();
+        assert!(error.contains("hubble status") && error.contains("failed to connect"), "{error}");
     }
 }

@@ -48,6 +48,14 @@ async fn answer(asked: Asked, output: &str) -> Remote {
     remote
 }
 
+/// Answers how many flows Hubble keeps.
+pub(crate) async fn keep_flows(server: &mut Server, pod: &str, count: u64) {
+    let mut remote = command_in(server, pod).await.run().await;
+    let status = format!(r#"{{"num_flows":"{count}","max_flows":"4095","version":"cilium"}}"#);
+    remote.write(format!("{status}\nztc-end:0\n").as_bytes()).await.unwrap();
+    remote.succeed().await;
+}
+
 pub(crate) fn refuse(asked: Asked) {
     asked.refuse(404, "NotFound", "pods not found");
 }

@@ -5,7 +5,7 @@ use ztc_model::evidence::Record;
 use ztc_model::hubble::POLICY_DENIED;
 
 use super::*;
-use crate::cilium::tests::{command_in, found, list_agents, refuse};
+use crate::cilium::tests::{command_in, found, keep_flows, list_agents, refuse};
 use crate::standin::{Events, Remote, Server, soon};
 
 /// Two records of packets that no rule allowed, as Hubble wrote them.
@@ -36,8 +36,34 @@ async fn observed(server: &mut Server) -> (Observers, Receiver<Witness>, Remote)
     let agents = found(server, &[("worker", "cilium-a")]).await;
     let observers = Observers::start(&agents, None, Vec::new()).await;
     let records = observers.subscribe();
-    let remote = command_in(server, "cilium-a").await.run().await;
+    let remote = followed(server, "cilium-a").await;
     (observers, records, remote)
+}
+
+/// The stream of an agent whose Hubble has kept some flows.
+async fn followed(server: &mut Server, pod: &str) -> Remote {
+    keep_flows(server, pod, 2).await;
+    let asked = command_in(server, pod).await;
+    assert_eq!(asked.parameter("command"), Some("hubble"));
+    asked.run().await
+}
+
+/// A stream that is opened on an empty ring stays silent until the ring is full, and nobody would know.
+#[tokio::test]
+async fn a_hubble_that_has_kept_too_few_flows_is_not_followed_yet_and_not_heard() {
+    let mut server = Server::start().await;
+    let agents = found(&mut server, &[("worker", "cilium-a")]).await;
+    let observers = Observers::start(&agents, None, Vec::new()).await;
+    let mut records = observers.subscribe();
+    keep_flows(&mut server, "cilium-a", 1).await;
+    let reason = gap(&mut records).await;
+    assert!(reason.contains("has kept 1 flows so far"), "{reason}");
+    assert!(observers.unheard_flows().is_some());
+    list_agents(&mut server, &[("worker", "cilium-a")]).await;
+    let mut remote = followed(&mut server, "cilium-a").await;
+    remote.write(DROPPED.as_bytes()).await.unwrap();
+    assert_eq!(spoken(&mut records).await.flow.source.port(), 42944);
+    assert_eq!(observers.unheard_flows(), None);
 }
 
 #[tokio::test]
@@ -82,10 +108,10 @@ async fn a_stream_that_breaks_is_a_gap_and_is_opened_again_with_the_agent_of_the
 
     refuse(command_in(&mut server, "cilium-b").await);
     let reason = gap(&mut records).await;
-    assert!(reason.contains("cannot run `hubble observe"), "{reason}");
+    assert!(reason.contains("hubble status"), "{reason}");
     list_agents(&mut server, &[("worker", "cilium-c")]).await;
 
-    let mut remote = command_in(&mut server, "cilium-c").await.run().await;
+    let mut remote = followed(&mut server, "cilium-c").await;
     remote.write(DROPPED.as_bytes()).await.unwrap();
     assert_eq!(spoken(&mut records).await.flow.source.port(), 42944);
 }
