@@ -32,13 +32,14 @@ pub struct Upgrade {
     before: Side,
     /// The run in whose middle everything was replaced.
     during: Side,
-    /// Absent where the upgrade was not made to its end.
-    after: Option<(Side, Diff)>,
+    /// Where there is none, why.
+    after: Result<(Side, Diff), &'static str>,
 }
 
 impl Upgrade {
-    /// Puts it together; `after` is absent where nothing ran any more. `way` says from what to what, in words.
-    pub fn of(way: String, before: Side, during: Side, after: Option<Side>) -> Self {
+    /// Puts it together; where `after` is missing, as nothing ran any more or nobody knows what it came to, it says why. `way`
+    /// says from what to what, in words.
+    pub fn of(way: String, before: Side, during: Side, after: Result<Side, &'static str>) -> Self {
         let after = after.map(|after| {
             let diff = Diff::between([&before, &after]);
             (after, diff)
@@ -62,15 +63,15 @@ impl Upgrade {
         let watched = of(&self.before).or_worse(of(&self.during)).or_worse(seen);
         let watched = watched.with_trouble(is_unseen);
         match &self.after {
-            Some((after, diff)) => watched.or_worse(of(after)).or_worse(diff.exit_status()),
-            None => watched.with_trouble(true),
+            Ok((after, diff)) => watched.or_worse(of(after)).or_worse(diff.exit_status()),
+            Err(_) => watched.with_trouble(true),
         }
     }
 
     /// What a person reads of it, without the end of the last line.
     pub fn text(&self, width: usize, colour: bool) -> String {
         let mut text = match &self.after {
-            Some((_, diff)) if !diff.says_nothing() => diff.text(width, colour) + "\n\n",
+            Ok((_, diff)) if !diff.says_nothing() => diff.text(width, colour) + "\n\n",
             _ => String::new(),
         };
         let mut page = Page::new(width, colour);
@@ -96,7 +97,7 @@ impl Upgrade {
             let told = fenced(&change::text(change, FILE_WIDTH, false));
             _ = write!(text, "\n```text\n{told}\n```\n");
         }
-        if let Some((_, diff)) = &self.after {
+        if let Ok((_, diff)) = &self.after {
             _ = write!(text, "\n{}", diff.markdown());
         }
         text
@@ -142,10 +143,10 @@ impl Upgrade {
             lines.push(("watched", "nothing: the case did not come to the change".to_owned()));
         }
         match &self.after {
-            Some((after, diff)) => {
+            Ok((after, diff)) => {
                 lines.extend([("after", ran(after)), ("changed", diff.summary())]);
             }
-            None => lines.push(("after", "not run: the upgrade was not made".to_owned())),
+            Err(why) => lines.push(("after", (*why).to_owned())),
         }
         lines
     }
@@ -263,6 +264,7 @@ mod tests {
 
     fn upgrade(changes: Vec<ChangeReport>, after: Option<Side>) -> Upgrade {
         let before = sample::side("old", &[sample::pass()]);
+        let after = after.ok_or("not run: the upgrade was not made");
         Upgrade::of("old to new: cilium".to_owned(), before, during(changes), after)
     }
 
@@ -308,7 +310,7 @@ mod tests {
         });
         let (before, after) = (of("old", Verdict::Pass), of("new", leak));
         let watched = during(vec![change(&[])]);
-        let upgrade = Upgrade::of("old to new".to_owned(), before, watched, Some(after));
+        let upgrade = Upgrade::of("old to new".to_owned(), before, watched, Ok(after));
         assert_eq!(upgrade.exit_status(), ExitStatus::FailOpen);
         assert!(upgrade.text(100, false).contains("newly allowed"));
     }
@@ -318,7 +320,7 @@ mod tests {
         let known = || sample::known("fail-open", "2026-12-31", sample::fail_open());
         let of = |name| sample::side(name, &[known()]);
         let during = during(vec![change(&[])]);
-        let upgrade = Upgrade::of("old to new".to_owned(), of("old"), during, Some(of("new")));
+        let upgrade = Upgrade::of("old to new".to_owned(), of("old"), during, Ok(of("new")));
         assert_eq!(upgrade.exit_status(), ExitStatus::Pass);
         let text = upgrade.text(100, false);
         assert!(

@@ -87,7 +87,7 @@ impl Runs<'_> {
         profile: &str,
         name: &str,
         (requests, asked): (&mut Requests, &mut bool),
-    ) -> Result<ProcessStatus, ChildError> {
+    ) -> Result<ExitStatus, ChildError> {
         let profile_name = || profile.to_owned();
         let mut process = self
             .command(profile, name)
@@ -96,10 +96,11 @@ impl Runs<'_> {
         let status = hand_on_until_ended(requests, &mut process, asked)
             .await
             .map_err(|source| ChildError::Wait { profile: profile_name(), source })?;
+        let status = said_by(status);
         if self.results.join(name).join(jsonl::FILE).is_file() {
             return Ok(status);
         }
-        let usage = status.code() == Some(i32::from(ExitStatus::Usage as u8));
+        let usage = status == ExitStatus::Usage;
         Err(ChildError::NotBegun { profile: profile_name(), usage })
     }
 
@@ -130,6 +131,13 @@ impl Runs<'_> {
     }
 }
 
+/// What a run said as it ended; one that was killed says nothing.
+fn said_by(status: ProcessStatus) -> ExitStatus {
+    use ExitStatus::{FailOpen, Failed, Inconclusive, Pass, Usage};
+    let is_said = |it: &ExitStatus| status.code() == Some(i32::from(*it as u8));
+    [Pass, Failed, Usage, Inconclusive, FailOpen].into_iter().find(is_said).unwrap_or(Inconclusive)
+}
+
 /// Waits for the end of a run, which is asked whatever this process is asked.
 async fn hand_on_until_ended(
     requests: &mut Requests,
@@ -153,4 +161,26 @@ async fn hand_on_until_ended(
 /// effort: entering a user namespace makes the kernel forget it, and the run then goes to its end.
 pub(crate) fn end_with_the_parent() -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM)).map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_a_run_said_is_known_by_its_exit_code_and_who_was_killed_said_nothing() {
+        for (wait, said) in [
+            (0, ExitStatus::Pass),
+            (0x100, ExitStatus::Failed),
+            (0x200, ExitStatus::Usage),
+            (0x300, ExitStatus::Inconclusive),
+            (0x400, ExitStatus::FailOpen),
+            (0x6500, ExitStatus::Inconclusive),
+            (9, ExitStatus::Inconclusive),
+        ] {
+            assert_eq!(said_by(ProcessStatus::from_raw(wait)), said, "{wait:#x}");
+        }
+    }
 }

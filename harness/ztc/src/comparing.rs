@@ -177,8 +177,8 @@ pub(crate) struct SideBySide<'a> {
 }
 
 impl SideBySide<'_> {
-    /// Makes both runs, one after the other, and holds them against each other.
-    pub(crate) async fn run(&self) -> Result<ExitStatus, CompareError> {
+    /// Makes both runs, one after the other, and holds them against each other. `seen` is what they said as they ended.
+    pub(crate) async fn run(&self, seen: &mut ExitStatus) -> Result<ExitStatus, CompareError> {
         let names = ["a", "b"].map(|side| format!("{}-{side}", self.name));
         let mut requests = Requests::new().map_err(|source| CompareError::Signals { source })?;
         let mut failed = false;
@@ -189,7 +189,8 @@ impl SideBySide<'_> {
             }
             terminal::trouble(&format!("comparing: the run on {profile}"));
             let status = self.runs.make(profile, name, (&mut requests, &mut interrupted)).await?;
-            failed |= !status.success();
+            failed |= status != ExitStatus::Pass;
+            *seen = seen.or_worse(status);
         }
         let folders = names.map(|name| self.runs.results.join(name));
         let comparison = Comparison::of(sides(&folders)?);

@@ -52,8 +52,9 @@ pub(crate) struct Again<'a> {
 }
 
 impl Again<'_> {
-    /// Makes the runs, one after the other, until there are enough of them or somebody asks to stop.
-    pub(crate) async fn run(&self) -> Result<ExitStatus, RepeatError> {
+    /// Makes the runs, one after the other, until there are enough of them or somebody asks to stop. `seen` is what they said
+    /// as they ended.
+    pub(crate) async fn run(&self, seen: &mut ExitStatus) -> Result<ExitStatus, RepeatError> {
         let mut requests = Requests::new().map_err(RepeatError::Signals)?;
         let mut asked = false;
         let mut failed = false;
@@ -63,7 +64,8 @@ impl Again<'_> {
             let of = self.times.map(|it| format!(" of {it}")).unwrap_or_default();
             terminal::trouble(&format!("run {number}{of}"));
             let status = self.runs.make(self.profile, &name, (&mut requests, &mut asked)).await?;
-            failed |= !status.success();
+            failed |= status != ExitStatus::Pass;
+            *seen = seen.or_worse(status);
             sides.push(run_of(self.runs.results, &name)?);
             let enough = self.times.is_some_and(|times| number >= times);
             if asked || enough || (self.until_fail && failed) {

@@ -119,6 +119,40 @@ fn the_way_back_is_watched_as_well_and_ends_where_it_began() {
     assert!(steps.contains("back: cilium") && steps.contains("back: ztunnel"), "{steps}");
 }
 
+/// Waits until the run in the middle has its folder; what the names of all runs begin with.
+async fn watching(project: &Project) -> String {
+    let look = || async {
+        let folders = std::fs::read_dir(project.path("target/ztc")).into_iter().flatten();
+        let mut names = folders.map(|it| it.unwrap().file_name().into_string().unwrap());
+        let stem = names.find_map(|it| it.strip_suffix("-during").map(str::to_owned));
+        let status = "nothing is watched".to_owned();
+        Ok(stem.map_or(Look::NotYet { status }, Look::Met))
+    };
+    until("the run in the middle", BEGIN, POLL, look).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_leak_stands_and_is_told_where_nobody_knows_what_came_after_it() {
+    if !lab_is_possible() {
+        return;
+    }
+    let project = Project::new();
+    project.edit("clusters/lab-next.yaml", FAULTS, "[restart-opens=200ms]");
+    let mut ztc = project.ztc(&["upgrade", "--from", "lab", "--to", "lab-next", CASE]);
+    ztc.args(["--margin", "1s"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let ztc = tokio::process::Command::from(ztc).kill_on_drop(true).spawn().unwrap();
+    let stem = watching(&project).await;
+    // The last run finds no place for its folder.
+    std::fs::write(project.path(&format!("target/ztc/{stem}-after")), "").unwrap();
+    let output = timeout(END, ztc.wait_with_output()).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
+    assert_eq!(code(&output), 4, "{said}");
+    assert!(said.contains("the run after came to nothing"), "{said}");
+    let upgraded = Upgraded { code: 4, said, project };
+    assert!(upgraded.line("leaks").unwrap().ends_with("in `cilium`"), "{}", upgraded.said);
+    assert_eq!(upgraded.line("after").as_deref(), Some("after not known"), "{}", upgraded.said);
+}
+
 #[tokio::test]
 async fn whoever_asks_to_stop_leaves_the_runs_until_then() {
     if !lab_is_possible() {
@@ -128,14 +162,7 @@ async fn whoever_asks_to_stop_leaves_the_runs_until_then() {
     let mut ztc = project.ztc(&["upgrade", "--from", "lab", "--to", "lab-next", CASE]);
     ztc.args(["--margin", "120s"]).stdout(Stdio::null()).stderr(Stdio::piped());
     let ztc = tokio::process::Command::from(ztc).kill_on_drop(true).spawn().unwrap();
-    let look = || async {
-        let folders = std::fs::read_dir(project.path("target/ztc")).into_iter().flatten();
-        let mut names = folders.map(|it| it.unwrap().file_name());
-        let watching = names.any(|it| it.to_string_lossy().ends_with("-during"));
-        let status = "nothing is watched".to_owned();
-        Ok(if watching { Look::Met(()) } else { Look::NotYet { status } })
-    };
-    until("the run in the middle", BEGIN, POLL, look).await.unwrap();
+    watching(&project).await;
     let pid = Pid::from_raw(ztc.id().unwrap().cast_signed()).unwrap();
     kill_process(pid, Signal::TERM).unwrap();
     let output =

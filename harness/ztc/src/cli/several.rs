@@ -5,9 +5,9 @@ use std::path::Path;
 use tokio::runtime;
 use ztc_engine::event::ExitStatus;
 
-use super::{SelectError, Selection, compared, ended, no_runtime, select, usage};
+use super::{SelectError, Selection, ended, no_runtime, select, usage};
 use crate::child::{Runs, What};
-use crate::comparing::{Pair, SideBySide};
+use crate::comparing::{CompareError, Pair, SideBySide};
 use crate::execution::{self, run_name};
 use crate::ground::Place;
 use crate::project::Project;
@@ -28,7 +28,11 @@ pub(super) fn run_on_both(
     let (results, name) = (project.results(), run_name());
     let both =
         SideBySide { profiles: &pair.0, runs: runs(selection, verbose, &results), name: &name };
-    alone(async { compared(both.run().await) })
+    alone(async {
+        let mut seen = ExitStatus::Pass;
+        let run = both.run(&mut seen).await;
+        ended_after(run, CompareError::exit_status, seen)
+    })
 }
 
 pub(super) fn run_again(
@@ -50,15 +54,32 @@ pub(super) fn run_again(
         times,
         until_fail,
     };
-    alone(async { ended(again.run().await, RepeatError::exit_status) })
+    alone(async {
+        let mut seen = ExitStatus::Pass;
+        let run = again.run(&mut seen).await;
+        ended_after(run, RepeatError::exit_status, seen)
+    })
 }
 
 pub(super) fn upgrade(order: &upgrading::Order) -> ExitStatus {
     let place = Place::from_environment().unwrap_or_else(|error| error.exit());
     match Plan::of(&Project::find(), order, &place) {
-        Ok(plan) => alone(async { ended(plan.make(&run_name()).await, UpgradeError::exit_status) }),
+        Ok(plan) => alone(async {
+            let mut seen = ExitStatus::Pass;
+            let made = plan.make(&run_name(), &mut seen).await;
+            ended_after(made, UpgradeError::exit_status, seen)
+        }),
         Err(error) => ended(Err(error), UpgradeError::exit_status),
     }
+}
+
+/// How a command ended whose runs said so much: a leak that one of them saw stands, whatever becomes of the command.
+fn ended_after<E: std::error::Error>(
+    result: Result<ExitStatus, E>,
+    status: impl FnOnce(&E) -> ExitStatus,
+    seen: ExitStatus,
+) -> ExitStatus {
+    ended(result, |error| status(error).or_worse(seen))
 }
 
 fn runs<'a>(selection: &'a Selection, verbose: bool, results: &'a Path) -> Runs<'a> {

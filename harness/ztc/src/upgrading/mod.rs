@@ -176,8 +176,13 @@ impl<'a> Plan<'a> {
         Ok(Self { order, watched, places, results: project.results() })
     }
 
-    /// Makes the three runs, and puts together what they came to.
-    pub(crate) async fn make(&self, name: &str) -> Result<ExitStatus, UpgradeError> {
+    /// Makes the three runs, and puts together what they came to. `seen` is what they said as they ended, and is right
+    /// where nothing can be put together any more.
+    pub(crate) async fn make(
+        &self,
+        name: &str,
+        seen: &mut ExitStatus,
+    ) -> Result<ExitStatus, UpgradeError> {
         let Order { from, to, rollback, .. } = self.order;
         let mut requests = Requests::new().map_err(UpgradeError::Signals)?;
         let cases =
@@ -185,20 +190,24 @@ impl<'a> Plan<'a> {
         let change = What::Change { case: &self.watched, options: self.options() };
         let [old, new] = &self.places;
         let last = if *rollback { old } else { new };
-        let before = self.run("the run before", (old, cases(), name, "before"), &mut requests);
-        let before = before.await?;
+        let mut asked = (&mut requests, seen);
+        let before = self.run("the run before", (old, cases(), name, "before"), &mut asked).await?;
         terminal::trouble(&format!("watching {} while everything is replaced", self.watched));
-        let during = self.run("the upgrade", (old, change, name, "during"), &mut requests).await?;
+        let during = self.run("the upgrade", (old, change, name, "during"), &mut asked).await?;
         // A cluster that is half-way is nobody's: its next run would go on with what failed.
         let is_made = during.changes.first().is_some_and(|it| it.trouble.is_none());
-        let after = if is_made {
-            let after = self.run("the run after", (last, cases(), name, "after"), &mut requests);
-            Some(after.await?)
+        let (after, unread) = if is_made {
+            match self.run("the run after", (last, cases(), name, "after"), &mut asked).await {
+                Ok(side) => (Ok(side), None),
+                // What was watched has been seen, and is told.
+                Err(error) => (Err("not known"), Some(error)),
+            }
         } else {
-            None
+            (Err("not run: the upgrade was not made"), None)
         };
         let back = if *rollback { " and back" } else { "" };
         let upgrade = Upgrade::of(format!("from {from} to {to}{back}"), before, during, after);
+        *asked.1 = asked.1.or_worse(upgrade.exit_status());
         let (width, colour) = terminal::look();
         terminal::say("");
         terminal::say(&upgrade.text(width, colour));
@@ -206,21 +215,26 @@ impl<'a> Plan<'a> {
         for path in upgrade.write(&folder)? {
             terminal::trouble(&path.display().to_string());
         }
-        Ok(upgrade.exit_status())
+        match unread {
+            Some(error) => Err(error),
+            None => Ok(upgrade.exit_status()),
+        }
     }
 
     async fn run(
         &self,
         part: &'static str,
         (place, what, name, suffix): (&Place, What<'_>, &str, &str),
-        requests: &mut Requests,
+        (requests, seen): &mut (&mut Requests, &mut ExitStatus),
     ) -> Result<Side, UpgradeError> {
         let name = format!("{name}-{suffix}");
         let runs = Runs { what, place, results: &self.results };
         let mut asked = false;
-        runs.make(&place.cluster, &name, (requests, &mut asked))
+        let said = runs
+            .make(&place.cluster, &name, (&mut **requests, &mut asked))
             .await
             .map_err(|source| UpgradeError::Run { part, source })?;
+        **seen = seen.or_worse(said);
         if asked {
             return Err(UpgradeError::Interrupted { part });
         }
