@@ -152,6 +152,9 @@ fn listen(
 /// break.
 const SILENT: Duration = Duration::from_secs(1);
 
+/// After so long without a flow an agent has nothing to say: whatever is sent on a node of a world leaves flows at once.
+const QUIET: Duration = Duration::from_secs(10);
+
 /// Whether a stream brings what is said.
 #[derive(Debug, Clone, Default)]
 struct Hearing(Arc<Mutex<Option<Open>>>);
@@ -245,9 +248,18 @@ impl Listener {
     async fn listen(self) {
         let mut again = tokio::time::interval(AGAIN);
         again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut young: Option<Instant> = None;
         loop {
             again.tick().await;
-            let why = match self.stream().await {
+            let streamed = self.stream().await;
+            let is_young =
+                matches!(streamed, Err(SourceError::Cilium(CiliumError::TooYoung { .. })));
+            young = is_young.then(|| young.unwrap_or_else(Instant::now));
+            if let Some(since) = young.filter(|it| it.elapsed() >= QUIET) {
+                self.hearing.set(Some(Open { since, has_spoken: false }));
+                continue;
+            }
+            let why = match streamed {
                 Ok(()) => "the stream ended".to_owned(),
                 Err(error) => ztc_engine::chain(&error),
             };

@@ -151,14 +151,16 @@ pub(crate) fn pair(cell: &Cell, world: &World, book: &AddressBook) -> Option<Pai
     })
 }
 
-/// The addresses of who may answer a cell's stimulus, of both families; none where the fabric knows nobody who may.
+/// The addresses of who may answer a cell's stimulus, of both families; none where the fabric does not know where everybody
+/// is who may.
 pub(crate) fn served_at(cell: &Cell, book: &AddressBook) -> BTreeSet<IpAddr> {
     let pods = book.pods.iter().chain(&book.second_of_pods);
-    let pods = pods.map(|(pod, address)| (pod.to_string(), address));
+    let pods = pods.map(|(pod, address)| (pod.to_string(), *address));
     let hosts = book.outside.iter().chain(&book.second_of_outside);
-    let hosts = hosts.map(|(host, address)| (Peer::Outside(host.clone()).to_string(), address));
-    let serving = pods.chain(hosts).filter(|(name, _)| cell.peers.contains(name));
-    serving.map(|(_, address)| *address).collect()
+    let hosts = hosts.map(|(host, address)| (Peer::Outside(host.clone()).to_string(), *address));
+    let (names, addresses): (BTreeSet<String>, BTreeSet<IpAddr>) =
+        pods.chain(hosts).filter(|(name, _)| cell.peers.contains(name)).unzip();
+    if names.len() == cell.peers.len() { addresses } else { BTreeSet::new() }
 }
 
 /// The hosts outside that serve a client whose connections a ztunnel takes over.

@@ -125,6 +125,9 @@ impl Aim {
             (Leg::Resolve, _) | (_, Stimulus::Dns { server: None, .. }) => {
                 return Leads::anywhere();
             }
+            (_, Stimulus::Hbone { at, .. }) => {
+                return Leads { remote: Some(*at), served_at: BTreeSet::new() };
+            }
             (_, stimulus) => stimulus.target(),
         };
         match target {

@@ -395,17 +395,17 @@ impl LabCluster {
     }
 
     async fn make_pod(&self, pod: &PodRef, first: Vec<FirstRun>) -> Result<(), ClusterError> {
+        // Nobody but the agent sets up the network of a pod (`plugins/cilium-cni` of Cilium).
+        let back = self.switch.datapath().agents_back_at(Now::read().monotonic);
+        if let Some(back) = back {
+            tokio::time::sleep_until(back.into()).await;
+        }
         let _alone = self.births.lock().await;
         let running = self.running().await?;
         let plan =
             self.plan.pods.get(pod).ok_or_else(|| ClusterError::NoSuchPod { pod: pod.clone() })?;
         if running.pods().contains_key(pod) {
             return Err(ClusterError::Exists { pod: pod.clone() });
-        }
-        // Nobody but the agent sets up the network of a pod (`plugins/cilium-cni` of Cilium).
-        let back = self.switch.datapath().agents_back_at(Now::read().monotonic);
-        if let Some(back) = back {
-            tokio::time::sleep_until(back.into()).await;
         }
         Ok(running.start_pod(plan, first).await?)
     }

@@ -198,27 +198,35 @@ fn sums(report: &ChangeReport, windows: &[(&WatchedFlow, &Window)]) -> String {
     let slowest = (slowest > 0).then(|| format!(", slowest answer {}", microseconds(slowest)));
     let reconnects: usize = report.flows.iter().filter_map(|it| it.reconnects).sum();
     format!(
-        "{}, {}, {}; {} with {samples} samples, one every {}{}, {}{}",
+        "{}, {}, {}; {} with {samples} samples{}{}, {}{}",
         of(WindowKind::Leak),
         of(WindowKind::Outage),
         of(WindowKind::Blind),
         count(report.flows.len(), "flow", "flows"),
-        microseconds(report.every_us),
+        pace(report),
         slowest.unwrap_or_default(),
         count(reconnects, "connection reset", "connections reset"),
-        births(report).map_or(String::new(), |it| format!(", {it}")),
+        births(report),
     )
 }
 
+/// From one sample to the next; nothing where no flow has a pace.
+pub(crate) fn pace(report: &ChangeReport) -> String {
+    if report.flows.iter().all(|it| it.births.is_some()) {
+        return String::new();
+    }
+    format!(", one every {}", microseconds(report.every_us))
+}
+
 /// The pods that were born meanwhile; nothing where none was to be.
-fn births(report: &ChangeReport) -> Option<String> {
+pub(crate) fn births(report: &ChangeReport) -> String {
     // Every flow of a pod tells of the same births.
     let pods: BTreeMap<&str, Births> =
         report.flows.iter().filter_map(|it| Some((it.from.as_str(), it.births?))).collect();
-    let slowest = pods.values().map(|it| it.slowest_us).max()?;
+    let Some(slowest) = pods.values().map(|it| it.slowest_us).max() else { return String::new() };
     let born = pods.values().map(|it| it.count).sum();
     let born = count(born, "pod born", "pods born");
-    Some(format!("{born}, the slowest in {}", microseconds(slowest)))
+    format!(", {born}, the slowest in {}", microseconds(slowest))
 }
 
 #[cfg(test)]
@@ -252,6 +260,24 @@ mod tests {
             why: "kubelet sends it, at its own pace".to_owned(),
         });
         insta::assert_snapshot!(text(&report, 100, false));
+    }
+
+    #[test]
+    fn pods_that_were_born_meanwhile_are_told_once_for_all_their_flows() {
+        let born = |from: &str, count, slowest_us| WatchedFlow {
+            from: from.to_owned(),
+            births: Some(Births { count, slowest_us }),
+            samples: 5,
+            slowest_us: 0,
+            reconnects: None,
+            ..flow("tcp zt-pay/vault:9000", true, Vec::new())
+        };
+        let late = || born("zt-shop/late", 4, 31_800_000);
+        let report = report(vec![late(), late(), born("kube-system/late", 5, 2_000_000)]);
+        let text = text(&report, 200, false);
+        let sums = text.lines().last().unwrap_or_default();
+        assert!(text.contains("3 flows with 15 samples, 0 connections reset"), "{text}");
+        assert!(sums.ends_with("9 pods born, the slowest in 31.8 s"), "{text}");
     }
 
     /// As it is on a machine that is too slow: some of everything everywhere, most of it blind spots, and a leak or two.

@@ -194,11 +194,12 @@ fn watched(change: &ChangeReport) -> String {
     let samples: u64 = change.flows.iter().map(|it| it.samples).sum();
     let resets: usize = change.flows.iter().filter_map(|it| it.reconnects).sum();
     format!(
-        "{} of {}, {samples} samples, one every {}; {}",
+        "{} of {}, {samples} samples{}; {}{}",
         count(change.flows.len(), "flow", "flows"),
         change.case,
-        microseconds(change.every_us),
+        change::pace(change),
         count(resets, "connection reset", "connections reset"),
+        change::births(change),
     )
 }
 

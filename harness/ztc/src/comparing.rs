@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 use ztc_engine::event::{Event, ExitStatus};
+use ztc_model::window::WindowKind;
 use ztc_report::jsonl::{self, ReadError};
 use ztc_report::{Comparison, FileError, NoRun, Side, comparison};
 
@@ -137,6 +138,15 @@ pub(crate) fn run_of(results: &Path, name: &str) -> Result<Side, CompareError> {
     side(&folder_of(results, name)?)
 }
 
+/// What a run came to: what it said as it ended, and what its events say, which holds of one that was killed, too.
+pub(crate) fn came_to(said: ExitStatus, read: &Result<Side, CompareError>) -> ExitStatus {
+    let Ok(side) = read else { return said };
+    let mut windows = side.changes.iter().flat_map(|it| &it.flows).flat_map(|it| &it.windows);
+    let has_leaked = windows.any(|it| it.kind == WindowKind::Leak);
+    let leaked = if has_leaked { ExitStatus::FailOpen } else { ExitStatus::Pass };
+    said.or_worse(side.summary.exit_status()).or_worse(leaked)
+}
+
 fn side(folder: &Path) -> Result<Side, CompareError> {
     let events = events(folder)?;
     Side::of(events).map_err(|source| CompareError::Unfit { folder: folder.to_owned(), source })
@@ -190,7 +200,7 @@ impl SideBySide<'_> {
             terminal::trouble(&format!("comparing: the run on {profile}"));
             let status = self.runs.make(profile, name, (&mut requests, &mut interrupted)).await?;
             failed |= status != ExitStatus::Pass;
-            *seen = seen.or_worse(status);
+            *seen = seen.or_worse(came_to(status, &run_of(self.runs.results, name)));
         }
         let folders = names.map(|name| self.runs.results.join(name));
         let comparison = Comparison::of(sides(&folders)?);

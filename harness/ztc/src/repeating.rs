@@ -7,7 +7,7 @@ use ztc_engine::event::ExitStatus;
 use ztc_report::{Repeats, Side};
 
 use crate::child::{ChildError, Runs};
-use crate::comparing::{CompareError, run_of};
+use crate::comparing::{CompareError, came_to, run_of};
 use crate::requests::Requests;
 use crate::terminal;
 
@@ -65,8 +65,9 @@ impl Again<'_> {
             terminal::trouble(&format!("run {number}{of}"));
             let status = self.runs.make(self.profile, &name, (&mut requests, &mut asked)).await?;
             failed |= status != ExitStatus::Pass;
-            *seen = seen.or_worse(status);
-            sides.push(run_of(self.runs.results, &name)?);
+            let read = run_of(self.runs.results, &name);
+            *seen = seen.or_worse(came_to(status, &read));
+            sides.push(read?);
             let enough = self.times.is_some_and(|times| number >= times);
             if asked || enough || (self.until_fail && failed) {
                 break;

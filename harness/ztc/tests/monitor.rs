@@ -154,7 +154,9 @@ fn pods_are_born_while_agents_restart_and_none_leaks() {
         let flows: Vec<_> = report.flows.iter().filter(|it| it.denied == denied).collect();
         assert_eq!(flows.len(), 3, "{stdout}");
         assert!(flows.iter().all(|it| it.births.is_some_and(|it| it.count > 1)), "{flows:?}");
-        assert!(flows.iter().all(|it| it.samples > 5), "{flows:?}");
+        // One was on its way while agents were away, or somebody would be blind.
+        assert!(flows.iter().all(|it| it.windows.is_empty()), "{flows:?}");
+        assert!(flows.iter().all(|it| it.samples >= 5), "{flows:?}");
     }
     assert!(report.unwatched.is_empty(), "{stdout}");
 }

@@ -21,9 +21,11 @@ use super::Life;
 use super::newborns::Nursery;
 use crate::agent::{Flight, News, micros};
 use crate::chain;
-use crate::event::{Births, WatchedFlow};
+use crate::event::{Births, StepReport, WatchedFlow};
 use crate::fabric::AddressBook;
+use crate::interruption::Interruption;
 use crate::summary;
+use crate::wait::{Look, until};
 
 /// How long from one birth to the next at least: whoever is born takes time from everybody else.
 const APART: Duration = Duration::from_millis(200);
@@ -34,8 +36,30 @@ const KEPT_RECORDS: usize = 6;
 /// What came of the pods of one name.
 pub(super) struct Brood {
     pub(super) flows: Vec<WatchedFlow>,
-    /// Why the last of them may still be there.
-    pub(super) left: Option<(PodRef, String)>,
+    /// When they were born.
+    born: Vec<Birth>,
+    /// The last of them, where it could not be deleted.
+    pub(super) left: Option<PodRef>,
+}
+
+impl Brood {
+    /// Says of the steps in which no pod was on its way that nobody knows what was enforced for one: of those that change
+    /// something, which are neither the first nor the last.
+    pub(super) fn admit(&mut self, steps: &[StepReport]) {
+        let Some((_, [changing @ .., _])) = steps.split_first() else { return };
+        let is_met = |step: &StepReport| {
+            let met = |it: &Birth| it.from_us <= step.until_us && it.until_us >= step.from_us;
+            self.born.iter().any(met)
+        };
+        let unmet = changing.iter().filter(|it| !is_met(it));
+        let holes: Vec<Window> = unmet
+            .map(|it| hole((it.from_us, it.until_us), "no pod was born in it".to_owned()))
+            .collect();
+        for flow in self.flows.iter_mut().filter(|it| it.samples > 0) {
+            flow.windows.extend(holes.iter().cloned());
+            flow.windows.sort_by_key(|it| it.from_us);
+        }
+    }
 }
 
 /// A flow of every pod of that name.
@@ -46,67 +70,99 @@ struct Row<'a> {
     denied: bool,
     samples: u64,
     windows: Vec<Window>,
+    /// The window that the last stimulus was of: it goes on where the next pod shows the same.
+    open: Option<Window>,
     evidence: Vec<Arc<Evidence>>,
 }
 
+/// When a pod was ordered, and when it came or was given up, microseconds since the watching began.
+struct Birth {
+    from_us: u64,
+    until_us: u64,
+}
+
 impl Life<'_> {
-    /// Lets each pod that is born in the case be born, send, and go, until it is stopped. The last one lives to its end.
+    /// Lets each pod that is born in the case be born, send, and go, until `steps` are over: it has the number of the one that
+    /// is made, and nothing when nothing is watched any more. The last pod lives to its end. With each step that changes
+    /// something another one is ordered.
     pub(super) async fn births(
         &self,
         begun: Instant,
-        stopped: watch::Receiver<bool>,
+        steps: watch::Receiver<Option<usize>>,
+        interruption: &Interruption,
     ) -> Vec<Brood> {
         let pods = self.case.create.iter();
-        join_all(pods.map(|pod| self.generations(pod, begun, stopped.clone()))).await
+        join_all(pods.map(|pod| self.generations(pod, begun, steps.clone(), interruption))).await
     }
 
     async fn generations(
         &self,
         pod: &PodRef,
         begun: Instant,
-        stopped: watch::Receiver<bool>,
+        mut steps: watch::Receiver<Option<usize>>,
+        interruption: &Interruption,
     ) -> Brood {
-        let mut rows: Vec<Row<'_>> = self
-            .case
-            .cells
-            .iter()
-            .enumerate()
-            .filter_map(|(index, it)| row(index, it, pod))
-            .collect();
+        let cells = self.case.cells.iter().enumerate();
+        let mut rows: Vec<Row<'_>> = cells.filter_map(|(index, it)| row(index, it, pod)).collect();
         let mut births = Births { count: 0, slowest_us: 0 };
-        let mut left = None;
-        while !*stopped.borrow() && left.is_none() && !rows.is_empty() {
+        let (mut born, mut left) = (Vec::new(), None);
+        while steps.borrow_and_update().is_some() && left.is_none() && !rows.is_empty() {
             let ordered = Instant::now();
-            let lived = self.one_life(pod, &mut rows, begun).await;
+            let since = |at: Instant| micros(at.saturating_duration_since(begun));
+            let lived = tokio::select! {
+                lived = self.one_life(pod, &mut rows, begun, &steps) => lived,
+                () = interruption.wait() => Err("it was interrupted".to_owned()),
+            };
+            let came = match &lived {
+                Ok(at) => *at,
+                Err(_) => Instant::now(),
+            };
+            let birth = Birth { from_us: since(ordered), until_us: since(came) };
             match lived {
-                Ok(born) => {
+                Ok(_) => {
                     births.count += 1;
-                    let took = micros(born.saturating_duration_since(ordered));
-                    births.slowest_us = births.slowest_us.max(took);
+                    births.slowest_us = births.slowest_us.max(birth.until_us - birth.from_us);
                 }
                 Err(why) => {
-                    let unborn = unborn(begun, ordered, &why);
                     for row in &mut rows {
-                        row.windows.push(unborn.clone());
+                        row.blind(
+                            (birth.from_us, birth.until_us),
+                            format!("no pod was born: {why}"),
+                        );
                     }
                 }
             }
-            left =
-                self.lane.cluster.delete_pod(pod).await.err().map(|it| (pod.clone(), chain(&it)));
-            let mut stopped = stopped.clone();
-            let stop = stopped.wait_for(|it| *it);
-            // Which of the two it was the loop looks at.
-            let _either = tokio::time::timeout_at(ordered + APART, stop).await;
+            born.push(birth);
+            left = self.end_of(pod).await;
+            if left.is_none() {
+                // Which of the two it was the loop looks at.
+                let _either = tokio::time::timeout_at(ordered + APART, steps.changed()).await;
+            }
         }
-        Brood { flows: rows.into_iter().map(|it| it.report(pod, births)).collect(), left }
+        let flows = rows.into_iter().map(|it| it.report(pod, births)).collect();
+        Brood { flows, born, left }
     }
 
-    /// One pod, until everything that it sends by itself has come to its end; when it said its first word.
+    /// Deletes a pod; the pod itself where that failed for as long as somebody may be away.
+    async fn end_of(&self, pod: &PodRef) -> Option<PodRef> {
+        let ended =
+            until("the end of the pod", self.pace.restart_ceiling(), self.pace.poll(), || async {
+                Ok(match self.lane.cluster.delete_pod(pod).await {
+                    Ok(()) => Look::Met(()),
+                    Err(error) => Look::NotYet { status: chain(&error) },
+                })
+            });
+        ended.await.is_err().then(|| pod.clone())
+    }
+
+    /// One pod, until everything that it sends by itself has come to its end, or the next step begins; when it said its first
+    /// word.
     async fn one_life(
         &self,
         pod: &PodRef,
         rows: &mut [Row<'_>],
         begun: Instant,
+        steps: &watch::Receiver<Option<usize>>,
     ) -> Result<Instant, String> {
         let book = self.lane.cluster.addresses().await.map_err(|error| chain(&error))?;
         let sends: Vec<_> = rows.iter().enumerate().map(|(row, it)| (row, &it.cell.send)).collect();
@@ -116,16 +172,16 @@ impl Life<'_> {
         let born = Instant::now();
         let flights: Vec<Vec<Flight>> =
             (0..rows.len()).map(|row| nursery.flights.remove(&row).unwrap_or_default()).collect();
-        let patience = self.pace.probe_deadline() + ceiling;
-        let seen = flights.into_iter().map(|flights| {
-            let ends =
-                flights.into_iter().map(|it| end(it, (begun, born), Instant::now() + patience));
-            join_all(ends)
-        });
-        for (row, mut stretches) in rows.iter_mut().zip(join_all(seen).await) {
+        let watch = Watch { begun, born, deadline: self.pace.probe_deadline(), patience: ceiling };
+        let seen = flights
+            .into_iter()
+            .map(|flights| join_all(flights.into_iter().map(|it| watch.end(it, steps.clone()))));
+        let seen: Vec<Vec<Stretch>> =
+            join_all(seen).await.into_iter().map(|it| it.into_iter().flatten().collect()).collect();
+        for (row, mut stretches) in rows.iter_mut().zip(seen) {
             stretches.sort_by_key(|it| it.first.at_us);
             row.take(&stretches);
-            self.find_leaked(row, &stretches, &nursery, &book, begun)?;
+            self.find_leaked(row, &stretches, &nursery, &book, begun);
         }
         Ok(born)
     }
@@ -138,8 +194,8 @@ impl Life<'_> {
         nursery: &Nursery,
         book: &AddressBook,
         begun: Instant,
-    ) -> Result<(), String> {
-        let aim = self.aim(row.cell, &nursery.agent, book)?;
+    ) {
+        let Ok(aim) = self.aim(row.cell, &nursery.agent, book) else { return };
         let leaked = stretches.iter().filter(|it| row.kind(it) == Some(WindowKind::Leak));
         let leaked: Vec<SocketAddr> = leaked.filter_map(|it| it.first.local).collect();
         for local in leaked {
@@ -148,8 +204,12 @@ impl Life<'_> {
             row.evidence.extend(records);
             row.evidence.truncate(KEPT_RECORDS);
         }
-        Ok(())
     }
+}
+
+fn hole((from_us, until_us): (u64, u64), seen: String) -> Window {
+    let (kind, samples, first, last) = (WindowKind::Blind, 0, None, None);
+    Window { kind, from_us, until_us, samples, first, last, seen }
 }
 
 /// What a pod of that name sends for a cell, if it sends something.
@@ -164,39 +224,63 @@ fn row<'a>(index: usize, cell: &'a Cell, pod: &PodRef) -> Option<Row<'a>> {
         denied: is_sender && cell.expected.is_denied(),
         samples: 0,
         windows: Vec::new(),
+        open: None,
         evidence: Vec::new(),
     })
 }
 
-/// Follows one stimulus to its end, which is dated in microseconds since the watching began; what did not get through was
-/// sent when the pod said its first word, or before.
-async fn end(mut flight: Flight, (begun, born): (Instant, Instant), deadline: Instant) -> Stretch {
-    let mut local = None;
-    let (seen, at) = loop {
-        match flight.next(deadline).await {
-            News::Started { leg: Leg::Send, local: own, .. } => local = Some(own),
-            News::Observed { observed, at } => break (observed, at),
-            News::Lost { reason } => {
-                let operation = "agent".to_owned();
-                break (Observed::Unsent { operation, error: reason }, Instant::now());
-            }
-            _ => {}
-        }
-    };
-    let at_us = micros(at.min(born).saturating_duration_since(begun));
-    let took = at.saturating_duration_since(born);
-    Stretch::of(seen, Sent { at_us, local }, micros(took))
+/// How the first stimuli of one pod are followed.
+struct Watch {
+    begun: Instant,
+    /// When it said its first word: what it sends by itself was sent before.
+    born: Instant,
+    /// The longest that a stimulus takes.
+    deadline: Duration,
+    /// How long its agent may be out of reach besides.
+    patience: Duration,
 }
 
-fn unborn(begun: Instant, ordered: Instant, why: &str) -> Window {
-    Window {
-        kind: WindowKind::Blind,
-        from_us: micros(ordered.saturating_duration_since(begun)),
-        until_us: micros(begun.elapsed()),
-        samples: 0,
-        first: None,
-        last: None,
-        seen: format!("no pod was born: {why}"),
+impl Watch {
+    /// Follows one stimulus to its end, which is dated in microseconds since the watching began; nothing where the next step
+    /// begins before that.
+    async fn end(
+        &self,
+        mut flight: Flight,
+        mut steps: watch::Receiver<Option<usize>>,
+    ) -> Option<Stretch> {
+        let until = Instant::now() + self.deadline + self.patience;
+        let mut local = None;
+        let mut is_last = steps.borrow().is_none();
+        let (seen, at) = loop {
+            let news = tokio::select! {
+                biased;
+                news = flight.next(until) => news,
+                Ok(()) = steps.changed(), if !is_last => {
+                    // After the last step there is time for whatever was sent.
+                    is_last = steps.borrow().is_none();
+                    if is_last {
+                        continue;
+                    }
+                    return None;
+                }
+            };
+            match news {
+                News::Started { leg: Leg::Send, local: own, .. } => local = Some(own),
+                News::Observed { observed, at } => break (observed, at),
+                News::Lost { reason } => {
+                    let operation = "agent".to_owned();
+                    break (Observed::Unsent { operation, error: reason }, Instant::now());
+                }
+                _ => {}
+            }
+        };
+        // What was given up was sent that much earlier.
+        let given_up = matches!(seen, Observed::Timeout { .. });
+        let sent = if given_up { at.checked_sub(self.deadline).unwrap_or(at) } else { at };
+        let sent = sent.min(self.born);
+        let at_us = micros(sent.saturating_duration_since(self.begun));
+        let took = micros(at.saturating_duration_since(sent));
+        Some(Stretch::of(seen, Sent { at_us, local }, took))
     }
 }
 
@@ -205,23 +289,23 @@ impl Row<'_> {
         kind(stretch, self.denied, &self.cell.peers)
     }
 
-    /// Adds what one pod sent: what it saw alike, one directly after the other, is one window.
+    /// Adds what one pod sent. What is seen alike, one directly after the other, is one window. An outage goes on from one pod
+    /// to the next: who comes in its middle is no end of it.
     fn take(&mut self, stretches: &[Stretch]) {
-        let mut open: Option<Window> = None;
         for stretch in stretches {
             self.samples += 1;
             // A moment, where everything was answered at once.
             let until_us = stretch.last.at_us + stretch.slowest_us.max(1);
             let found = self.kind(stretch);
-            match (&mut open, found) {
+            match (&mut self.open, found) {
                 (Some(window), Some(kind)) if window.kind == kind => {
                     window.until_us = window.until_us.max(until_us);
                     window.samples += 1;
                     window.last = stretch.last.local;
                 }
                 (_, found) => {
-                    self.windows.extend(open.take());
-                    open = found.map(|kind| Window {
+                    self.windows.extend(self.open.take());
+                    self.open = found.map(|kind| Window {
                         kind,
                         from_us: stretch.first.at_us,
                         until_us,
@@ -233,7 +317,16 @@ impl Row<'_> {
                 }
             }
         }
-        self.windows.extend(open);
+        // What leaks, leaks as it is born: nothing is known of the time between two of them.
+        if self.open.as_ref().is_some_and(|it| it.kind != WindowKind::Outage) {
+            self.windows.extend(self.open.take());
+        }
+    }
+
+    /// Adds a time in which nothing was sent.
+    fn blind(&mut self, (from_us, until_us): (u64, u64), seen: String) {
+        self.windows.extend(self.open.take());
+        self.windows.push(hole((from_us, until_us), seen));
     }
 
     fn report(self, pod: &PodRef, births: Births) -> WatchedFlow {
@@ -254,8 +347,57 @@ impl Row<'_> {
             slowest_us: 0,
             reconnects: None,
             births: Some(births),
-            windows: self.windows,
+            windows: self.windows.into_iter().chain(self.open).collect(),
             evidence: self.evidence.iter().map(|it| summary::record(it)).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn brood(born: &[(u64, u64)]) -> Brood {
+        let flow = WatchedFlow {
+            cell: 0,
+            from: "zt-shop/late".to_owned(),
+            send: "tcp a/c:1".to_owned(),
+            expected: String::new(),
+            denied: true,
+            point: None,
+            samples: 5,
+            slowest_us: 0,
+            reconnects: None,
+            births: None,
+            windows: Vec::new(),
+            evidence: Vec::new(),
+        };
+        let born =
+            born.iter().map(|(from_us, until_us)| Birth { from_us: *from_us, until_us: *until_us });
+        Brood { flows: vec![flow], born: born.collect(), left: None }
+    }
+
+    #[test]
+    fn a_step_in_which_nobody_was_born_is_one_that_nobody_saw() {
+        let steps = [("before", 0, 100), ("one", 100, 200), ("two", 200, 300), ("after", 300, 400)];
+        let steps = steps.map(|(step, from_us, until_us)| StepReport {
+            step: step.to_owned(),
+            from_us,
+            until_us,
+        });
+        for (born, unseen) in [
+            (vec![(10, 20), (110, 120), (210, 220)], vec![]),
+            (vec![(10, 20), (110, 120), (310, 320)], vec![(200, 300)]),
+            // One that takes long is on its way in all of them.
+            (vec![(10, 350)], vec![]),
+            (vec![(10, 20)], vec![(100, 200), (200, 300)]),
+        ] {
+            let mut brood = brood(&born);
+            brood.admit(&steps);
+            let windows = &brood.flows[0].windows;
+            assert!(windows.iter().all(|it| it.kind == WindowKind::Blind));
+            let found: Vec<_> = windows.iter().map(|it| (it.from_us, it.until_us)).collect();
+            assert_eq!(found, unseen, "{born:?}");
         }
     }
 }

@@ -99,14 +99,15 @@ impl Life<'_> {
                 }),
             }
         }
-        let (stop, stopped) = watch::channel(false);
-        let rows = join_all(sampled.iter().map(|(_, it)| it.follow(begun, stopped.clone())));
+        // Which step is made, or was the last; none when nothing is watched any more.
+        let (at, steps) = watch::channel(Some(0));
+        let rows = join_all(sampled.iter().map(|(_, it)| it.follow(begun, steps.clone())));
         let changing = async {
-            let made = self.make(change, begun, &mut report.steps, interruption).await;
-            stop.send_replace(true);
+            let made = self.make(change, begun, (&at, &mut report.steps), interruption).await;
+            at.send_replace(None);
             made
         };
-        let births = self.births(begun, stopped.clone());
+        let births = self.births(begun, steps.clone(), interruption);
         let (made, rows, broods) = tokio::join!(changing, rows, births);
         report.trouble = made.err();
         for ((index, sampled), row) in sampled.iter().zip(rows) {
@@ -115,11 +116,11 @@ impl Life<'_> {
             }
             report.flows.push(sampled.report(*index, &row));
         }
-        for Brood { flows, left } in broods {
-            if let Some((pod, why)) = left {
-                report.trouble.get_or_insert(why);
-                self.created.push(pod);
-            }
+        for mut brood in broods {
+            brood.admit(&report.steps);
+            let Brood { flows, left, .. } = brood;
+            // The clean-up tries again.
+            self.created.extend(left);
             let (seen, unseen): (Vec<_>, Vec<_>) =
                 flows.into_iter().partition(|it| it.samples > 0 || !it.windows.is_empty());
             report.flows.extend(seen);
@@ -137,14 +138,19 @@ impl Life<'_> {
         &self,
         change: &Change,
         begun: Instant,
-        done: &mut Vec<StepReport>,
+        (at, done): (&watch::Sender<Option<usize>>, &mut Vec<StepReport>),
         interruption: &Interruption,
     ) -> Result<(), String> {
         let now = || micros(begun.elapsed());
         let before = Step { name: "before".to_owned(), act: Act::Wait(change.margin) };
         // What the last samples are about comes in after they were sent.
         let after = Step { name: "after".to_owned(), act: Act::Wait(change.margin) };
-        for step in std::iter::once(&before).chain(&change.steps).chain(std::iter::once(&after)) {
+        let steps = std::iter::once(&before).chain(&change.steps).chain(std::iter::once(&after));
+        for (index, step) in steps.enumerate() {
+            // After the last one nothing changes any more.
+            if index <= change.steps.len() {
+                at.send_replace(Some(index));
+            }
             let from_us = now();
             let made = tokio::select! {
                 made = self.step(&step.act) => made,
@@ -209,7 +215,7 @@ fn samples_of<'a>(
 
 impl Sampled<'_> {
     /// Samples until it is stopped, and everything that was sent has ended.
-    async fn follow(&self, begun: Instant, mut stopped: watch::Receiver<bool>) -> Row {
+    async fn follow(&self, begun: Instant, mut steps: watch::Receiver<Option<usize>>) -> Row {
         let mut row = Row::default();
         let mut flight: Flight = self.aim.agent.sample(
             self.aim.stimulus.clone(),
@@ -240,7 +246,7 @@ impl Sampled<'_> {
                     _ => {}
                 },
                 // Whoever could stop it goes with the case alone.
-                _ = stopped.wait_for(|it| *it), if !is_stopped => {
+                _ = steps.wait_for(Option::is_none), if !is_stopped => {
                     is_stopped = true;
                     row.until_us = micros(begun.elapsed());
                     self.aim.agent.cancel(flight.id);

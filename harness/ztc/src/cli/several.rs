@@ -73,13 +73,14 @@ pub(super) fn upgrade(order: &upgrading::Order) -> ExitStatus {
     }
 }
 
-/// How a command ended whose runs said so much: a leak that one of them saw stands, whatever becomes of the command.
+/// How a command ended whose runs came to so much: a leak that one of them saw stands, whatever becomes of the command, and
+/// of what a run could not do besides its cases its exit code alone tells.
 fn ended_after<E: std::error::Error>(
     result: Result<ExitStatus, E>,
     status: impl FnOnce(&E) -> ExitStatus,
     seen: ExitStatus,
 ) -> ExitStatus {
-    ended(result, |error| status(error).or_worse(seen))
+    ended(result.map(|it| it.or_worse(seen)), |error| status(error).or_worse(seen))
 }
 
 fn runs<'a>(selection: &'a Selection, verbose: bool, results: &'a Path) -> Runs<'a> {

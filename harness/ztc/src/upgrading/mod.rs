@@ -16,7 +16,7 @@ use ztc_model::outcome::EnforcementPoint;
 use ztc_report::{FileError, Side, Upgrade};
 
 use crate::child::{ChildError, Runs, What};
-use crate::comparing::{CompareError, run_of};
+use crate::comparing::{CompareError, came_to, run_of};
 use crate::execution::runnable;
 use crate::ground::{Ground, GroundError, Place};
 use crate::project::{Project, ProjectError};
@@ -234,12 +234,12 @@ impl<'a> Plan<'a> {
             .make(&place.cluster, &name, (&mut **requests, &mut asked))
             .await
             .map_err(|source| UpgradeError::Run { part, source })?;
-        **seen = seen.or_worse(said);
+        let read = run_of(&self.results, &name);
+        **seen = seen.or_worse(came_to(said, &read));
         if asked {
             return Err(UpgradeError::Interrupted { part });
         }
-        run_of(&self.results, &name)
-            .map_err(|source| UpgradeError::Read { part, source: Box::new(source) })
+        read.map_err(|source| UpgradeError::Read { part, source: Box::new(source) })
     }
 
     /// The options of the run that is watched.
