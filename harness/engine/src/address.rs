@@ -130,7 +130,12 @@ pub(crate) fn pair(cell: &Cell, world: &World, book: &AddressBook) -> Option<Pai
     Some(Pair {
         client: *book.pods.get(from)?,
         servers,
-        outside: if is_meshed { outside(cell, book) } else { BTreeSet::new() },
+        // Whose connections a ztunnel takes over.
+        outside: if is_meshed {
+            outside(cell, book).map(|(_, address)| address).collect()
+        } else {
+            BTreeSet::new()
+        },
         ports: ports(to, world),
         asked: match &cell.send {
             // What is inside of TLS no waypoint sees.
@@ -156,18 +161,16 @@ pub(crate) fn pair(cell: &Cell, world: &World, book: &AddressBook) -> Option<Pai
 pub(crate) fn served_at(cell: &Cell, book: &AddressBook) -> BTreeSet<IpAddr> {
     let pods = book.pods.iter().chain(&book.second_of_pods);
     let pods = pods.map(|(pod, address)| (pod.to_string(), *address));
-    let hosts = book.outside.iter().chain(&book.second_of_outside);
-    let hosts = hosts.map(|(host, address)| (Peer::Outside(host.clone()).to_string(), *address));
-    let (names, addresses): (BTreeSet<String>, BTreeSet<IpAddr>) =
-        pods.chain(hosts).filter(|(name, _)| cell.peers.contains(name)).unzip();
+    let serving = pods.filter(|(name, _)| cell.peers.contains(name)).chain(outside(cell, book));
+    let (names, addresses): (BTreeSet<String>, BTreeSet<IpAddr>) = serving.unzip();
     if names.len() == cell.peers.len() { addresses } else { BTreeSet::new() }
 }
 
-/// The hosts outside that serve a client whose connections a ztunnel takes over.
-fn outside(cell: &Cell, book: &AddressBook) -> BTreeSet<IpAddr> {
+/// The hosts outside that may answer a cell's stimulus, by what they call themselves, with their addresses.
+fn outside(cell: &Cell, book: &AddressBook) -> impl Iterator<Item = (String, IpAddr)> {
     let hosts = book.outside.iter().chain(&book.second_of_outside);
-    let is_peer = |host: &str| cell.peers.contains(&Peer::Outside(host.to_owned()).to_string());
-    hosts.filter(|(host, _)| is_peer(host)).map(|(_, address)| *address).collect()
+    let hosts = hosts.map(|(host, address)| (Peer::Outside(host.clone()).to_string(), *address));
+    hosts.filter(|(name, _)| cell.peers.contains(name))
 }
 
 /// The ports that may be seen of a connection: of a service its own, and that of the pods behind it.

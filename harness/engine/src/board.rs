@@ -40,7 +40,7 @@ pub(crate) enum Interest {
 /// The port that a flow comes from does not make it the agent's alone: a proxy in the network of its pod connects from
 /// ports that the kernel gives it, and one of them may be that of an agent's flow which has ended (seen on a real
 /// cluster).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Leads {
     /// Where the client sent it.
     pub(crate) remote: Option<SocketAddr>,
@@ -377,7 +377,7 @@ mod tests {
         stream.send(Witness::Spoke(denial())).unwrap();
         tokio::task::yield_now().await;
         let (sender, mut heard) = mpsc::unbounded_channel();
-        let _watch = board.watch((interest(), leads()), begun, sender);
+        let _watch = board.watch((interest(), Leads::anywhere()), begun, sender);
         assert!(heard.try_recv().is_ok());
     }
 
@@ -389,7 +389,7 @@ mod tests {
         tokio::task::yield_now().await;
         tokio::time::advance(Duration::from_millis(1)).await;
         let (sender, mut heard) = mpsc::unbounded_channel();
-        let _watch = board.watch((interest(), leads()), Instant::now(), sender);
+        let _watch = board.watch((interest(), Leads::anywhere()), Instant::now(), sender);
         assert!(heard.try_recv().is_err());
     }
 
@@ -405,13 +405,13 @@ mod tests {
         };
         let (sender, mut heard) = mpsc::unbounded_channel();
         let _watch = board.watch(
-            (Interest::Echo { source, destination }, leads()),
+            (Interest::Echo { source, destination }, Leads::anywhere()),
             Instant::now(),
             sender.clone(),
         );
         let (elsewhere, mut silence) = mpsc::unbounded_channel();
         let other = Interest::Echo { source, destination: [10, 0, 0, 3].into() };
-        let _other = board.watch((other, leads()), Instant::now(), elsewhere);
+        let _other = board.watch((other, Leads::anywhere()), Instant::now(), elsewhere);
         stream.send(Witness::Spoke(Arc::new(Evidence { flow, ..(*denial()).clone() }))).unwrap();
         tokio::task::yield_now().await;
         assert!(heard.try_recv().is_ok());
@@ -459,9 +459,9 @@ mod tests {
         let (stream, records) = broadcast::channel(8);
         let board = Board::new(records);
         let (sender, _) = mpsc::unbounded_channel();
-        let first = board.watch((interest(), leads()), Instant::now(), sender);
+        let first = board.watch((interest(), Leads::anywhere()), Instant::now(), sender);
         let (sender, mut heard) = mpsc::unbounded_channel();
-        let _second = board.watch((interest(), leads()), Instant::now(), sender);
+        let _second = board.watch((interest(), Leads::anywhere()), Instant::now(), sender);
         drop(first);
         stream.send(Witness::Spoke(denial())).unwrap();
         tokio::task::yield_now().await;
@@ -670,10 +670,6 @@ mod tests {
 
     fn interest() -> Interest {
         Interest::Flow { protocol: Protocol::Tcp, source: source() }
-    }
-
-    fn leads() -> Leads {
-        Leads::anywhere()
     }
 
     fn denial() -> Arc<Evidence> {

@@ -118,6 +118,13 @@ impl Aim {
         }
     }
 
+    /// What was said since a moment of the socket at this address and port, which sent it.
+    pub(crate) fn records_of(&self, local: SocketAddr, since: Instant) -> Vec<Arc<Evidence>> {
+        // Of an echo request they need both addresses; it has no port, and is not looked for.
+        let interest = self.interest(Leg::Send, local, local);
+        self.board.about(interest, &self.leads(Leg::Send, None), since)
+    }
+
     /// Where a socket of this stimulus leads, which is connected to `remote` where that is known.
     pub(crate) fn leads(&self, leg: Leg, remote: Option<SocketAddr>) -> Leads {
         let target = match (leg, &self.stimulus) {

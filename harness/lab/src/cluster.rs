@@ -395,7 +395,7 @@ impl LabCluster {
     }
 
     async fn make_pod(&self, pod: &PodRef, first: Vec<FirstRun>) -> Result<(), ClusterError> {
-        // Nobody but the agent sets up the network of a pod (`plugins/cilium-cni` of Cilium).
+        // Nobody but the agent sets up the network of a pod (`plugins/cilium-cni` of Cilium), and time alone brings it back.
         let back = self.switch.datapath().agents_back_at(Now::read().monotonic);
         if let Some(back) = back {
             tokio::time::sleep_until(back.into()).await;

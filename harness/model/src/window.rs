@@ -68,6 +68,12 @@ impl Window {
     pub const fn long_us(&self) -> u64 {
         self.until_us.saturating_sub(self.from_us)
     }
+
+    /// A time in which nothing was sent, and why.
+    pub fn blind((from_us, until_us): (u64, u64), why: &str) -> Self {
+        let (kind, samples, first, last) = (WindowKind::Blind, 0, None, None);
+        Self { kind, from_us, until_us, samples, first, last, seen: why.to_owned() }
+    }
 }
 
 /// The windows of a flow, in the order of time; none where all of its samples were as they must be.
@@ -151,15 +157,7 @@ const fn is_hole(due_us: u64, next_us: u64, every_us: u64) -> bool {
 }
 
 fn hole(from_us: u64, until_us: u64) -> Window {
-    Window {
-        kind: WindowKind::Blind,
-        from_us,
-        until_us,
-        samples: 0,
-        first: None,
-        last: None,
-        seen: "nothing was sent".to_owned(),
-    }
+    Window::blind((from_us, until_us), "nothing was sent")
 }
 
 #[cfg(test)]

@@ -223,10 +223,17 @@ pub(crate) fn births(report: &ChangeReport) -> String {
     // Every flow of a pod tells of the same births.
     let pods: BTreeMap<&str, Births> =
         report.flows.iter().filter_map(|it| Some((it.from.as_str(), it.births?))).collect();
-    let Some(slowest) = pods.values().map(|it| it.slowest_us).max() else { return String::new() };
-    let born = pods.values().map(|it| it.count).sum();
-    let born = count(born, "pod born", "pods born");
-    format!(", {born}, the slowest in {}", microseconds(slowest))
+    let all = pods.into_values().reduce(|one, other| Births {
+        count: one.count + other.count,
+        slowest_us: one.slowest_us.max(other.slowest_us),
+    });
+    all.map(born).unwrap_or_default()
+}
+
+/// Some pods that were born one after the other, behind other words.
+pub(crate) fn born(births: Births) -> String {
+    let pods = count(births.count, "pod born", "pods born");
+    format!(", {pods}, the slowest in {}", microseconds(births.slowest_us))
 }
 
 #[cfg(test)]

@@ -54,16 +54,11 @@ impl Upgrade {
 
     /// What the process should exit with.
     pub fn exit_status(&self) -> ExitStatus {
-        let of = |side: &Side| side.summary.exit_status();
         let is_unseen = self.change().is_none_or(|it| it.trouble.is_some());
-        // The case has said so, too; what was seen stands whatever became of the case.
-        let has_leaked =
-            self.change().is_some_and(|it| windows(it, WindowKind::Leak).next().is_some());
-        let seen = if has_leaked { ExitStatus::FailOpen } else { ExitStatus::Pass };
-        let watched = of(&self.before).or_worse(of(&self.during)).or_worse(seen);
+        let watched = self.before.exit_status().or_worse(self.during.exit_status());
         let watched = watched.with_trouble(is_unseen);
         match &self.after {
-            Ok((after, diff)) => watched.or_worse(of(after)).or_worse(diff.exit_status()),
+            Ok((after, diff)) => watched.or_worse(after.exit_status()).or_worse(diff.exit_status()),
             Err(_) => watched.with_trouble(true),
         }
     }

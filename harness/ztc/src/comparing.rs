@@ -9,7 +9,6 @@ use std::str::FromStr;
 
 use thiserror::Error;
 use ztc_engine::event::{Event, ExitStatus};
-use ztc_model::window::WindowKind;
 use ztc_report::jsonl::{self, ReadError};
 use ztc_report::{Comparison, FileError, NoRun, Side, comparison};
 
@@ -140,11 +139,7 @@ pub(crate) fn run_of(results: &Path, name: &str) -> Result<Side, CompareError> {
 
 /// What a run came to: what it said as it ended, and what its events say, which holds of one that was killed, too.
 pub(crate) fn came_to(said: ExitStatus, read: &Result<Side, CompareError>) -> ExitStatus {
-    let Ok(side) = read else { return said };
-    let mut windows = side.changes.iter().flat_map(|it| &it.flows).flat_map(|it| &it.windows);
-    let has_leaked = windows.any(|it| it.kind == WindowKind::Leak);
-    let leaked = if has_leaked { ExitStatus::FailOpen } else { ExitStatus::Pass };
-    said.or_worse(side.summary.exit_status()).or_worse(leaked)
+    read.as_ref().map_or(said, |side| said.or_worse(side.exit_status()))
 }
 
 fn side(folder: &Path) -> Result<Side, CompareError> {
@@ -191,28 +186,30 @@ impl SideBySide<'_> {
     pub(crate) async fn run(&self, seen: &mut ExitStatus) -> Result<ExitStatus, CompareError> {
         let names = ["a", "b"].map(|side| format!("{}-{side}", self.name));
         let mut requests = Requests::new().map_err(|source| CompareError::Signals { source })?;
-        let mut failed = false;
         let mut interrupted = false;
+        let mut read = Vec::new();
         for (profile, name) in self.profiles.iter().zip(&names) {
             if interrupted {
                 return Err(CompareError::Interrupted { profile: profile.clone() });
             }
             terminal::trouble(&format!("comparing: the run on {profile}"));
             let status = self.runs.make(profile, name, (&mut requests, &mut interrupted)).await?;
-            failed |= status != ExitStatus::Pass;
-            *seen = seen.or_worse(came_to(status, &run_of(self.runs.results, name)));
+            let side = side(&self.runs.results.join(name));
+            *seen = seen.or_worse(came_to(status, &side));
+            read.push(side);
         }
-        let folders = names.map(|name| self.runs.results.join(name));
-        let comparison = Comparison::of(sides(&folders)?);
+        let [one, other] =
+            <[_; 2]>::try_from(read).expect("a run was made on each of two profiles");
+        let comparison = Comparison::of([one?, other?]);
         terminal::say("");
         show(&comparison);
         let text = comparison.text(FILE_WIDTH, false);
-        for folder in &folders {
-            let path = comparison::write(folder, &text)?;
+        for name in &names {
+            let path = comparison::write(&self.runs.results.join(name), &text)?;
             terminal::trouble(&format!("comparison: {}", path.display()));
         }
         // What a run could not do besides its cases is in its exit code alone.
-        Ok(comparison.exit_status().with_trouble(failed))
+        Ok(comparison.exit_status().with_trouble(*seen != ExitStatus::Pass))
     }
 }
 

@@ -57,19 +57,17 @@ impl Again<'_> {
     pub(crate) async fn run(&self, seen: &mut ExitStatus) -> Result<ExitStatus, RepeatError> {
         let mut requests = Requests::new().map_err(RepeatError::Signals)?;
         let mut asked = false;
-        let mut failed = false;
         let mut sides: Vec<Side> = Vec::new();
         for number in 1.. {
             let name = format!("{}-{number}", self.name);
             let of = self.times.map(|it| format!(" of {it}")).unwrap_or_default();
             terminal::trouble(&format!("run {number}{of}"));
             let status = self.runs.make(self.profile, &name, (&mut requests, &mut asked)).await?;
-            failed |= status != ExitStatus::Pass;
             let read = run_of(self.runs.results, &name);
             *seen = seen.or_worse(came_to(status, &read));
             sides.push(read?);
             let enough = self.times.is_some_and(|times| number >= times);
-            if asked || enough || (self.until_fail && failed) {
+            if asked || enough || (self.until_fail && *seen != ExitStatus::Pass) {
                 break;
             }
         }
@@ -78,6 +76,6 @@ impl Again<'_> {
         terminal::say("");
         terminal::say(&repeats.text(width, colour));
         // What a run could not do besides its cases is in its exit code alone.
-        Ok(repeats.exit_status().with_trouble(failed))
+        Ok(repeats.exit_status().with_trouble(*seen != ExitStatus::Pass))
     }
 }

@@ -19,6 +19,7 @@ use ztc_wire::{Leg, Observed, Sent, Stretch};
 
 use super::Life;
 use super::newborns::Nursery;
+use super::watching::KEPT_RECORDS;
 use crate::agent::{Flight, News, micros};
 use crate::chain;
 use crate::event::{Births, StepReport, WatchedFlow};
@@ -29,9 +30,6 @@ use crate::wait::{Look, until};
 
 /// How long from one birth to the next at least: whoever is born takes time from everybody else.
 const APART: Duration = Duration::from_millis(200);
-
-/// How many records are kept of the leaks of a flow.
-const KEPT_RECORDS: usize = 6;
 
 /// What came of the pods of one name.
 pub(super) struct Brood {
@@ -52,9 +50,9 @@ impl Brood {
             self.born.iter().any(met)
         };
         let unmet = changing.iter().filter(|it| !is_met(it));
-        let holes: Vec<Window> = unmet
-            .map(|it| hole((it.from_us, it.until_us), "no pod was born in it".to_owned()))
-            .collect();
+        let unseen =
+            |it: &StepReport| Window::blind((it.from_us, it.until_us), "no pod was born in it");
+        let holes: Vec<Window> = unmet.map(unseen).collect();
         for flow in self.flows.iter_mut().filter(|it| it.samples > 0) {
             flow.windows.extend(holes.iter().cloned());
             flow.windows.sort_by_key(|it| it.from_us);
@@ -106,17 +104,17 @@ impl Life<'_> {
         let mut rows: Vec<Row<'_>> = cells.filter_map(|(index, it)| row(index, it, pod)).collect();
         let mut births = Births { count: 0, slowest_us: 0 };
         let (mut born, mut left) = (Vec::new(), None);
-        while steps.borrow_and_update().is_some() && left.is_none() && !rows.is_empty() {
+        while left.is_none() && !rows.is_empty() {
+            // Not in the condition: nobody could say what comes next while it is looked at.
+            let step = *steps.borrow_and_update();
+            let Some(step) = step else { break };
             let ordered = Instant::now();
             let since = |at: Instant| micros(at.saturating_duration_since(begun));
             let lived = tokio::select! {
-                lived = self.one_life(pod, &mut rows, begun, &steps) => lived,
+                lived = self.one_life(pod, &mut rows, begun, (step, &steps)) => lived,
                 () = interruption.wait() => Err("it was interrupted".to_owned()),
             };
-            let came = match &lived {
-                Ok(at) => *at,
-                Err(_) => Instant::now(),
-            };
+            let came = lived.as_ref().map_or_else(|_| Instant::now(), |at| *at);
             let birth = Birth { from_us: since(ordered), until_us: since(came) };
             match lived {
                 Ok(_) => {
@@ -124,11 +122,9 @@ impl Life<'_> {
                     births.slowest_us = births.slowest_us.max(birth.until_us - birth.from_us);
                 }
                 Err(why) => {
+                    let why = format!("no pod was born: {why}");
                     for row in &mut rows {
-                        row.blind(
-                            (birth.from_us, birth.until_us),
-                            format!("no pod was born: {why}"),
-                        );
+                        row.blind(&birth, &why);
                     }
                 }
             }
@@ -162,7 +158,7 @@ impl Life<'_> {
         pod: &PodRef,
         rows: &mut [Row<'_>],
         begun: Instant,
-        steps: &watch::Receiver<Option<usize>>,
+        (step, steps): (usize, &watch::Receiver<Option<usize>>),
     ) -> Result<Instant, String> {
         let book = self.lane.cluster.addresses().await.map_err(|error| chain(&error))?;
         let sends: Vec<_> = rows.iter().enumerate().map(|(row, it)| (row, &it.cell.send)).collect();
@@ -172,7 +168,8 @@ impl Life<'_> {
         let born = Instant::now();
         let flights: Vec<Vec<Flight>> =
             (0..rows.len()).map(|row| nursery.flights.remove(&row).unwrap_or_default()).collect();
-        let watch = Watch { begun, born, deadline: self.pace.probe_deadline(), patience: ceiling };
+        let watch =
+            Watch { begun, born, step, deadline: self.pace.probe_deadline(), patience: ceiling };
         let seen = flights
             .into_iter()
             .map(|flights| join_all(flights.into_iter().map(|it| watch.end(it, steps.clone()))));
@@ -195,21 +192,15 @@ impl Life<'_> {
         book: &AddressBook,
         begun: Instant,
     ) {
-        let Ok(aim) = self.aim(row.cell, &nursery.agent, book) else { return };
         let leaked = stretches.iter().filter(|it| row.kind(it) == Some(WindowKind::Leak));
         let leaked: Vec<SocketAddr> = leaked.filter_map(|it| it.first.local).collect();
-        for local in leaked {
-            let interest = aim.interest(Leg::Send, local, local);
-            let records = aim.board.about(interest, &aim.leads(Leg::Send, None), begun);
-            row.evidence.extend(records);
-            row.evidence.truncate(KEPT_RECORDS);
+        if leaked.is_empty() {
+            return;
         }
+        let Ok(aim) = self.aim(row.cell, &nursery.agent, book) else { return };
+        row.evidence.extend(leaked.into_iter().flat_map(|local| aim.records_of(local, begun)));
+        row.evidence.truncate(KEPT_RECORDS);
     }
-}
-
-fn hole((from_us, until_us): (u64, u64), seen: String) -> Window {
-    let (kind, samples, first, last) = (WindowKind::Blind, 0, None, None);
-    Window { kind, from_us, until_us, samples, first, last, seen }
 }
 
 /// What a pod of that name sends for a cell, if it sends something.
@@ -234,6 +225,8 @@ struct Watch {
     begun: Instant,
     /// When it said its first word: what it sends by itself was sent before.
     born: Instant,
+    /// The step that it was ordered in.
+    step: usize,
     /// The longest that a stimulus takes.
     deadline: Duration,
     /// How long its agent may be out of reach besides.
@@ -250,19 +243,12 @@ impl Watch {
     ) -> Option<Stretch> {
         let until = Instant::now() + self.deadline + self.patience;
         let mut local = None;
-        let mut is_last = steps.borrow().is_none();
         let (seen, at) = loop {
             let news = tokio::select! {
                 biased;
                 news = flight.next(until) => news,
-                Ok(()) = steps.changed(), if !is_last => {
-                    // After the last step there is time for whatever was sent.
-                    is_last = steps.borrow().is_none();
-                    if is_last {
-                        continue;
-                    }
-                    return None;
-                }
+                // After the last step there is time for whatever was sent.
+                Ok(_) = steps.wait_for(|it| it.is_some_and(|it| it != self.step)) => return None,
             };
             match news {
                 News::Started { leg: Leg::Send, local: own, .. } => local = Some(own),
@@ -324,9 +310,9 @@ impl Row<'_> {
     }
 
     /// Adds a time in which nothing was sent.
-    fn blind(&mut self, (from_us, until_us): (u64, u64), seen: String) {
+    fn blind(&mut self, birth: &Birth, why: &str) {
         self.windows.extend(self.open.take());
-        self.windows.push(hole((from_us, until_us), seen));
+        self.windows.push(Window::blind((birth.from_us, birth.until_us), why));
     }
 
     fn report(self, pod: &PodRef, births: Births) -> WatchedFlow {

@@ -14,7 +14,7 @@ use ztc_model::evidence::Evidence;
 use ztc_model::outcome::Expected;
 use ztc_model::suite::Cell;
 use ztc_model::window::{WindowKind, kind, reconnects, windows};
-use ztc_wire::{Leg, Stimulus, Stretch};
+use ztc_wire::{Stimulus, Stretch};
 
 use super::births::Brood;
 use super::{Life, Sender};
@@ -35,7 +35,7 @@ const SAMPLE_DEADLINE: Duration = Duration::from_millis(900);
 const QUESTION_EVERY: Duration = Duration::from_millis(100);
 
 /// How many records are kept of the leaks of a flow.
-const KEPT_RECORDS: usize = 6;
+pub(super) const KEPT_RECORDS: usize = 6;
 
 /// A flow to be sampled.
 struct Sampled<'a> {
@@ -268,9 +268,7 @@ impl Sampled<'_> {
         let ends: BTreeSet<_> =
             [stretch.first.local, stretch.last.local].into_iter().flatten().collect();
         for local in ends {
-            let interest = self.aim.interest(Leg::Send, local, local);
-            let leads = self.aim.leads(Leg::Send, None);
-            for record in self.aim.board.about(interest, &leads, begun) {
+            for record in self.aim.records_of(local, begun) {
                 if row.evidence.len() < KEPT_RECORDS {
                     row.evidence.entry(format!("{local} {}", record.did)).or_insert(record);
                 }

@@ -34,13 +34,13 @@ impl Datapath {
 
     /// Whether agents are away, and nobody proxies or records.
     pub(crate) fn agents_are_away(&self, now: Instant) -> bool {
-        self.is_within(|_| Some(AWAY), now)
+        self.agents_back_at(now).is_some()
     }
 
     /// When agents that are away will be back; nothing where they are there.
     pub(crate) fn agents_back_at(&self, now: Instant) -> Option<Instant> {
-        let restarted = self.agents_restarted.as_ref().filter(|_| self.agents_are_away(now))?;
-        Some(restarted.at + AWAY)
+        let back = self.agents_restarted.as_ref()?.at + AWAY;
+        (now < back).then_some(back)
     }
 
     /// Whether records are lost now: as agents are away, or on purpose.

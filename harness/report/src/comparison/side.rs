@@ -1,8 +1,11 @@
 //! One of the two runs, put together from its events.
 
 use thiserror::Error;
-use ztc_engine::event::{CaseReport, ChangeReport, Event, EventKind, RunStarted, SCHEMA, Summary};
+use ztc_engine::event::{
+    CaseReport, ChangeReport, Event, EventKind, ExitStatus, RunStarted, SCHEMA, Summary,
+};
 use ztc_model::suite::{CaseId, is_about_others};
+use ztc_model::window::WindowKind;
 
 /// A run as far as it is compared.
 #[derive(Debug, Clone)]
@@ -36,6 +39,14 @@ pub enum NoRun {
 }
 
 impl Side {
+    /// What it came to by its events, however it ended. What was seen of watched flows stands whatever became of their case.
+    pub fn exit_status(&self) -> ExitStatus {
+        let mut windows = self.changes.iter().flat_map(|it| &it.flows).flat_map(|it| &it.windows);
+        let has_leaked = windows.any(|it| it.kind == WindowKind::Leak);
+        let leaked = if has_leaked { ExitStatus::FailOpen } else { ExitStatus::Pass };
+        self.summary.exit_status().or_worse(leaked)
+    }
+
     /// Puts a run together. It need not have finished.
     ///
     /// # Errors

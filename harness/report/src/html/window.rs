@@ -9,7 +9,7 @@ use super::cell::{self, Amount};
 use super::markup::{Markup, class};
 use super::policy::Links;
 use crate::account::Mark;
-use crate::change::{KINDS, counted, worst};
+use crate::change::{KINDS, born, counted, worst};
 use crate::console::count;
 use crate::span::{microseconds, moment};
 
@@ -86,10 +86,7 @@ fn samples(flow: &WatchedFlow) -> String {
     let resets = flow
         .reconnects
         .map(|it| format!(", {}", count(it, "connection reset", "connections reset")));
-    let births = flow.births.map(|it| {
-        let slowest = microseconds(it.slowest_us);
-        format!(", {}, the slowest in {slowest}", count(it.count, "pod born", "pods born"))
-    });
+    let births = flow.births.map(born);
     let samples = usize::try_from(flow.samples).unwrap_or(usize::MAX);
     let samples = count(samples, "sample", "samples");
     let more = [slowest, resets, births].into_iter().flatten();

@@ -190,14 +190,18 @@ impl<'a> Plan<'a> {
         let change = What::Change { case: &self.watched, options: self.options() };
         let [old, new] = &self.places;
         let last = if *rollback { old } else { new };
-        let mut asked = (&mut requests, seen);
-        let before = self.run("the run before", (old, cases(), name, "before"), &mut asked).await?;
+        let before =
+            self.run("the run before", (old, cases(), name, "before"), (&mut requests, seen));
+        let before = before.await?;
         terminal::trouble(&format!("watching {} while everything is replaced", self.watched));
-        let during = self.run("the upgrade", (old, change, name, "during"), &mut asked).await?;
+        let during = self.run("the upgrade", (old, change, name, "during"), (&mut requests, seen));
+        let during = during.await?;
         // A cluster that is half-way is nobody's: its next run would go on with what failed.
         let is_made = during.changes.first().is_some_and(|it| it.trouble.is_none());
         let (after, unread) = if is_made {
-            match self.run("the run after", (last, cases(), name, "after"), &mut asked).await {
+            let after =
+                self.run("the run after", (last, cases(), name, "after"), (&mut requests, seen));
+            match after.await {
                 Ok(side) => (Ok(side), None),
                 // What was watched has been seen, and is told.
                 Err(error) => (Err("not known"), Some(error)),
@@ -207,7 +211,7 @@ impl<'a> Plan<'a> {
         };
         let back = if *rollback { " and back" } else { "" };
         let upgrade = Upgrade::of(format!("from {from} to {to}{back}"), before, during, after);
-        *asked.1 = asked.1.or_worse(upgrade.exit_status());
+        *seen = seen.or_worse(upgrade.exit_status());
         let (width, colour) = terminal::look();
         terminal::say("");
         terminal::say(&upgrade.text(width, colour));
@@ -215,27 +219,24 @@ impl<'a> Plan<'a> {
         for path in upgrade.write(&folder)? {
             terminal::trouble(&path.display().to_string());
         }
-        match unread {
-            Some(error) => Err(error),
-            None => Ok(upgrade.exit_status()),
-        }
+        unread.map_or_else(|| Ok(upgrade.exit_status()), Err)
     }
 
     async fn run(
         &self,
         part: &'static str,
         (place, what, name, suffix): (&Place, What<'_>, &str, &str),
-        (requests, seen): &mut (&mut Requests, &mut ExitStatus),
+        (requests, seen): (&mut Requests, &mut ExitStatus),
     ) -> Result<Side, UpgradeError> {
         let name = format!("{name}-{suffix}");
         let runs = Runs { what, place, results: &self.results };
         let mut asked = false;
         let said = runs
-            .make(&place.cluster, &name, (&mut **requests, &mut asked))
+            .make(&place.cluster, &name, (requests, &mut asked))
             .await
             .map_err(|source| UpgradeError::Run { part, source })?;
         let read = run_of(&self.results, &name);
-        **seen = seen.or_worse(came_to(said, &read));
+        *seen = seen.or_worse(came_to(said, &read));
         if asked {
             return Err(UpgradeError::Interrupted { part });
         }
