@@ -127,6 +127,8 @@ pub enum Fault {
     WaypointHangs,
     /// `waypoint-ready-without-control-plane`: waypoints are ready although nobody has told them what to do.
     WaypointReadyWithoutControlPlane,
+    /// `istiod-is-away`: nothing that waypoints ask istiod reaches it, and they never get ready.
+    IstiodIsAway,
     /// `istiod-accepts-everything`: istiod says of every policy that it is accepted, and of every service that it is behind its
     /// waypoint.
     IstiodAcceptsEverything,
@@ -135,7 +137,7 @@ pub enum Fault {
 }
 
 /// The faults without a number, by their names.
-const NAMED: [(&str, Fault); 41] = [
+const NAMED: [(&str, Fault); 42] = [
     ("ignore-egress-deny", Fault::IgnoreEgressDeny),
     ("allow-everything", Fault::AllowEverything),
     ("drop-everything", Fault::DropEverything),
@@ -175,6 +177,7 @@ const NAMED: [(&str, Fault); 41] = [
     ("pod-ip-skips-hardening", Fault::PodIpSkipsHardening),
     ("waypoint-hangs", Fault::WaypointHangs),
     ("waypoint-ready-without-control-plane", Fault::WaypointReadyWithoutControlPlane),
+    ("istiod-is-away", Fault::IstiodIsAway),
     ("istiod-accepts-everything", Fault::IstiodAcceptsEverything),
     ("waypoint-for-services-alone", Fault::WaypointForServicesAlone),
 ];

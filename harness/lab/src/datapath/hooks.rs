@@ -85,6 +85,11 @@ impl Sabotage {
         self.faults.has(Fault::MuteClients) && !asks_control_plane(flow)
     }
 
+    /// Whether what a waypoint asks istiod vanishes.
+    fn keeps_from_control_plane(&self, flow: FlowKey) -> bool {
+        self.faults.has(Fault::IstiodIsAway) && asks_control_plane(flow)
+    }
+
     /// Whether a packet passes that policy drops.
     fn passes_denied(
         &mut self,
@@ -175,7 +180,7 @@ impl Datapath {
         let from_node = hook == Direction::Ingress && self.is_node(node, flow.source.ip());
         let is_needed = (from_node && !policy.is_enforced()) || asks_control_plane(flow);
         let is_lost = self.sabotage.loses_allowed() || self.is_closed(now);
-        if is_lost && !is_needed {
+        if (is_lost && !is_needed) || self.sabotage.keeps_from_control_plane(flow) {
             return Fate::Stopped;
         }
         self.pass(node, hook, belongs, visit);
