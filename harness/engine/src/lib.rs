@@ -25,6 +25,7 @@ mod readiness;
 pub mod runner;
 mod stage;
 mod summary;
+pub mod turns;
 mod volley;
 pub mod wait;
 

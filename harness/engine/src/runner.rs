@@ -23,6 +23,7 @@ use crate::interruption::Interruption;
 use crate::lane::LiveLane;
 use crate::profile::{LaneKind, Profile};
 use crate::summary;
+use crate::turns::{self, Turn, Turns};
 
 /// Runs cases on a fabric. One a process; shared by all who ask for cases.
 #[derive(Debug)]
@@ -133,6 +134,18 @@ impl Runner {
     #[must_use]
     pub fn fresh_lanes(self) -> Self {
         Self { fresh_lanes: true, ..self }
+    }
+
+    /// Cases that wait for lanes of this runner, and whose turn it is.
+    pub fn turns<T>(&self, cases: Vec<T>, case: impl Fn(&T) -> &Case) -> Turns<T> {
+        let turn = |what: T| {
+            let case = case(&what);
+            let world = self.worlds.get(&case.world);
+            let likely =
+                world.map_or(Duration::ZERO, |it| turns::likely(case, it, &self.profile.pace));
+            Turn { world: case.world.clone(), likely, what }
+        };
+        Turns::new(cases.into_iter().map(turn).collect(), self.profile.lanes.each)
     }
 
     /// Runs a case in the next free lane. Nothing when the run was interrupted before it began.

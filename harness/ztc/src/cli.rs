@@ -5,15 +5,14 @@ pub(crate) mod monitor;
 mod mutants;
 mod several;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tokio::runtime::Runtime;
-use tokio::task::JoinSet;
 use ztc_engine::event::ExitStatus;
 use ztc_lab::Entered;
 use ztc_report::{Console, Diff};
@@ -498,31 +497,15 @@ fn trouble(error: &GroundError) -> ExitStatus {
     error.exit_status()
 }
 
-/// The case whose turn it is.
-fn next(cases: &Mutex<VecDeque<Selected>>) -> Option<Selected> {
-    cases.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
-}
-
 fn run_inside(plan: Plan, proven: &Proven, ground: &Ground, verbose: bool) -> ExitStatus {
     block_on(async {
-        let cases: VecDeque<Selected> = runnable(&plan.cases).cloned().collect();
-        let lanes = plan.profile.lanes.count.max(1);
+        let cases: Vec<Selected> = runnable(&plan.cases).cloned().collect();
+        let lanes = plan.profile.lanes.count;
         let execution = match begin(plan, proven, ground, verbose).await {
             Ok(execution) => Arc::new(execution),
             Err(status) => return status,
         };
-        // As many take cases as there are lanes, so that cases are taken in the order that was told.
-        let cases = Arc::new(Mutex::new(cases));
-        let mut running = JoinSet::new();
-        for _ in 0..lanes {
-            let (execution, cases) = (Arc::clone(&execution), Arc::clone(&cases));
-            running.spawn(async move {
-                while let Some(case) = next(&cases) {
-                    execution.run(&case).await;
-                }
-            });
-        }
-        while running.join_next().await.is_some() {}
+        execution.run_all(cases, lanes, |_case, _report| ()).await;
         finish(Arc::into_inner(execution).expect("the cases, which shared it, are over")).await
     })
 }

@@ -3,19 +3,22 @@
 //! Listing reads files and nothing else. A case that the fabric cannot run is listed as ignored, by
 //! what the profile declares. Nothing but libtest's own lines goes to standard output.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio::task::JoinError;
 use ztc_engine::event::{CaseReport, ExitStatus};
 use ztc_engine::expected::Standing;
 use ztc_engine::profile::Profile;
 use ztc_lab::Entered;
 use ztc_model::verdict::Verdict;
 
-use crate::execution::{Execution, Plan, run_name};
+use crate::execution::{Execution, Plan, run_name, runnable};
 use crate::ground::{Ground, GroundError, Place};
 use crate::project::{Project, Suites};
 use crate::proving::Proven;
@@ -143,24 +146,41 @@ fn run(args: &Arguments, plan: Plan, proven: &Proven, ground: &Ground) -> ExitCo
         }
     };
     let folder = execution.folder().to_owned();
+    // Trials wait for what their cases come to, and not on cores: lanes take cases in an order of their own.
+    let at_once = args.test_threads.map_or(profile.lanes.count, |it| it.min(profile.lanes.count));
+    let mut args = args.clone();
+    args.test_threads.get_or_insert(cases.len());
+    let mut told = BTreeMap::new();
     let trials = cases
-        .into_iter()
+        .iter()
         .map(|selected| {
-            let (execution, handle) = (Arc::clone(&execution), runtime.handle().clone());
-            ignorable(&selected.clone(), &profile, move || {
+            let (tell, told_of) = oneshot::channel();
+            told.insert(selected.case.id.clone(), tell);
+            let (handle, folder) = (runtime.handle().clone(), folder.clone());
+            let lacks = selected.lacks.clone();
+            ignorable(selected, &profile, move || match &lacks {
                 // One that is asked for although it is ignored.
-                if let Some(lacks) = &selected.lacks {
-                    return Err(Failed::from(lacks));
-                }
-                judge(handle.block_on(execution.run(&selected)), execution.folder())
+                Some(lacks) => Err(Failed::from(lacks)),
+                None => judge(handle.block_on(told_of).ok().flatten(), &folder),
             })
         })
         .collect();
-    let mut args = args.clone();
-    // Trials wait on lanes, not on cores.
-    args.test_threads.get_or_insert(profile.lanes.count);
+    let told = Mutex::new(told);
+    let tell = move |selected: &Selected, report| {
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tell) = told.remove(&selected.case.id) {
+            // Whoever asked for it may have ended.
+            tell.send(report).ok();
+        }
+    };
+    let cases = runnable(&cases).cloned().collect();
+    let all = Arc::clone(&execution);
+    let running = runtime.spawn(async move { all.run_all(cases, at_once, tell).await });
     let conclusion = libtest_mimic::run(&args, trials);
-    let execution = Arc::into_inner(execution).expect("the trials, which shared it, are over");
+    if let Err(panic) = runtime.block_on(running).map_err(JoinError::into_panic) {
+        std::panic::resume_unwind(panic);
+    }
+    let execution = Arc::into_inner(execution).expect("the cases, which shared it, are over");
     let finished = runtime.block_on(execution.finish());
     for line in finished.ledger.iter().chain(&finished.troubles) {
         terminal::trouble(line);

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use rustix::process::Signal;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
 use ztc_cluster::Ledger;
 use ztc_engine::change::Change;
 use ztc_engine::event::{
@@ -17,6 +18,7 @@ use ztc_engine::event::{
 use ztc_engine::expected::Day;
 use ztc_engine::profile::{FabricKind, Profile};
 use ztc_engine::runner::{EventSink, Runner};
+use ztc_engine::turns::{Turn, Turns};
 use ztc_lab::AgentCommand;
 use ztc_model::world::World;
 use ztc_report::{Console, ReportErrors, Reporters, RunDir, RunDirError};
@@ -165,12 +167,38 @@ impl Execution {
         self.folder.path()
     }
 
-    /// Runs one case in the next free lane; nothing when the run was interrupted before.
-    pub async fn run(&self, selected: &Selected) -> Option<CaseReport> {
-        self.count(self.runner.run(&selected.case).await)
+    /// Runs all that the fabric can run of these, so many at once, and tells what each came to; nothing where the run was
+    /// interrupted before. What goes first is up to [`Turns`].
+    pub async fn run_all(
+        self: &Arc<Self>,
+        cases: Vec<Selected>,
+        at_once: usize,
+        tell: impl Fn(&Selected, Option<CaseReport>) + Send + Sync + 'static,
+    ) {
+        let turns = Arc::new(Mutex::new(self.runner.turns(cases, |it| &it.case)));
+        let tell = Arc::new(tell);
+        let mut running = JoinSet::new();
+        for _ in 0..at_once.max(1) {
+            let (execution, turns, tell) =
+                (Arc::clone(self), Arc::clone(&turns), Arc::clone(&tell));
+            running.spawn(async move {
+                let mut world = None;
+                while let Some(Turn { what, world: next, .. }) = next_turn(&turns, world.as_deref())
+                {
+                    let report = execution.runner.run(&what.case).await;
+                    tell(&what, execution.count(report));
+                    world = Some(next);
+                }
+            });
+        }
+        while let Some(worker) = running.join_next().await {
+            if let Err(panic) = worker.map_err(JoinError::into_panic) {
+                std::panic::resume_unwind(panic);
+            }
+        }
     }
 
-    /// The same with a change that is made while its flows are watched.
+    /// Runs one case with a change that is made while its flows are watched; nothing when the run was interrupted before.
     pub async fn watch(&self, selected: &Selected, change: &Change) -> Option<CaseReport> {
         self.count(self.runner.watch(&selected.case, change).await)
     }
@@ -211,6 +239,11 @@ impl Execution {
         let ledger = self.ledger.map(|it| it.lines()).unwrap_or_default();
         Finished { status, summary, troubles, ledger }
     }
+}
+
+/// The lock is held for as long as it takes to choose.
+fn next_turn(turns: &Mutex<Turns<Selected>>, lane: Option<&str>) -> Option<Turn<Selected>> {
+    turns.lock().unwrap_or_else(PoisonError::into_inner).next(lane)
 }
 
 /// The cases that the fabric can run.

@@ -180,7 +180,7 @@ impl Pace {
 }
 
 /// How many cells of a case send their streams as often as the profile says. The lab's switch, which carries some
-/// thousand new flows a second on two cores, has six lanes to serve.
+/// thousand new flows a second on two cores, has all lanes of a run to serve.
 const CELLS_AT_FULL_PACE: usize = 5;
 
 /// A period of a clock, which cannot be nothing.
