@@ -23,7 +23,7 @@ fn project(comes_to: &str, until: &str) -> Project {
     let project = Project::new();
     // A broken lab keeps sending until the ceiling; a busy machine has to keep up with it.
     for (from, to) in [
-        ("count: 6", "count: 1"),
+        ("count: 12", "count: 1"),
         ("streamEveryMs: 5", "streamEveryMs: 20"),
         ("passCeilingMs: 1000", "passCeilingMs: 4000"),
     ] {

@@ -44,7 +44,7 @@ async fn in_the_middle(project: &Project) -> Child {
 
 /// The same of any command that makes such a run first of all.
 async fn in_the_middle_of(project: &Project, args: &[&str]) -> Child {
-    project.edit("clusters/lab.yaml", "lanes: { count: 6", "lanes: { count: 1");
+    project.edit("clusters/lab.yaml", "lanes: { count: 12", "lanes: { count: 1");
     project.edit("clusters/lab.yaml", "settleCeilingMs: 2000", "settleCeilingMs: 60000");
     let mut command = project.ztc(args);
     command.env("ZTC_LAB_FAULT", "late-enforcement=60000ms");

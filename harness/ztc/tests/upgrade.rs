@@ -186,9 +186,9 @@ fn what_makes_no_sense_is_told_before_anything_is_started() {
         ("lab", "lab-next", vec!["--watch", "l2-namespace"], "is in the name of"),
         ("lab", "lab-next", vec!["--watch", "no-such-case"], "no case has `no-such-case`"),
         (
-            "lab-waypoint",
             "lab",
-            vec!["--watch", "orders-are-for-the-storefront"],
+            "lab-next",
+            vec!["--watch", "a-handshake-for-another-name-on-the-same-address-is-stopped"],
             "does not run on lab",
         ),
         (older, meshed, vec![], "Kubernetes is 1.35.5 on one side and 1.36.3 on the other"),
