@@ -167,7 +167,7 @@ impl Execution {
         self.folder.path()
     }
 
-    /// Runs all that the fabric can run of these, so many at once, and tells what each came to; nothing where the run was
+    /// Runs these, which the fabric must be able to, so many at once, and tells what each came to; nothing where the run was
     /// interrupted before. What goes first is up to [`Turns`].
     pub async fn run_all(
         self: &Arc<Self>,

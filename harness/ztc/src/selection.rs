@@ -144,9 +144,10 @@ pub fn the_one<T>(mut found: Vec<T>, text: &str, case: impl Fn(&T) -> &Case) -> 
     }
 }
 
-/// The order in which a run takes cases whose lanes share a cluster, and tells of them elsewhere (`ztc_engine::turns`): those of
-/// one world after the other, as a lane has one at a time, and worlds in the order of their first cases. Where lanes share one, the cases of a world that run alone come first: copies of
-/// the world are not there yet, whose endpoints would be regenerated with every clusterwide policy.
+/// The order in which a run tells of its cases, and in which lanes that share a cluster take them (`ztc_engine::turns`): those
+/// of one world after the other, as a lane has one at a time, and worlds in the order of their first cases. Where lanes share a
+/// cluster, the cases of a world that run alone come first: copies of the world are not there yet, whose endpoints would be
+/// regenerated with every clusterwide policy.
 pub fn in_turn(
     cases: Vec<Selected>,
     profile: &Profile,
