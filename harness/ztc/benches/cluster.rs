@@ -1,12 +1,15 @@
 //! `cargo bench -p ztc --bench cluster`: what a real cluster and the way to it can do, as medians of one run.
 //! It makes or takes the cluster of `ZTC_CLUSTER`, by default kind. Nothing here passes or fails.
 
-use std::io::Write;
+mod events;
+mod table;
+
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join_all, try_join_all};
+use table::{exit_code, median, row};
 use tokio::runtime::Runtime;
 use ztc::ground::{Ground, Place};
 use ztc::project::Project;
@@ -34,21 +37,7 @@ fn main() -> ExitCode {
         .map_err(|error| error.to_string())
         .and_then(|runtime| runtime.block_on(measure()))
         .and_then(|()| suites());
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&format!("the benchmark could not be run: {error}"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn say(line: &str) {
-    writeln!(std::io::stdout(), "{line}").ok();
-}
-
-fn row(what: &str, measured: &str, wished: &str) {
-    say(&format!("| {what:<58} | {measured:>16} | {wished:>14} |"));
+    exit_code(result)
 }
 
 fn place() -> Result<Place, String> {
@@ -81,8 +70,7 @@ fn world() -> Result<World, String> {
 }
 
 async fn measure() -> Result<(), String> {
-    row("what", "measured", "wished");
-    row("-", "-", "-");
+    table::head();
     let ground = Ground::find(&Project::find(), &place()?).map_err(|error| chain(&error))?;
     let begun = Instant::now();
     let ready = ground.ready("bench", None).await.map_err(|error| chain(&error))?;
@@ -162,20 +150,13 @@ fn suites() -> Result<(), String> {
 }
 
 fn last_reports() -> Result<Vec<CaseReport>, String> {
-    let path = Project::find().results().join("latest/events.jsonl");
-    let file = std::fs::File::open(&path).map_err(|it| format!("{}: {it}", path.display()))?;
-    let mut reports = Vec::new();
-    for event in ztc_report::jsonl::read(std::io::BufReader::new(file)) {
-        if let EventKind::CaseFinished(report) = event.map_err(|it| chain(&it))?.kind {
-            reports.push(*report);
-        }
-    }
-    Ok(reports)
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    let told = events::of_last_run(&Project::find().results())?.into_iter();
+    Ok(told
+        .filter_map(|it| match it {
+            EventKind::CaseFinished(report) => Some(*report),
+            _ => None,
+        })
+        .collect())
 }
 
 fn float(value: u64) -> f64 {

@@ -1,6 +1,9 @@
 //! `cargo bench -p ztc`: what the lab can do, as medians and ratios of
 //! one run. Nothing here passes or fails: it prints what it measured next to what is wished for.
 
+mod events;
+mod table;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
@@ -12,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{join_all, try_join_all};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use table::{exit_code, median, row, say};
 use tokio::runtime::Runtime;
 use ztc_engine::burst::{Burst, Volume};
 use ztc_engine::event::{CaseReport, EventKind};
@@ -58,29 +62,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn exit_code(result: Result<(), String>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&format!("the benchmark could not be run: {error}"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn say(line: &str) {
-    writeln!(std::io::stdout(), "{line}").ok();
-}
-
-fn row(what: &str, measured: &str, wished: &str) {
-    say(&format!("| {what:<58} | {measured:>16} | {wished:>14} |"));
-}
-
 /// Whole runs enter namespaces of their own, and a process that has entered some once can start no
 /// other: so the rates, which are measured inside, get a process of theirs.
 fn outside() -> Result<(), String> {
-    row("what", "measured", "wished");
-    row("-", "-", "-");
+    table::head();
     let status = std::env::current_exe()
         .and_then(|program| Command::new(program).arg(RATES).status())
         .map_err(|error| error.to_string())?;
@@ -336,20 +321,13 @@ fn slice() -> Result<(), String> {
 }
 
 fn last_reports() -> Result<Vec<CaseReport>, String> {
-    let path = ztc::project::Project::find().results().join("latest/events.jsonl");
-    let file = fs::File::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let mut reports = Vec::new();
-    for event in ztc_report::jsonl::read(std::io::BufReader::new(file)) {
-        if let EventKind::CaseFinished(report) = event.map_err(|it| ztc_engine::chain(&it))?.kind {
-            reports.push(*report);
-        }
-    }
-    Ok(reports)
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    let told = events::of_last_run(&ztc::project::Project::find().results())?.into_iter();
+    Ok(told
+        .filter_map(|it| match it {
+            EventKind::CaseFinished(report) => Some(*report),
+            _ => None,
+        })
+        .collect())
 }
 
 fn number(value: f64) -> String {

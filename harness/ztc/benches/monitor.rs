@@ -3,15 +3,18 @@
 //!
 //! The change is this program itself, called again by `ztc monitor`: so that it measures while everything is watched.
 
+mod events;
+mod table;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
+use table::{exit_code, median, row};
 use ztc::project::Project;
 use ztc_engine::event::{ChangeReport, EventKind};
 use ztc_model::window::WindowKind;
@@ -38,25 +41,10 @@ struct Shares {
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip_while(|it| it != MEASURE).skip(1);
-    let result = match args.next() {
+    exit_code(match args.next() {
         Some(file) => measure(Path::new(&file)).map_err(|it| it.to_string()),
         None => compare(),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&format!("the benchmark could not be run: {error}"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn say(line: &str) {
-    writeln!(io::stdout(), "{line}").ok();
-}
-
-fn row(what: &str, measured: &str, wished: &str) {
-    say(&format!("| {what:<58} | {measured:>16} | {wished:>14} |"));
+    })
 }
 
 fn compare() -> Result<(), String> {
@@ -79,14 +67,11 @@ fn compare() -> Result<(), String> {
         shares.push(share);
     }
     let [leaks, outages, blind] = windows;
-    let share = |of: fn(&Shares) -> f64| format!("{:.0} %", median(shares.iter().map(of)) * 100.0);
-    row("what", "measured", "wished");
-    row("-", "-", "-");
-    row(
-        "samples a second of 100 pairs",
-        &format!("{:.0}", median(rates.iter().copied())),
-        "10,000",
-    );
+    let share = |of: fn(&Shares) -> f64| {
+        format!("{:.0} %", median(shares.iter().map(of).collect()) * 100.0)
+    };
+    table::head();
+    row("samples a second of 100 pairs", &format!("{:.0}", median(rates)), "10,000");
     row("  the harness, of one core", &share(|it| it.harness), "under 60 %");
     row("  the lab's switch, of one core", &share(|it| it.lab), "-");
     row("  the agents, of one core", &share(|it| it.agents), "-");
@@ -163,13 +148,13 @@ fn watch(project: &Path) -> Result<(Shares, ChangeReport), String> {
     let shares = fs::read(&measured).map_err(|it| format!("{status}, nothing measured: {it}"))?;
     fs::remove_file(&measured).map_err(told)?;
     let shares = serde_json::from_slice(&shares).map_err(|it| it.to_string())?;
-    let events = fs::File::open(project.join("target/ztc/latest/events.jsonl")).map_err(told)?;
-    for event in ztc_report::jsonl::read(io::BufReader::new(events)) {
-        if let EventKind::ChangeWatched(report) = event.map_err(|it| ztc_engine::chain(&it))?.kind {
-            return Ok((shares, *report));
-        }
-    }
-    Err(format!("{status}, and nothing was watched"))
+    let mut told = events::of_last_run(&project.join("target/ztc"))?.into_iter();
+    let change = told.find_map(|it| match it {
+        EventKind::ChangeWatched(report) => Some(*report),
+        _ => None,
+    });
+    let change = change.ok_or_else(|| format!("{status}, and nothing was watched"))?;
+    Ok((shares, change))
 }
 
 /// Whose processor time a thread takes.
@@ -257,10 +242,4 @@ fn field(stat: &str, number: usize) -> io::Result<u64> {
 
 fn seconds(micros: u64) -> f64 {
     Duration::from_micros(micros).as_secs_f64()
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
