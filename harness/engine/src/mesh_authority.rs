@@ -4,13 +4,15 @@
 //! a flaw. Nothing here outlives the run, and a certificate is good for days.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    SanType, date_time_ymd,
 };
 use x509_parser::certificate::X509Certificate;
 use x509_parser::error::X509Error;
@@ -48,6 +50,17 @@ pub enum MeshAuthorityError {
     /// Its certificate is none of X.509.
     #[error("cannot read when the certificate of the mesh's authority is good")]
     Parse(#[source] X509Error),
+    /// A request for a certificate cannot be granted.
+    #[error("cannot sign what somebody asks for a certificate with")]
+    Sign(#[source] rcgen::Error),
+    /// The certificate of a server could not be made.
+    #[error("cannot make a certificate for the server at {address}")]
+    Server {
+        /// Where it serves.
+        address: IpAddr,
+        /// Why.
+        source: rcgen::Error,
+    },
     /// A certificate could not be made.
     #[error("cannot make a certificate for {identity}")]
     Issue {
@@ -139,20 +152,63 @@ impl MeshAuthority {
             let key = KeyPair::generate()?;
             let mut params = CertificateParams::default();
             params.subject_alt_names = vec![SanType::URI(identity.to_string().try_into()?)];
-            params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-            params.extended_key_usages =
-                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-            let begins = |day: Date| {
-                let (month, of_month) = (day.month().unsigned_abs(), day.day().unsigned_abs());
-                date_time_ymd(day.year().into(), month, of_month)
-            };
-            [params.not_before, params.not_after] = validity(today(), flaw).map(begins);
+            of_a_workload(&mut params);
+            valid(&mut params, flaw);
             let certificate = params.signed_by(&key, issuer)?;
             let certificate = Der(certificate.der().to_vec());
             Ok(Certified { certificate, key: Der(key.serialize_der()) })
         };
         issue().map_err(|source| MeshAuthorityError::Issue { identity: identity.clone(), source })
     }
+
+    /// The certificate that a proxy asks for, by its request (PKCS #10) in DER: for the identity that it names, whoever asks.
+    ///
+    /// # Errors
+    /// [`MeshAuthorityError::Sign`].
+    pub fn sign(&self, request: &[u8]) -> Result<Der, MeshAuthorityError> {
+        let sign = || {
+            let mut request = CertificateSigningRequestParams::from_der(&request.into())?;
+            of_a_workload(&mut request.params);
+            valid(&mut request.params, None);
+            let certificate = request.signed_by(&self.issuer)?;
+            Ok(Der(certificate.der().to_vec()))
+        };
+        sign().map_err(MeshAuthorityError::Sign)
+    }
+
+    /// A certificate for whoever serves proxies at an address.
+    ///
+    /// # Errors
+    /// [`MeshAuthorityError::Server`].
+    pub fn issue_to_server(&self, address: IpAddr) -> Result<Certified, MeshAuthorityError> {
+        let issue = || {
+            let key = KeyPair::generate()?;
+            let mut params = CertificateParams::default();
+            params.subject_alt_names = vec![SanType::IpAddress(address)];
+            of_a_workload(&mut params);
+            valid(&mut params, None);
+            let certificate = params.signed_by(&key, &self.issuer)?;
+            let certificate = Der(certificate.der().to_vec());
+            Ok(Certified { certificate, key: Der(key.serialize_der()) })
+        };
+        issue().map_err(|source| MeshAuthorityError::Server { address, source })
+    }
+}
+
+/// Makes it one for either side of TLS.
+fn of_a_workload(params: &mut CertificateParams) {
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+}
+
+/// Makes it good now, or not, by its flaw.
+fn valid(params: &mut CertificateParams, flaw: Option<Flaw>) {
+    let begins = |day: Date| {
+        let (month, of_month) = (day.month().unsigned_abs(), day.day().unsigned_abs());
+        date_time_ymd(day.year().into(), month, of_month)
+    };
+    [params.not_before, params.not_after] = validity(today(), flaw).map(begins);
 }
 
 fn today() -> Date {
@@ -172,6 +228,7 @@ fn validity(today: Date, flaw: Option<Flaw>) -> [Date; 2] {
 #[cfg(test)]
 mod tests {
     use jiff::civil::date;
+    use x509_parser::extensions::GeneralName;
 
     use super::*;
 
@@ -193,6 +250,23 @@ mod tests {
         let issued = [None, None, Some(Flaw::Forged)].map(|it| authority.issue(&teller, it));
         let [one, other, forged] = issued.map(|it| it.unwrap().key);
         assert!(one != other && other != forged);
+    }
+
+    #[test]
+    fn a_request_is_granted_for_the_identity_that_it_names() {
+        let authority = MeshAuthority::new().unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut asked = CertificateParams::default();
+        let teller = "spiffe://cluster.local/ns/zt-bank/sa/teller";
+        asked.subject_alt_names = vec![SanType::URI(teller.try_into().unwrap())];
+        let request = asked.serialize_request(&key).unwrap();
+        let signed = authority.sign(request.der()).unwrap();
+        let (_, certificate) = X509Certificate::from_der(&signed.0).unwrap();
+        let names = certificate.subject_alternative_name().unwrap().unwrap();
+        assert_eq!(names.value.general_names, [GeneralName::URI(teller)]);
+        assert!(certificate.validity().is_valid());
+        let error = authority.sign(&[1, 2, 3]).unwrap_err();
+        assert!(matches!(error, MeshAuthorityError::Sign(_)), "{error}");
     }
 
     #[test]

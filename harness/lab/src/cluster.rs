@@ -25,10 +25,13 @@ use ztc_wire::FirstRun;
 
 use crate::datapath::{Datapath, EndpointState, NodeId, Now};
 use crate::fault::{self, Faults, NotAFault};
-use crate::host::{AgentCommand, AgentError, PumpError, Switch, WorkloadError, is_inside};
+use crate::host::{
+    AgentCommand, AgentError, PumpError, Switch, WorkloadError, ZtunnelProcessError, is_inside,
+};
 use crate::lane::{LaneError, RunningLane};
 use crate::mesh::{self, Mesh, NamespacedName};
 use crate::plan::{NODES, Plan};
+use crate::real_ztunnel::{self, RealZtunnel, RealZtunnelError};
 
 /// How long the agent of a pod that exists may take to answer.
 const AGENT: Duration = Duration::from_secs(5);
@@ -42,6 +45,9 @@ pub enum LabError {
     /// The faults that are asked for do not exist.
     #[error("cannot read {}", fault::VARIABLE)]
     Fault(#[from] NotAFault),
+    /// The real ztunnel that is asked for cannot be used.
+    #[error("cannot use what {} names", real_ztunnel::VARIABLE)]
+    RealZtunnel(#[from] RealZtunnelError),
     /// There are no certificates.
     #[error(transparent)]
     Certificates(#[from] AuthorityError),
@@ -56,6 +62,11 @@ enum ClusterError {
     Pump(#[from] PumpError),
     #[error("the lab has no proxy that reads TLS handshakes: `serverNames` would not be enforced")]
     Handshakes,
+    #[error(
+        "a real ztunnel is not restarted in the lab, which restarts its own alone; unset {}",
+        real_ztunnel::VARIABLE
+    )]
+    NotRestarted,
     #[error(transparent)]
     NotEvaluated(#[from] NotEvaluated),
     #[error("the world has no pod {pod}")]
@@ -66,6 +77,8 @@ enum ClusterError {
     Exists { pod: PodRef },
     #[error(transparent)]
     Agent(#[from] AgentError),
+    #[error(transparent)]
+    Ztunnel(#[from] ZtunnelProcessError),
     #[error(transparent)]
     Lane(#[from] LaneError),
     #[error(transparent)]
@@ -82,6 +95,8 @@ pub struct Lab {
     /// How those are broken who come back from a restart.
     installed: Installed,
     authority: Authority,
+    /// What decides in the mesh, if it is not the lab's own.
+    ztunnel: Option<RealZtunnel>,
 }
 
 /// What lanes install when something restarts: the same for all of them.
@@ -100,7 +115,13 @@ impl Lab {
         let faults: Faults = env::var(fault::VARIABLE).unwrap_or_default().parse()?;
         let authority = Authority::new(Authority::secret()?)?;
         let installed = Arc::new(Mutex::new(faults.clone()));
-        Ok(Self { agent, faults, installed, authority })
+        let ztunnel = RealZtunnel::from_environment()?;
+        Ok(Self { agent, faults, installed, authority, ztunnel })
+    }
+
+    /// The version of the real ztunnel that decides in the mesh; normally it is the lab's own.
+    pub fn real_ztunnel(&self) -> Option<&str> {
+        self.ztunnel.as_ref().map(|it| it.version.as_str())
     }
 
     /// The same, broken in these ways besides.
@@ -135,7 +156,9 @@ impl Fabric for Lab {
         // Whatever was made is dropped with the error: nothing is left behind.
         let failed = |source| FabricError::Up { lane, leftovers: Vec::new(), source };
         let plan = Plan::new(&world, &self.authority).map_err(|source| failed(source.into()))?;
-        let running = RunningLane::start(lane, &plan, self.agent.clone(), self.faults.clone())
+        let ztunnel = self.ztunnel.as_ref().map(|it| it.program.as_path());
+        let (agent, faults) = (self.agent.clone(), self.faults.clone());
+        let running = RunningLane::start(lane, &plan, agent, faults, ztunnel)
             .await
             .map_err(|source| failed(source.into()))?;
         let switch = Arc::clone(running.pump().switch());
@@ -343,6 +366,10 @@ impl LabCluster {
             })
             .collect();
         let of_the_mesh = running.mesh().revision();
+        running.check_ztunnels()?;
+        late.extend(
+            running.refused().map(|why| format!("a real ztunnel refuses what it is told: {why}")),
+        );
         late.extend(running.pods().iter().filter_map(|(name, pod)| {
             let realised = pod.ztunnel()?.realised();
             (realised < of_the_mesh).then(|| {
@@ -497,6 +524,9 @@ impl Cluster for LabCluster {
     async fn restart(&self, component: Component) -> Result<Receipt, FabricError> {
         let restarted = async {
             let running = self.running().await?;
+            if component == Component::Ztunnel && running.has_real_ztunnels() {
+                return Err(ClusterError::NotRestarted);
+            }
             let now = Now::read();
             let installed = self.installed.lock().unwrap_or_else(PoisonError::into_inner).clone();
             // Before the first record is missing.

@@ -1,9 +1,10 @@
 //! One lane at work: a switch, two nodes, the outside hosts, and the pods that exist now.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,11 +24,12 @@ use ztc_wire::{AgentConfig, FirstRun};
 use crate::datapath::{Attachment, Config, Datapath, NodeId};
 use crate::fault::Faults;
 use crate::host::{
-    Agent, AgentCommand, AgentError, Istiod, Network, Node, NodeError, Prober, ProxyError, Pump,
-    PumpError, WORK_DIR, Waypoint, WaypointPlan, Workload, WorkloadError, WorkloadPlan, Ztunnel,
-    ZtunnelPlan,
+    Agent, AgentCommand, AgentError, CapturedBy, Istiod, Network, Node, NodeError, Prober,
+    ProxyError, Pump, PumpError, WORK_DIR, Waypoint, WaypointPlan, Workload, WorkloadError,
+    WorkloadPlan, WorkloadZtunnel, ZtunnelPlan, ZtunnelProcess, ZtunnelProcessError,
+    ZtunnelProcessPlan,
 };
-use crate::mesh::{Mesh, NamespacedName, TrustError};
+use crate::mesh::{Mesh, NamespacedName, TrustError, Workload as MeshWorkload};
 use crate::plan::{
     AddressPool, IstiodPod, KUBE_DNS, NODES, OutsidePlan, POD_IPV6, Plan, PlanError, PodPlan,
     WaypointPod, both, node_configs, resolv_conf,
@@ -57,6 +59,10 @@ pub(crate) enum LaneError {
     Istiod { source: Box<ProxyError> },
     #[error(transparent)]
     Agent(#[from] AgentError),
+    #[error("cannot start a real ztunnel")]
+    ZtunnelProcess(#[from] ZtunnelProcessError),
+    #[error("a real ztunnel does not know of a pod after {UP:?}: {status}")]
+    NotTold { status: String },
     #[error("pod {pod} is not ready after {UP:?}: {status}")]
     NotReady { pod: PodRef, status: String },
 }
@@ -71,6 +77,8 @@ pub(crate) struct RunningLane {
     istiod: OnceCell<Istiod>,
     addresses: Mutex<Vec<AddressPool>>,
     nodes: Vec<Node>,
+    /// The real ones by node, where the lab's own are not used. Pods, which they serve, go before them.
+    ztunnels: Vec<Arc<ZtunnelProcess>>,
     /// Those who listen at the edges of pods, by node, once somebody asks for them.
     listeners: tokio::sync::Mutex<BTreeMap<NodeId, Arc<Workload>>>,
     mesh: Arc<Mesh>,
@@ -118,6 +126,7 @@ impl RunningLane {
         plan: &Plan,
         command: AgentCommand,
         faults: Faults,
+        ztunnel: Option<&Path>,
     ) -> Result<Self, LaneError> {
         let deadline = Instant::now() + UP;
         let directory = tempfile::Builder::new()
@@ -135,6 +144,7 @@ impl RunningLane {
         }));
         let mut running = Self {
             nodes: nodes.await?,
+            ztunnels: Vec::new(),
             addresses: Mutex::new((0..NODES.len()).map(AddressPool::of_pods).collect()),
             pods: Mutex::default(),
             outside: BTreeMap::new(),
@@ -147,9 +157,31 @@ impl RunningLane {
             files: AtomicUsize::new(0),
             directory,
         };
+        if let Some(program) = ztunnel.filter(|_| plan.has_mesh()) {
+            running.ztunnels = running.start_ztunnels(program).await?;
+        }
         running.populate(plan).await?;
         running.ready(deadline).await?;
         Ok(running)
+    }
+
+    /// Starts a real ztunnel on each node.
+    async fn start_ztunnels(&self, program: &Path) -> Result<Vec<Arc<ZtunnelProcess>>, LaneError> {
+        try_join_all(self.nodes.iter().map(async |node| {
+            let name = node.config.name.clone();
+            let directory = self.directory.path().join(&name);
+            fs::create_dir(&directory).map_err(|source| LaneError::Directory { source })?;
+            let plan = ZtunnelProcessPlan {
+                program: program.to_owned(),
+                node: name,
+                mesh: Arc::clone(&self.mesh),
+                directory,
+                resolv_conf: format!("nameserver {KUBE_DNS}\n"),
+            };
+            let switch = Arc::clone(self.pump.switch());
+            Ok(Arc::new(blocking(move || ZtunnelProcess::start(plan, &switch)).await?))
+        }))
+        .await
     }
 
     /// Makes the outside hosts, the waypoints and the pods of the world, all at once.
@@ -198,7 +230,7 @@ impl RunningLane {
         let plan = WorkloadPlan {
             addresses: host.addresses.clone(),
             network: Network::Own(Attachment::Outside { addresses: host.addresses.clone() }),
-            ztunnel: None,
+            captured_by: None,
             launch: AgentConfig {
                 name: format!("outside/{}", host.name),
                 socket,
@@ -309,19 +341,15 @@ impl RunningLane {
         let (socket, resolv) = self.file_names();
         let address = addresses[0];
         let enrolled = pod.workload.as_ref().filter(|it| it.enrolled);
-        let ztunnel = enrolled.map(|workload| ZtunnelPlan {
-            mesh: Arc::clone(&self.mesh),
-            node: node.config.name.clone(),
-            workload: Arc::clone(workload),
-            resolver: pod.names_captured.then_some(KUBE_DNS.into()),
-        });
+        let captured_by = enrolled.map(|workload| self.captured_by(pod, workload));
         if let Some(workload) = &pod.workload {
             self.mesh.add(&addresses, workload);
+            self.ztunnels_know().await?;
         }
         let plan = WorkloadPlan {
             addresses: addresses.clone(),
             network,
-            ztunnel,
+            captured_by,
             launch: AgentConfig {
                 name: pod.reference.to_string(),
                 socket,
@@ -357,6 +385,54 @@ impl RunningLane {
         Ok(())
     }
 
+    /// The ztunnel that a pod of the mesh is in the hands of.
+    fn captured_by(&self, pod: &PodPlan, workload: &Arc<MeshWorkload>) -> CapturedBy {
+        let workload = Arc::clone(workload);
+        match self.ztunnels.get(pod.node.0) {
+            Some(process) => CapturedBy::Process {
+                process: Arc::clone(process),
+                workload,
+                captures_names: pod.names_captured,
+            },
+            None => CapturedBy::Lab(ZtunnelPlan {
+                mesh: Arc::clone(&self.mesh),
+                node: self.node_name(pod.node).to_owned(),
+                workload,
+                resolver: pod.names_captured.then_some(KUBE_DNS.into()),
+            }),
+        }
+    }
+
+    /// Waits until the real ztunnels know all that there is to tell now, where there are any.
+    async fn ztunnels_know(&self) -> Result<(), LaneError> {
+        let generation = *self.mesh.generations().borrow();
+        let deadline = Instant::now() + UP;
+        for ztunnel in &self.ztunnels {
+            if timeout_at(deadline, ztunnel.knows(generation)).await.is_err() {
+                ztunnel.check()?;
+                let status = ztunnel.refused();
+                let status = status.unwrap_or_else(|| "it acknowledges nothing".to_owned());
+                return Err(LaneError::NotTold { status });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether ztunnels are real here.
+    pub(crate) const fn has_real_ztunnels(&self) -> bool {
+        !self.ztunnels.is_empty()
+    }
+
+    /// Whether the real ztunnels still run, where there are any.
+    pub(crate) fn check_ztunnels(&self) -> Result<(), ZtunnelProcessError> {
+        self.ztunnels.iter().try_for_each(|it| it.check())
+    }
+
+    /// What a real ztunnel refused to know, if one did.
+    pub(crate) fn refused(&self) -> Option<String> {
+        self.ztunnels.iter().find_map(|it| it.refused())
+    }
+
     /// Those who listen at the edges of the pods of each node, made if they are not there yet.
     pub(crate) async fn listeners(&self) -> Result<BTreeMap<NodeId, Arc<Workload>>, WorkloadError> {
         let mut listeners = self.listeners.lock().await;
@@ -368,7 +444,7 @@ impl RunningLane {
             let plan = WorkloadPlan {
                 addresses: Vec::new(),
                 network: Network::Listening(NodeId(index)),
-                ztunnel: None,
+                captured_by: None,
                 launch: AgentConfig {
                     name: format!("capture/{}", node.config.name),
                     socket,
@@ -476,7 +552,7 @@ impl RunningPod {
     }
 
     /// Its ztunnel, if it is in the mesh.
-    pub(crate) fn ztunnel(&self) -> Option<&Ztunnel> {
+    pub(crate) fn ztunnel(&self) -> Option<&WorkloadZtunnel> {
         self.workload.ztunnel.as_ref()
     }
 

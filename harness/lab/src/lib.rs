@@ -11,6 +11,7 @@ mod host;
 mod lane;
 mod mesh;
 mod plan;
+pub mod real_ztunnel;
 
 pub use cluster::{Lab, LabError};
 pub use host::{AgentCommand, Entered, SandboxError, enter};

@@ -220,6 +220,11 @@ impl Plan {
         Ok(Self { waypoints, ..plan })
     }
 
+    /// Whether some pod of it is enrolled in the mesh.
+    pub(crate) fn has_mesh(&self) -> bool {
+        self.pods.values().filter_map(|pod| pod.workload.as_ref()).any(|it| it.enrolled)
+    }
+
     /// The labels of a pod's identity that is in a namespace of the world.
     fn identified(&self, workload: &Workload) -> Labels {
         let namespace = &workload.reference.namespace;

@@ -122,6 +122,15 @@ pub enum GroundError {
         /// Which.
         profile: String,
     },
+    /// A real ztunnel is none that can be broken.
+    #[error(
+        "the lab is broken on purpose ({faults}), and {} names a real ztunnel, which is not; unset one of both",
+        ztc_lab::real_ztunnel::VARIABLE
+    )]
+    SoundZtunnel {
+        /// How the lab is broken.
+        faults: String,
+    },
     /// The profile describes no cluster that can be made.
     #[error("cannot make this cluster")]
     Profile(#[source] ProvisionError),
@@ -169,6 +178,7 @@ impl GroundError {
             | Self::Lab(_)
             | Self::Faults { .. }
             | Self::SoundOnly { .. }
+            | Self::SoundZtunnel { .. }
             | Self::Profile(_)
             | Self::OtherVersions { .. }
             | Self::NoBundle { .. }
@@ -313,7 +323,11 @@ impl Ground {
         if self.profile.fabric == FabricKind::Lab {
             let lab = Lab::new(agent_command())?.broken(self.faults.clone());
             let faults = lab.faults();
-            let versions = BTreeMap::new();
+            let real = lab.real_ztunnel().map(|version| ("ztunnel".to_owned(), version.to_owned()));
+            if let (Some(_), Some(faults)) = (&real, &faults) {
+                return Err(GroundError::SoundZtunnel { faults: faults.clone() });
+            }
+            let versions = real.into_iter().collect();
             return Ok(ReadyGround {
                 fabric: ReadyFabric::Lab(Arc::new(lab)),
                 versions,

@@ -5,7 +5,7 @@
 
 mod support;
 
-use support::{Project, code, stderr};
+use support::{Project, code, lab_is_possible, stderr};
 
 const SUITE: &str = "suites/l2-namespace/suite.yaml";
 const TEAMS: &str = "suites/worlds/two-teams.yaml";
@@ -144,4 +144,25 @@ fn aliases_that_expand_without_end_are_refused() {
     }
     std::fs::write(project.path(MANIFEST), bomb).unwrap();
     refused(&project, "");
+}
+
+/// What a real ztunnel is taken for, and why it is none.
+#[test]
+fn what_is_no_ztunnel_is_refused() {
+    if !lab_is_possible() {
+        return;
+    }
+    let project = Project::new();
+    for (program, words) in [
+        ("/bin/echo", "/bin/echo is no ztunnel: asked for its `version` it says \"version"),
+        ("/no/such/file", "cannot run /no/such/file: No such file or directory"),
+        ("/", "cannot run /: Permission denied"),
+    ] {
+        let output =
+            project.ztc(&["run", "l3-mtls"]).env("ZTC_LAB_ZTUNNEL", program).output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(code(&output), 2, "{said}");
+        assert!(said.contains("ZTC_LAB_ZTUNNEL") && said.contains(words), "{said}");
+        assert!(!project.path("target").exists(), "something was started");
+    }
 }

@@ -10,15 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
-use tokio::process::{Child, ChildStderr};
+use tokio::process::Child;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
-use ztc_wire::{AgentConfig, LineSplitter};
+use ztc_wire::AgentConfig;
 
-use super::journal::Journal;
+use super::journal::{Journal, each_line};
 use super::netns::{NetNs, NetnsError};
 use super::sandbox::PARENT_ENV;
 
@@ -195,7 +194,7 @@ async fn keep(
 ) {
     let listening = async {
         if let Some(stderr) = child.stderr.take() {
-            listen(stderr, &journal).await;
+            each_line(stderr, |line| journal.write(line)).await;
         }
         child.wait().await
     };
@@ -207,27 +206,4 @@ async fn keep(
         }
     };
     ended.send_replace(Some(status));
-}
-
-/// Writes down what it says on stderr, until it closes that by ending.
-async fn listen(mut stderr: ChildStderr, journal: &Journal) {
-    let mut lines = LineSplitter::default();
-    let mut piece = [0; 4096];
-    loop {
-        match stderr.read(&mut piece).await {
-            Ok(length @ 1..) => lines.push(&piece[..length]),
-            Ok(0) | Err(_) => return,
-        }
-        loop {
-            match lines.next_line() {
-                Ok(Some(line)) => journal.write(&String::from_utf8_lossy(&line)),
-                Ok(None) => break,
-                Err(too_long) => {
-                    journal.write(&too_long.to_string());
-                    lines = LineSplitter::default();
-                    break;
-                }
-            }
-        }
-    }
 }

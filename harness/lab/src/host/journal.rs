@@ -1,8 +1,11 @@
-//! The last lines of what a background task had to say, for the error that is shown in the end.
+//! The last lines of what a background task or a process had to say, for the error that is shown in the end.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use ztc_wire::LineSplitter;
 
 /// How many lines are kept.
 const LINES: usize = 20;
@@ -34,6 +37,29 @@ impl Journal {
 impl fmt::Display for Journal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.lines().iter().try_for_each(|line| write!(f, " | {line}"))
+    }
+}
+
+/// Hands over every line that a process says, until it closes that by ending; of one that is too long, that it is.
+pub(super) async fn each_line(mut said: impl AsyncRead + Unpin, mut hear: impl FnMut(&str)) {
+    let mut lines = LineSplitter::default();
+    let mut piece = [0; 4096];
+    loop {
+        match said.read(&mut piece).await {
+            Ok(length @ 1..) => lines.push(&piece[..length]),
+            Ok(0) | Err(_) => return,
+        }
+        loop {
+            match lines.next_line() {
+                Ok(Some(line)) => hear(&String::from_utf8_lossy(&line)),
+                Ok(None) => break,
+                Err(too_long) => {
+                    hear(&too_long.to_string());
+                    lines = LineSplitter::default();
+                    break;
+                }
+            }
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod tun;
 mod waypoint;
 mod workload;
 mod ztunnel;
+mod ztunnel_process;
 
 pub use agent::AgentCommand;
 pub use sandbox::{Entered, SandboxError, enter};
@@ -31,5 +32,8 @@ pub(crate) use node::{Node, NodeError};
 pub(crate) use pump::{Pump, PumpError, Switch};
 pub(crate) use sandbox::{WORK_DIR, is_inside};
 pub(crate) use waypoint::{Waypoint, WaypointPlan};
-pub(crate) use workload::{Network, Workload, WorkloadError, WorkloadPlan};
-pub(crate) use ztunnel::{Ztunnel, ZtunnelPlan};
+pub(crate) use workload::{
+    CapturedBy, Network, Workload, WorkloadError, WorkloadPlan, WorkloadZtunnel,
+};
+pub(crate) use ztunnel::ZtunnelPlan;
+pub(crate) use ztunnel_process::{NFT, ZtunnelProcess, ZtunnelProcessError, ZtunnelProcessPlan};

@@ -14,6 +14,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
@@ -77,6 +78,25 @@ pub(crate) fn configure(device: &str, addresses: &[IpAddr]) -> Result<(), Netlin
                 RouteNetlinkMessage::NewRoute(default_route(index, family)),
             )?;
         }
+    }
+    Ok(())
+}
+
+/// Brings packets with a mark, of these bits of it, to the namespace itself, whatever they are for: by a table of routes of its own.
+pub(crate) fn bring_back(mark: u32, of_bits: u32, table: u8) -> Result<(), NetlinkError> {
+    let mut kernel = Kernel::open()?;
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut rule = RuleMessage::default();
+        rule.header.family = family;
+        rule.header.table = table;
+        rule.header.action = RuleAction::ToTable;
+        rule.attributes = vec![RuleAttribute::FwMark(mark), RuleAttribute::FwMask(of_bits)];
+        kernel.ask("add the rule for what is marked", RouteNetlinkMessage::NewRule(rule))?;
+        let mut route = default_route(LOOPBACK, family);
+        route.header.table = table;
+        route.header.scope = RouteScope::Host;
+        route.header.kind = RouteType::Local;
+        kernel.ask("add the route of what is marked", RouteNetlinkMessage::NewRoute(route))?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use ztc_wire::AgentConfig;
@@ -15,7 +16,9 @@ use super::netns::{NetNs, NetnsError};
 use super::node::{LOCAL_PORTS, LOCAL_PORTS_FILE};
 use super::pump::{Plug, Pump, PumpError};
 use super::ztunnel::{Ztunnel, ZtunnelPlan};
+use super::ztunnel_process::{EnrolError, Enrolled, ZtunnelProcess};
 use crate::datapath::{Attachment, NodeId};
+use crate::mesh::Workload as MeshWorkload;
 
 /// How the kernel is set in a pod with a ztunnel: its sockets take ports that agents do not send from, by which the
 /// switch tells them apart, and there are few enough that a port must not wait for a minute to be used again.
@@ -55,11 +58,28 @@ pub(crate) enum WorkloadError {
         /// Whose.
         name: String,
         /// Why.
-        source: Box<ProxyError>,
+        source: CaptureError,
     },
     /// Its agent could not be started.
     #[error(transparent)]
     Agent(#[from] AgentError),
+}
+
+/// Why a pod is in the hands of no ztunnel.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CaptureError {
+    /// The lab's own does not start.
+    #[error(transparent)]
+    Proxy(Box<ProxyError>),
+    /// A real one does not take it.
+    #[error(transparent)]
+    Enrol(#[from] EnrolError),
+}
+
+impl From<ProxyError> for CaptureError {
+    fn from(error: ProxyError) -> Self {
+        Self::Proxy(Box::new(error))
+    }
 }
 
 /// Whose network a pod or an outside host has.
@@ -80,12 +100,47 @@ pub(crate) struct WorkloadPlan {
     pub(crate) addresses: Vec<IpAddr>,
     /// Whose network it has.
     pub(crate) network: Network,
-    /// The ztunnel in it, if it is in the mesh.
-    pub(crate) ztunnel: Option<ZtunnelPlan>,
+    /// Whose it is in the mesh, if it is in it.
+    pub(crate) captured_by: Option<CapturedBy>,
     /// What its agent is told.
     pub(crate) launch: AgentConfig,
     /// What its `resolv.conf` says.
     pub(crate) resolv_conf: String,
+}
+
+/// The ztunnel that a pod is in the hands of.
+#[derive(Debug)]
+pub(crate) enum CapturedBy {
+    /// The lab's own.
+    Lab(ZtunnelPlan),
+    /// A real one, which serves all pods of the node.
+    Process {
+        /// It.
+        process: Arc<ZtunnelProcess>,
+        /// What the mesh knows of the pod.
+        workload: Arc<MeshWorkload>,
+        /// Whether it asks for names on behalf of the pod.
+        captures_names: bool,
+    },
+}
+
+/// A ztunnel at work in a pod.
+#[derive(Debug)]
+pub(crate) enum WorkloadZtunnel {
+    /// The lab's own.
+    Lab(Ztunnel),
+    /// A real one.
+    Process(Enrolled),
+}
+
+impl WorkloadZtunnel {
+    /// The last revision of the mesh's policies that holds in the pod.
+    pub(crate) fn realised(&self) -> u64 {
+        match self {
+            Self::Lab(ztunnel) => ztunnel.realised(),
+            Self::Process(enrolled) => enrolled.realised(),
+        }
+    }
 }
 
 /// A pod or an outside host at work. Dropped, it is gone.
@@ -96,7 +151,7 @@ pub(crate) struct Workload {
     /// Its agent.
     pub(crate) agent: Agent,
     /// Absent outside the mesh.
-    pub(crate) ztunnel: Option<Ztunnel>,
+    pub(crate) ztunnel: Option<WorkloadZtunnel>,
     /// Absent where it has its node's network.
     _plug: Option<Plug>,
     _netns: NetNs,
@@ -111,7 +166,7 @@ impl Workload {
         command: &AgentCommand,
         runtime: &Handle,
     ) -> Result<Self, WorkloadError> {
-        let WorkloadPlan { addresses, network, ztunnel, launch, resolv_conf } = plan;
+        let WorkloadPlan { addresses, network, captured_by, launch, resolv_conf } = plan;
         let name = || launch.name.clone();
         let (netns, plug) = match network {
             Network::OfTheNode(netns) => (netns, None),
@@ -130,12 +185,10 @@ impl Workload {
                 (netns, Some(plug))
             }
         };
-        let ztunnel = match (ztunnel, &plug) {
-            (Some(plan), Some(plug)) => {
-                let started = start_ztunnel(plan, &netns, &addresses, pump, plug);
-                let failed =
-                    |error| WorkloadError::Ztunnel { name: name(), source: Box::new(error) };
-                Some(started.map_err(failed)?)
+        let ztunnel = match (captured_by, &plug) {
+            (Some(captured_by), Some(plug)) => {
+                let started = start_ztunnel(captured_by, &netns, &addresses, pump, plug);
+                Some(started.map_err(|source| WorkloadError::Ztunnel { name: name(), source })?)
             }
             _ => None,
         };
@@ -147,22 +200,28 @@ impl Workload {
     }
 }
 
-/// Starts a ztunnel in a pod; then the pod's connections go to it.
+/// Has a ztunnel take a pod; then the pod's connections go to it.
 fn start_ztunnel(
-    plan: ZtunnelPlan,
+    captured_by: CapturedBy,
     netns: &NetNs,
     addresses: &[IpAddr],
     pump: &Pump,
     plug: &Plug,
-) -> Result<Ztunnel, ProxyError> {
+) -> Result<WorkloadZtunnel, CaptureError> {
     for (file, value) in ZTUNNEL_SETTINGS {
-        netns.set(file, value)?;
+        netns.set(file, value).map_err(ProxyError::from)?;
     }
+    let plan = match captured_by {
+        CapturedBy::Lab(plan) => plan,
+        CapturedBy::Process { process, workload, captures_names } => {
+            return Ok(WorkloadZtunnel::Process(process.enrol(workload, netns, captures_names)?));
+        }
+    };
     let captures_names = plan.resolver.is_some();
     let ztunnel = Ztunnel::start(plan, netns, addresses, pump.switch(), plug.id())?;
     pump.switch().datapath().capture(plug.id());
     if captures_names {
         pump.switch().datapath().capture_names(plug.id());
     }
-    Ok(ztunnel)
+    Ok(WorkloadZtunnel::Lab(ztunnel))
 }

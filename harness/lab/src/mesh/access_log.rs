@@ -13,10 +13,7 @@ use serde::Serialize;
 use ztc_model::policy::mesh::SpiffeId;
 use ztc_model::ztunnel::Side;
 
-use super::Workload;
-
-/// The name of a cluster that is not told its own.
-const CLUSTER: &str = "Kubernetes";
+use super::{CLUSTER, Workload};
 
 /// A connection, for the line that is written when it is over.
 #[derive(Debug, Clone)]

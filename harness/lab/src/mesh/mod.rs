@@ -6,6 +6,7 @@
 mod access_log;
 mod authority;
 mod conditions;
+mod discovery;
 mod names;
 mod request_log;
 mod spoil;
@@ -28,12 +29,16 @@ use crate::fault::{Fault, Faults, WRONG_NAME};
 pub(crate) use access_log::{AccessLog, Early, End};
 pub(crate) use authority::{Certified, Trust, TrustError};
 pub(crate) use conditions::programmed;
+pub(crate) use discovery::{ADDRESS_TYPE, AUTHORIZATION_TYPE, Told, uid};
 pub(crate) use names::KnownName;
 pub(crate) use request_log::{Outcome, RequestLog};
 pub(crate) use waypoints::{NamespacedName, Target, check};
 
 /// The trust domain of a mesh that is given no other.
 const TRUST_DOMAIN: &str = "cluster.local";
+
+/// The name of a cluster that is not told its own.
+const CLUSTER: &str = "Kubernetes";
 
 /// How long it takes from the restart of ztunnels until all of them are ready.
 const ROLLOUT: Duration = Duration::from_millis(200);
@@ -117,6 +122,8 @@ pub(crate) struct Mesh {
     directory: Mutex<Directory>,
     /// The last revision of the policies that has a policy of the mesh changed.
     revision: watch::Sender<u64>,
+    /// Counts what is to be told to ztunnels that are processes of their own.
+    generation: watch::Sender<u64>,
     /// When ztunnels were restarted last, on all nodes at once, and for how long they forgot who is STRICT.
     restarted: watch::Sender<Option<(Instant, Duration)>>,
     trust: Trust,
@@ -155,6 +162,7 @@ impl Mesh {
         Ok(Self {
             directory: Mutex::new(Directory { services, names: addresses, ..Directory::default() }),
             revision: watch::Sender::new(0),
+            generation: watch::Sender::new(0),
             restarted: watch::Sender::new(None),
             trust: Trust::new()?,
             faults,
@@ -172,11 +180,18 @@ impl Mesh {
         for address in addresses {
             directory.workloads.insert(*address, Arc::clone(workload));
         }
+        drop(directory);
+        self.has_news();
     }
 
     /// Says that nobody has these addresses any more.
     pub(crate) fn remove(&self, addresses: &[IpAddr]) {
         self.directory().workloads.retain(|address, _| !addresses.contains(address));
+        self.has_news();
+    }
+
+    fn has_news(&self) {
+        self.generation.send_modify(|it| *it += 1);
     }
 
     /// The workload with an address.
@@ -226,6 +241,7 @@ impl Mesh {
             late
         });
         self.revision.send_replace(revision);
+        self.has_news();
     }
 
     /// Removes a policy, at a revision of the policies; one that does not exist changes nothing.
@@ -237,6 +253,7 @@ impl Mesh {
                 None
             });
             self.revision.send_replace(revision);
+            self.has_news();
         }
     }
 
@@ -306,6 +323,11 @@ impl Mesh {
     /// The same, as it changes.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.revision.subscribe()
+    }
+
+    /// How often there was something to tell, as it changes.
+    pub(crate) fn generations(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
     }
 
     fn directory(&self) -> MutexGuard<'_, Directory> {

@@ -100,6 +100,8 @@ impl Mesh {
         let mut directory = self.directory();
         directory.waypoints.insert(gateway, Waypoint { serves, workload, addresses });
         directory.change(&self.faults, |_policies| None);
+        drop(directory);
+        self.has_news();
     }
 
     /// Says that it is gone; one that never got ready changes nothing.
@@ -107,6 +109,8 @@ impl Mesh {
         let mut directory = self.directory();
         if directory.waypoints.remove(gateway).is_some() {
             directory.change(&self.faults, |_policies| None);
+            drop(directory);
+            self.has_news();
         }
     }
 
@@ -188,6 +192,16 @@ impl Directory {
     /// Whether a waypoint is there and is for what is asked.
     fn serves(&self, gateway: &NamespacedName, what: impl Fn(WaypointFor) -> bool) -> bool {
         self.waypoints.get(gateway).is_some_and(|it| what(it.serves))
+    }
+
+    /// The first address of a waypoint, if it is there and is for what is asked.
+    pub(super) fn waypoint_address(
+        &self,
+        gateway: &NamespacedName,
+        what: impl Fn(WaypointFor) -> bool,
+    ) -> Option<IpAddr> {
+        let waypoint = self.waypoints.get(gateway).filter(|it| what(it.serves))?;
+        waypoint.addresses.first().copied()
     }
 
     /// The way through a waypoint, if there is one.

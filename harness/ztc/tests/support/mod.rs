@@ -48,7 +48,9 @@ impl Project {
     pub(crate) fn command(&self, program: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(args).current_dir(self.folder.path()).env("NO_COLOR", "1");
-        command.env_remove("ZTC_CLUSTER").env_remove("ZTC_LAB_FAULT");
+        for variable in ["ZTC_CLUSTER", "ZTC_LAB_FAULT", "ZTC_LAB_ZTUNNEL"] {
+            command.env_remove(variable);
+        }
         command
     }
 

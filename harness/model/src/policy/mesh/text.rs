@@ -6,7 +6,7 @@
 /// `pilot/pkg/security/authz/matcher/string.go` of istiod, which agree, and `StringMatch` in `src/rbac.rs` of
 /// istio/ztunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum TextMatch {
+pub enum TextMatch {
     /// `*`: any text but the empty one.
     Present,
     /// `*end`.

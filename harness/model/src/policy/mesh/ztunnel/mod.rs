@@ -19,8 +19,9 @@ use crate::ztunnel::{DENIED_BY, NONE_ALLOWED, REJECTION};
 
 use super::spiffe::SpiffeId;
 use super::{MeshPolicy, PeerAuthentication};
-use rbac::{Authorization, Scope};
 
+pub use super::text::TextMatch;
+pub use rbac::{Account, Authorization, Clause, Match, Rule, Scope, Values};
 pub use status::condition;
 
 /// A workload of the mesh that is connected to.
@@ -123,6 +124,11 @@ impl Distributed {
     /// The keys of all policies that a ztunnel has then.
     pub fn keys(&self) -> BTreeSet<&PolicyKey> {
         self.told.iter().map(|it| &it.key).collect()
+    }
+
+    /// All policies that a ztunnel has then.
+    pub fn told(&self) -> &[Authorization] {
+        &self.told
     }
 
     /// The keys of the policies that a workload refers to; there may be none of that key.

@@ -13,19 +13,22 @@ use super::{Connection, PolicyKey};
 
 /// A policy of ztunnel's: an `AuthorizationPolicy` of its own words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Authorization {
-    pub(super) key: PolicyKey,
-    pub(super) scope: Scope,
+pub struct Authorization {
+    /// What it is called.
+    pub key: PolicyKey,
+    /// Whom it is about.
+    pub scope: Scope,
     /// The labels of the workloads that are made to refer to it, where it has any.
     pub(super) selector: BTreeMap<String, String>,
-    pub(super) effect: Effect,
+    /// What it does with what it matches.
+    pub effect: Effect,
     /// One that matches is enough; without any the policy never matches.
-    pub(super) rules: Vec<Rule>,
+    pub rules: Vec<Rule>,
 }
 
 /// Whom a policy is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scope {
+pub enum Scope {
     /// All workloads.
     Mesh,
     /// The workloads of its namespace.
@@ -35,34 +38,44 @@ pub(super) enum Scope {
 }
 
 /// All clauses have to match. Without any it always does.
-pub(super) type Rule = Vec<Clause>;
+pub type Rule = Vec<Clause>;
 
 /// One part of it is enough. A clause without any always matches, and one whose parts are all empty never.
-pub(super) type Clause = Vec<Match>;
+pub type Clause = Vec<Match>;
 
 /// All its attributes have to match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Match {
-    pub(super) namespaces: Values<TextMatch>,
-    pub(super) accounts: Values<Account>,
-    pub(super) principals: Values<TextMatch>,
-    pub(super) sources: Values<IpNet>,
-    pub(super) destinations: Values<IpNet>,
-    pub(super) ports: Values<u16>,
+pub struct Match {
+    /// The client's namespace.
+    pub namespaces: Values<TextMatch>,
+    /// The client's service account.
+    pub accounts: Values<Account>,
+    /// The client's identity, without `spiffe://`.
+    pub principals: Values<TextMatch>,
+    /// The client's address.
+    pub sources: Values<IpNet>,
+    /// The workload's address.
+    pub destinations: Values<IpNet>,
+    /// The workload's port.
+    pub ports: Values<u16>,
 }
 
 /// The values of one attribute: one of the first, if there are any, and none of the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Values<T> {
-    pub(super) one_of: Vec<T>,
-    pub(super) none_of: Vec<T>,
+pub struct Values<T> {
+    /// One of these, if there are any.
+    pub one_of: Vec<T>,
+    /// And none of these.
+    pub none_of: Vec<T>,
 }
 
 /// A service account.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Account {
-    pub(super) namespace: String,
-    pub(super) name: String,
+pub struct Account {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
 }
 
 impl<T> Default for Values<T> {
