@@ -153,7 +153,7 @@ impl MeshAuthority {
             let mut params = CertificateParams::default();
             params.subject_alt_names = vec![SanType::URI(identity.to_string().try_into()?)];
             of_a_workload(&mut params);
-            valid(&mut params, flaw);
+            valid(&mut params, validity(today(), flaw));
             let certificate = params.signed_by(&key, issuer)?;
             let certificate = Der(certificate.der().to_vec());
             Ok(Certified { certificate, key: Der(key.serialize_der()) })
@@ -169,7 +169,7 @@ impl MeshAuthority {
         let sign = || {
             let mut request = CertificateSigningRequestParams::from_der(&request.into())?;
             of_a_workload(&mut request.params);
-            valid(&mut request.params, None);
+            valid(&mut request.params, proxys(today()));
             let certificate = request.signed_by(&self.issuer)?;
             Ok(Der(certificate.der().to_vec()))
         };
@@ -186,7 +186,7 @@ impl MeshAuthority {
             let mut params = CertificateParams::default();
             params.subject_alt_names = vec![SanType::IpAddress(address)];
             of_a_workload(&mut params);
-            valid(&mut params, None);
+            valid(&mut params, validity(today(), None));
             let certificate = params.signed_by(&key, &self.issuer)?;
             let certificate = Der(certificate.der().to_vec());
             Ok(Certified { certificate, key: Der(key.serialize_der()) })
@@ -202,17 +202,23 @@ fn of_a_workload(params: &mut CertificateParams) {
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
 }
 
-/// Makes it good now, or not, by its flaw.
-fn valid(params: &mut CertificateParams, flaw: Option<Flaw>) {
+/// Makes it good from one day to another.
+fn valid(params: &mut CertificateParams, days: [Date; 2]) {
     let begins = |day: Date| {
         let (month, of_month) = (day.month().unsigned_abs(), day.day().unsigned_abs());
         date_time_ymd(day.year().into(), month, of_month)
     };
-    [params.not_before, params.not_after] = validity(today(), flaw).map(begins);
+    [params.not_before, params.not_after] = days.map(begins);
 }
 
 fn today() -> Date {
     Timestamp::now().to_zoned(TimeZone::UTC).date()
+}
+
+/// From when to when what a proxy asks for is good: a proxy asks again when half of that is over, which is not today
+/// (`refresh_at` in `src/tls/certificate.rs` of istio/ztunnel).
+fn proxys(today: Date) -> [Date; 2] {
+    [-1, 9].map(|days: i64| today.saturating_add(days.days()))
 }
 
 /// From when to when a certificate is good, with days to spare for clocks that differ.
@@ -241,6 +247,14 @@ mod tests {
         };
         assert!(good(None) && good(Some(Flaw::Forged)));
         assert!(!good(Some(Flaw::Expired)) && !good(Some(Flaw::Early)));
+    }
+
+    #[test]
+    fn half_of_the_time_of_a_proxys_certificate_is_not_over_today() {
+        let today = date(2026, 3, 1);
+        let [from, until] = proxys(today);
+        let half = from.until(until).unwrap().get_days() / 2;
+        assert!(from.saturating_add(half.days()) > today.tomorrow().unwrap());
     }
 
     #[test]

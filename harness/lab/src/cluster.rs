@@ -62,6 +62,8 @@ enum ClusterError {
     Pump(#[from] PumpError),
     #[error("the lab has no proxy that reads TLS handshakes: `serverNames` would not be enforced")]
     Handshakes,
+    #[error("the lab does not relabel pods of the mesh: its ztunnels would not notice")]
+    NotRelabelled,
     #[error(
         "a real ztunnel is not restarted in the lab, which restarts its own alone; unset {}",
         real_ztunnel::VARIABLE
@@ -300,7 +302,7 @@ impl LabCluster {
     async fn delete_gateway(&self, gateway: &NamespacedName) -> Result<Receipt, ClusterError> {
         let _alone = self.births.lock().await;
         let accepted = Now::read().monotonic;
-        self.running().await?.stop_waypoint(gateway).await;
+        self.running().await?.stop_waypoint(gateway).await?;
         // It is gone, and everybody knows.
         Ok(Receipt { accepted, change: Change::Nothing })
     }
@@ -367,11 +369,8 @@ impl LabCluster {
             .collect();
         let of_the_mesh = running.mesh().revision();
         running.check_ztunnels()?;
-        late.extend(
-            running.refused().map(|why| format!("a real ztunnel refuses what it is told: {why}")),
-        );
         late.extend(running.pods().iter().filter_map(|(name, pod)| {
-            let realised = pod.ztunnel()?.realised();
+            let realised = pod.ztunnel()?.realised()?;
             (realised < of_the_mesh).then(|| {
                 format!("the ztunnel of {name} is at revision {realised} of {of_the_mesh}")
             })
@@ -387,6 +386,7 @@ impl LabCluster {
             };
             late.extend(lacks.map(|why| format!("waypoint {gateway} is not ready: {why}")));
         }
+        late.extend(running.untold());
         Ok(if late.is_empty() {
             Settling::Realised
         } else {
@@ -439,8 +439,7 @@ impl LabCluster {
 
     async fn unmake_pod(&self, pod: &PodRef) -> Result<(), ClusterError> {
         let _alone = self.births.lock().await;
-        self.running().await?.stop_pod(pod).await;
-        Ok(())
+        Ok(self.running().await?.stop_pod(pod).await?)
     }
 }
 
@@ -513,6 +512,9 @@ impl Cluster for LabCluster {
         let relabelled = async {
             let plan = self.plan.pods.get(pod);
             let plan = plan.ok_or_else(|| ClusterError::NoSuchPod { pod: pod.clone() })?;
+            if plan.workload.as_ref().is_some_and(|it| it.enrolled) {
+                return Err(ClusterError::NotRelabelled);
+            }
             let labels = plan.identified_by(labels);
             self.change(|datapath, _mesh, now| datapath.relabel(pod, labels, now)).await
         };
@@ -575,6 +577,11 @@ impl Cluster for LabCluster {
 
     fn evidence(&self) -> broadcast::Receiver<Witness> {
         self.switch.subscribe()
+    }
+
+    fn broken(&self) -> Option<String> {
+        let running = self.running.try_read().ok()?;
+        running.as_ref()?.check_ztunnels().err().map(|error| error.to_string())
     }
 
     async fn down(&self) -> Result<(), FabricError> {

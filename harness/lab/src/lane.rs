@@ -59,10 +59,12 @@ pub(crate) enum LaneError {
     Istiod { source: Box<ProxyError> },
     #[error(transparent)]
     Agent(#[from] AgentError),
-    #[error("cannot start a real ztunnel")]
-    ZtunnelProcess(#[from] ZtunnelProcessError),
-    #[error("a real ztunnel does not know of a pod after {UP:?}: {status}")]
-    NotTold { status: String },
+    #[error("cannot start the real ztunnel of {node}")]
+    ZtunnelProcess { node: String, source: Box<ZtunnelProcessError> },
+    #[error(transparent)]
+    ZtunnelEnded(Box<ZtunnelProcessError>),
+    #[error("the ztunnel of {node} does not know who is there after {UP:?}: {status}")]
+    NotTold { node: String, status: String },
     #[error("pod {pod} is not ready after {UP:?}: {status}")]
     NotReady { pod: PodRef, status: String },
 }
@@ -179,7 +181,11 @@ impl RunningLane {
                 resolv_conf: format!("nameserver {KUBE_DNS}\n"),
             };
             let switch = Arc::clone(self.pump.switch());
-            Ok(Arc::new(blocking(move || ZtunnelProcess::start(plan, &switch)).await?))
+            let started = blocking(move || ZtunnelProcess::start(plan, &switch)).await;
+            let node = || node.config.name.clone();
+            let failed =
+                |source| LaneError::ZtunnelProcess { node: node(), source: Box::new(source) };
+            Ok(Arc::new(started.map_err(failed)?))
         }))
         .await
     }
@@ -222,7 +228,7 @@ impl RunningLane {
                 return Err(LaneError::NotReady { pod: waypoint.reference.clone(), status });
             }
         }
-        Ok(())
+        self.ztunnels_know().await
     }
 
     async fn start_outside(&self, host: &OutsidePlan) -> Result<Workload, LaneError> {
@@ -278,14 +284,19 @@ impl RunningLane {
     }
 
     /// Ends a waypoint, if it exists.
-    pub(crate) async fn stop_waypoint(&self, gateway: &NamespacedName) {
-        let Some(running) = self.waypoints().remove(gateway) else { return };
+    ///
+    /// # Errors
+    /// When a real ztunnel does not know of that; it is gone all the same.
+    pub(crate) async fn stop_waypoint(&self, gateway: &NamespacedName) -> Result<(), LaneError> {
+        let Some(running) = self.waypoints().remove(gateway) else { return Ok(()) };
         // Nobody is sent there any more before it ends.
         self.mesh.remove_waypoint(gateway);
         self.mesh.remove(&running.addresses);
+        let known = self.ztunnels_know().await;
         let (node, address) = (running.node, running.addresses[0]);
         blocking(move || drop(running)).await;
         self.addresses()[node.0].give_back(address);
+        known
     }
 
     async fn start_istiod(&self, pod: IstiodPod) -> Result<Istiod, LaneError> {
@@ -344,7 +355,6 @@ impl RunningLane {
         let captured_by = enrolled.map(|workload| self.captured_by(pod, workload));
         if let Some(workload) = &pod.workload {
             self.mesh.add(&addresses, workload);
-            self.ztunnels_know().await?;
         }
         let plan = WorkloadPlan {
             addresses: addresses.clone(),
@@ -365,14 +375,18 @@ impl RunningLane {
                 resolv_conf(&pod.reference.namespace)
             },
         };
-        let workload = match self.start_workload(plan).await {
+        let made = async {
+            self.ztunnels_know().await?;
+            Ok::<_, LaneError>(self.start_workload(plan).await?)
+        };
+        let workload = match made.await {
             Ok(workload) => workload,
             Err(error) => {
                 if !pod.host_network {
                     self.mesh.remove(&addresses);
                     self.addresses()[pod.node.0].give_back(address);
                 }
-                return Err(error.into());
+                return Err(error);
             }
         };
         let probe_source = node.probe_source(enrolled.is_some(), address);
@@ -409,10 +423,10 @@ impl RunningLane {
         let deadline = Instant::now() + UP;
         for ztunnel in &self.ztunnels {
             if timeout_at(deadline, ztunnel.knows(generation)).await.is_err() {
-                ztunnel.check()?;
+                ztunnel.check().map_err(|it| LaneError::ZtunnelEnded(Box::new(it)))?;
                 let status = ztunnel.refused();
                 let status = status.unwrap_or_else(|| "it acknowledges nothing".to_owned());
-                return Err(LaneError::NotTold { status });
+                return Err(LaneError::NotTold { node: ztunnel.node().to_owned(), status });
             }
         }
         Ok(())
@@ -428,9 +442,15 @@ impl RunningLane {
         self.ztunnels.iter().try_for_each(|it| it.check())
     }
 
-    /// What a real ztunnel refused to know, if one did.
-    pub(crate) fn refused(&self) -> Option<String> {
-        self.ztunnels.iter().find_map(|it| it.refused())
+    /// What a real ztunnel does not know of what there is to tell now, or refuses to know.
+    pub(crate) fn untold(&self) -> Option<String> {
+        let generation = *self.mesh.generations().borrow();
+        let untold = self.ztunnels.iter().find(|it| !it.knows_now(generation))?;
+        let why = match untold.refused() {
+            Some(why) => format!("refuses what it is told, its version may not know it: {why}"),
+            None => "has not acknowledged everything that it was told".to_owned(),
+        };
+        Some(format!("the ztunnel of {} {why}", untold.node()))
     }
 
     /// Those who listen at the edges of the pods of each node, made if they are not there yet.
@@ -468,17 +488,28 @@ impl RunningLane {
     }
 
     /// Ends a pod, if it exists.
-    pub(crate) async fn stop_pod(&self, pod: &PodRef) {
-        let Some(running) = self.pods().remove(pod) else { return };
+    ///
+    /// # Errors
+    /// When a real ztunnel does not know of that; the pod is gone all the same.
+    pub(crate) async fn stop_pod(&self, pod: &PodRef) -> Result<(), LaneError> {
+        let Some(running) = self.pods().remove(pod) else { return Ok(()) };
         let (node, address, shared) = (running.node, running.addresses()[0], running.host_network);
         running.workload.agent.stop().await;
         if !shared {
             self.mesh.remove(running.addresses());
         }
-        drop(running);
+        let known = self.ztunnels_know().await;
+        blocking(move || {
+            if let Some(ztunnel) = running.ztunnel() {
+                ztunnel.leave();
+            }
+            drop(running);
+        })
+        .await;
         if !shared {
             self.addresses()[node.0].give_back(address);
         }
+        known
     }
 
     /// Ends everything, agents first.

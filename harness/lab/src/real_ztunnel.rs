@@ -2,14 +2,11 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::mpsc;
-use std::thread;
+use std::process::{Command, Output};
 use std::time::Duration;
 
-use crate::host::NFT;
+use crate::host::{NFT, run};
 
 /// The environment variable that names its executable.
 pub const VARIABLE: &str = "ZTC_LAB_ZTUNNEL";
@@ -25,21 +22,15 @@ const UNKNOWN: &str = "unknown";
 /// Why a real ztunnel cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RealZtunnelError {
-    /// A program cannot be run.
-    #[error("cannot run {}", program.display())]
+    /// A program does not say which one it is.
+    #[error("cannot run `{} {word}`", program.display())]
     Run {
         /// Which.
         program: PathBuf,
-        /// The operating system's reason.
-        source: io::Error,
-    },
-    /// A program does not say which one it is.
-    #[error("{} {word} does not end within {SAYING:?}", program.display())]
-    Silent {
-        /// Which.
-        program: PathBuf,
-        /// What it was asked.
+        /// What it is asked.
         word: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The executable is another one.
     #[error("{} is no ztunnel: asked for its `version` it says {said:?}", program.display())]
@@ -96,17 +87,11 @@ fn version(said: &str) -> Option<String> {
 
 /// Has a program say which one it is.
 fn ask(program: &Path, word: &'static str) -> Result<Output, RealZtunnelError> {
-    let mut command = Command::new(program);
-    command.arg(word).stdin(Stdio::null()).stderr(Stdio::null());
-    let (says, said) = mpsc::channel();
-    let asked = thread::Builder::new().name("version".to_owned()).spawn(move || {
-        // Nobody listens any more to one that takes too long; it ends with the lab.
-        drop(says.send(command.output()));
-    });
-    let failed = |source| RealZtunnelError::Run { program: program.to_owned(), source };
-    asked.map_err(failed)?;
-    let silent = |_elapsed| RealZtunnelError::Silent { program: program.to_owned(), word };
-    said.recv_timeout(SAYING).map_err(silent)?.map_err(failed)
+    run(Command::new(program).arg(word), "", SAYING).map_err(|error| RealZtunnelError::Run {
+        program: program.to_owned(),
+        word,
+        source: Box::new(error),
+    })
 }
 
 #[cfg(test)]

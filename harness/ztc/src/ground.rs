@@ -14,7 +14,7 @@ use ztc_cluster::{
 use ztc_engine::event::ExitStatus;
 use ztc_engine::expected::Entry;
 use ztc_engine::fabric::Fabric;
-use ztc_engine::profile::{FabricKind, Profile};
+use ztc_engine::profile::{FabricKind, Profile, ZtunnelKind};
 use ztc_lab::fault::{Faults, NotAFault};
 use ztc_lab::{Entered, Lab, LabError, SandboxError};
 use ztc_model::combination::Combination;
@@ -131,6 +131,15 @@ pub enum GroundError {
         /// How the lab is broken.
         faults: String,
     },
+    /// The profile is for a real ztunnel, and there is none.
+    #[error(
+        "profile {profile} is for a real ztunnel, and {} names none; set it to the path of its executable",
+        ztc_lab::real_ztunnel::VARIABLE
+    )]
+    NoZtunnel {
+        /// The profile.
+        profile: String,
+    },
     /// The profile describes no cluster that can be made.
     #[error("cannot make this cluster")]
     Profile(#[source] ProvisionError),
@@ -179,6 +188,7 @@ impl GroundError {
             | Self::Faults { .. }
             | Self::SoundOnly { .. }
             | Self::SoundZtunnel { .. }
+            | Self::NoZtunnel { .. }
             | Self::Profile(_)
             | Self::OtherVersions { .. }
             | Self::NoBundle { .. }
@@ -326,6 +336,9 @@ impl Ground {
             let real = lab.real_ztunnel().map(|version| ("ztunnel".to_owned(), version.to_owned()));
             if let (Some(_), Some(faults)) = (&real, &faults) {
                 return Err(GroundError::SoundZtunnel { faults: faults.clone() });
+            }
+            if real.is_none() && self.profile.ztunnel == ZtunnelKind::Real {
+                return Err(GroundError::NoZtunnel { profile: self.profile.profile.clone() });
             }
             let versions = real.into_iter().collect();
             return Ok(ReadyGround {

@@ -146,6 +146,19 @@ fn aliases_that_expand_without_end_are_refused() {
     refused(&project, "");
 }
 
+#[test]
+fn a_profile_for_a_real_ztunnel_passes_for_no_other() {
+    if !lab_is_possible() {
+        return;
+    }
+    let project = Project::new();
+    let output = project.ztc(&["run", "--cluster", "lab-ztunnel", "l3-mtls"]).output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(code(&output), 2, "{said}");
+    assert!(said.contains("lab-ztunnel is for a real ztunnel, and ZTC_LAB_ZTUNNEL names none"));
+    assert!(!project.path("target").exists(), "something was started");
+}
+
 /// What a real ztunnel is taken for, and why it is none.
 #[test]
 fn what_is_no_ztunnel_is_refused() {
@@ -155,8 +168,8 @@ fn what_is_no_ztunnel_is_refused() {
     let project = Project::new();
     for (program, words) in [
         ("/bin/echo", "/bin/echo is no ztunnel: asked for its `version` it says \"version"),
-        ("/no/such/file", "cannot run /no/such/file: No such file or directory"),
-        ("/", "cannot run /: Permission denied"),
+        ("/no/such/file", "cannot run `/no/such/file version`: No such file or directory"),
+        ("/", "cannot run `/ version`: Permission denied"),
     ] {
         let output =
             project.ztc(&["run", "l3-mtls"]).env("ZTC_LAB_ZTUNNEL", program).output().unwrap();

@@ -37,8 +37,22 @@ pub struct Profile {
     /// How a lab is broken on purpose, in the words of `ZTC_LAB_FAULT`; a version of it that one may upgrade to.
     #[serde(default)]
     pub faults: Vec<String>,
+    /// Whose ztunnel decides in a lab.
+    #[serde(default)]
+    pub ztunnel: ZtunnelKind,
     /// How long things may take.
     pub pace: Pace,
+}
+
+/// Whose ztunnel decides in the mesh of a lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ZtunnelKind {
+    /// The lab's own, or the real one that somebody names.
+    #[default]
+    Any,
+    /// A real one: without it there is no run.
+    Real,
 }
 
 impl Profile {

@@ -134,11 +134,18 @@ pub(crate) enum WorkloadZtunnel {
 }
 
 impl WorkloadZtunnel {
-    /// The last revision of the mesh's policies that holds in the pod.
-    pub(crate) fn realised(&self) -> u64 {
+    /// The last revision of the mesh's policies that holds in the pod; a real one says for all of its pods what it knows.
+    pub(crate) fn realised(&self) -> Option<u64> {
         match self {
-            Self::Lab(ztunnel) => ztunnel.realised(),
-            Self::Process(enrolled) => enrolled.realised(),
+            Self::Lab(ztunnel) => Some(ztunnel.realised()),
+            Self::Process(_) => None,
+        }
+    }
+
+    /// Lets go of the pod. Blocks.
+    pub(crate) fn leave(&self) {
+        if let Self::Process(enrolled) = self {
+            enrolled.leave();
         }
     }
 }
@@ -214,7 +221,11 @@ fn start_ztunnel(
     let plan = match captured_by {
         CapturedBy::Lab(plan) => plan,
         CapturedBy::Process { process, workload, captures_names } => {
-            return Ok(WorkloadZtunnel::Process(process.enrol(workload, netns, captures_names)?));
+            return Ok(WorkloadZtunnel::Process(process.enrol(
+                &workload,
+                netns,
+                captures_names,
+            )?));
         }
     };
     let captures_names = plan.resolver.is_some();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use ztc_engine::event::{CaseReport, CellReport, Event, EventKind};
-use ztc_engine::profile::{FabricKind, LaneKind, Lanes, Pace, Profile};
+use ztc_engine::profile::{FabricKind, LaneKind, Lanes, Pace, Profile, ZtunnelKind};
 use ztc_engine::runner::{EventSink, Runner};
 use ztc_model::suite::{Case, Library, load, world};
 use ztc_model::world::World;
@@ -153,6 +153,7 @@ impl Bench {
             cluster: None,
             outside: BTreeMap::new(),
             faults: Vec::new(),
+            ztunnel: ZtunnelKind::Any,
             pace: PACE,
         };
         let (sink, events) = EventSink::new();

@@ -26,6 +26,7 @@ use super::messages::{
     Any, CertificateRequest, CertificateResponse, DeltaDiscoveryRequest, DeltaDiscoveryResponse,
     Resource,
 };
+use crate::host::pump::Switch;
 use crate::mesh::{ADDRESS_TYPE, AUTHORIZATION_TYPE, Mesh, Told};
 
 /// Where it streams.
@@ -36,8 +37,8 @@ const CERTIFICATES: &str = "/istio.v1.auth.IstioCertificateService/CreateCertifi
 
 /// What comes before a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
-/// The longest message that is read: a request for a certificate.
-const LONGEST: usize = 64 * 1024;
+/// The longest message that is read, in bytes: one that lists all that a ztunnel knows.
+const LONGEST: usize = 4 * 1024 * 1024;
 
 /// Status codes of gRPC.
 const OK: &str = "0";
@@ -59,23 +60,18 @@ enum CallError {
     Sign(#[from] MeshAuthorityError),
 }
 
-/// How far a ztunnel has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Known {
-    /// How often there was something to tell.
-    pub(super) generation: u64,
-    /// The revision of the mesh's policies.
-    pub(super) revision: u64,
-}
-
 /// The control plane of one ztunnel.
 #[derive(Debug)]
 pub(super) struct ControlPlane {
     pub(super) mesh: Arc<Mesh>,
-    /// What ztunnel has acknowledged.
-    pub(super) known: watch::Sender<Known>,
-    /// What it refused last.
+    /// The last generation of what there is to tell of which ztunnel has acknowledged everything.
+    pub(super) known: watch::Sender<u64>,
+    /// What it refuses, as long as it does.
     pub(super) refused: watch::Sender<Option<String>>,
+    /// Told when a stream ends while ztunnel lives: it goes on with what it knew.
+    pub(super) switch: Arc<Switch>,
+    /// As whose ztunnel it is told of.
+    pub(super) node: String,
 }
 
 impl ControlPlane {
@@ -113,7 +109,15 @@ impl ControlPlane {
         let Ok(mut sends) = respond.send_response(response, false) else { return };
         let mut messages = Messages { stream: request.into_body(), buffered: BytesMut::new() };
         let (status, why) = match path.as_str() {
-            DISCOVERY => told(self.stream(&mut messages, &mut sends).await),
+            DISCOVERY => {
+                let ended = self.stream(&mut messages, &mut sends).await;
+                let why =
+                    ended.as_ref().map_or_else(CallError::to_string, |()| "it left".to_owned());
+                let node = &self.node;
+                self.switch
+                    .interrupt(format!("the ztunnel of {node} is told nothing for a while: {why}"));
+                told(ended)
+            }
             CERTIFICATES => told(self.sign(&mut messages, &mut sends).await),
             _ => (UNIMPLEMENTED, format!("there is no {path}")),
         };
@@ -151,16 +155,14 @@ impl ControlPlane {
             tokio::select! {
                 request = messages.next::<DeltaDiscoveryRequest>() => {
                     let Some(request) = request? else { return Ok(()) };
-                    if let Some(refused) = conversation.hear(request) {
-                        self.refused.send_replace(Some(refused));
-                    }
+                    conversation.hear(request);
+                    self.refused.send_replace(conversation.refused());
                 }
                 changed = generations.changed() => if changed.is_err() { return Ok(()) },
             }
             // What changes from here on is told next time.
             let generation = *generations.borrow_and_update();
-            let known = Known { generation, revision: self.mesh.revision() };
-            for response in conversation.say(known, self.mesh.told()) {
+            for response in conversation.say(generation, self.mesh.told()) {
                 send(sends, &response)?;
             }
             if let Some(known) = conversation.known() {
@@ -175,34 +177,55 @@ impl ControlPlane {
 struct Conversation {
     subscribed: BTreeSet<&'static str>,
     said: Told,
+    /// What ztunnel knows from an earlier stream, by type.
+    remembered: BTreeMap<&'static str, BTreeSet<String>>,
     /// The messages that are not acknowledged yet, by their numbers.
-    pending: BTreeSet<u64>,
+    pending: BTreeMap<u64, &'static str>,
+    /// What ztunnel refused of a type, and with which message, until it takes another one.
+    refused: BTreeMap<&'static str, (u64, String)>,
     number: u64,
-    last: Known,
+    last: u64,
 }
 
 impl Conversation {
-    /// Takes a request: a subscription, or an answer to a message. Returns why ztunnel refuses that, if it does.
-    fn hear(&mut self, request: DeltaDiscoveryRequest) -> Option<String> {
+    /// Takes a request: a subscription, or an answer to a message.
+    fn hear(&mut self, request: DeltaDiscoveryRequest) {
         let known = [ADDRESS_TYPE, AUTHORIZATION_TYPE];
-        self.subscribed.extend(known.into_iter().find(|it| *it == request.type_url));
-        let number = request.response_nonce.parse().ok()?;
+        let Some(kind) = known.into_iter().find(|it| *it == request.type_url) else { return };
+        if self.subscribed.insert(kind) {
+            let names = request.initial_resource_versions.into_keys().collect();
+            self.remembered.insert(kind, names);
+        }
+        let Ok(number) = request.response_nonce.parse::<u64>() else { return };
         if let Some(error) = request.error_detail {
-            // It stays pending: what was refused is not known.
-            return Some(error.message);
+            // The message stays pending: what was refused is not known.
+            self.refused.insert(kind, (number, error.message));
+            return;
         }
         self.pending.remove(&number);
-        None
+        if self.refused.get(kind).is_some_and(|(refused, _)| *refused < number) {
+            // What comes later stands in the place of what was refused.
+            self.refused.remove(kind);
+            self.pending.retain(|it, of| *of != kind || *it > number);
+        }
+    }
+
+    /// What ztunnel refuses to know.
+    fn refused(&self) -> Option<String> {
+        self.refused.values().map(|(_, why)| why.clone()).next()
     }
 
     /// What is to be said now of all there is to tell. A first message says that there is nothing, if that is so.
-    fn say(&mut self, last: Known, mut told: Told) -> Vec<DeltaDiscoveryResponse> {
+    fn say(&mut self, last: u64, mut told: Told) -> Vec<DeltaDiscoveryResponse> {
         self.last = last;
         let mut responses = Vec::new();
         for type_url in &self.subscribed {
             let now = told.remove(type_url).unwrap_or_default();
             let before = self.said.get(type_url);
-            let response = difference(type_url, before, &now);
+            let mut response = difference(type_url, before, &now);
+            let remembered = self.remembered.remove(type_url).unwrap_or_default();
+            let gone = remembered.into_iter().filter(|name| !now.contains_key(name));
+            response.removed_resources.extend(gone);
             if before.is_some()
                 && response.resources.is_empty()
                 && response.removed_resources.is_empty()
@@ -210,15 +233,15 @@ impl Conversation {
                 continue;
             }
             self.number += 1;
-            self.pending.insert(self.number);
+            self.pending.insert(self.number, type_url);
             responses.push(DeltaDiscoveryResponse { nonce: self.number.to_string(), ..response });
             self.said.insert(type_url, now);
         }
         responses
     }
 
-    /// What ztunnel knows for sure, if all that was said is acknowledged.
-    fn known(&self) -> Option<Known> {
+    /// The generation that ztunnel knows for sure, if all that was said is acknowledged.
+    fn known(&self) -> Option<u64> {
         (self.subscribed.len() == 2 && self.pending.is_empty()).then_some(self.last)
     }
 }
@@ -310,7 +333,7 @@ mod tests {
         DeltaDiscoveryRequest {
             type_url: type_url.to_owned(),
             response_nonce: nonce.to_owned(),
-            error_detail: None,
+            ..DeltaDiscoveryRequest::default()
         }
     }
 
@@ -319,32 +342,28 @@ mod tests {
         Told::from([(ADDRESS_TYPE, all), (AUTHORIZATION_TYPE, BTreeMap::new())])
     }
 
-    fn known(generation: u64) -> Known {
-        Known { generation, revision: 0 }
-    }
-
     #[test]
     fn all_is_known_when_every_message_is_acknowledged() {
         let mut talk = Conversation::default();
         talk.hear(request(ADDRESS_TYPE, ""));
-        assert_eq!(talk.say(known(1), told(&["a"])).len(), 1);
+        assert_eq!(talk.say(1, told(&["a"])).len(), 1);
         talk.hear(request(ADDRESS_TYPE, "1"));
         assert_eq!(talk.known(), None, "nobody has asked for policies yet");
         talk.hear(request(AUTHORIZATION_TYPE, ""));
-        assert_eq!(talk.say(known(1), told(&["a"])).len(), 1);
+        assert_eq!(talk.say(1, told(&["a"])).len(), 1);
         assert_eq!(talk.known(), None);
         talk.hear(request(AUTHORIZATION_TYPE, "2"));
-        assert_eq!(talk.known(), Some(known(1)));
-        assert_eq!(talk.say(known(2), told(&["a"])), []);
-        assert_eq!(talk.known(), Some(known(2)), "there was nothing to say");
+        assert_eq!(talk.known(), Some(1));
+        assert_eq!(talk.say(2, told(&["a"])), []);
+        assert_eq!(talk.known(), Some(2), "there was nothing to say");
     }
 
     #[test]
     fn what_has_gone_is_said_and_what_stays_is_not() {
         let mut talk = Conversation::default();
         talk.hear(request(ADDRESS_TYPE, ""));
-        talk.say(known(1), told(&["a", "b"]));
-        let said = talk.say(known(2), told(&["b", "c"]));
+        talk.say(1, told(&["a", "b"]));
+        let said = talk.say(2, told(&["b", "c"]));
         let [response] = &*said else { panic!("{said:?}") };
         assert_eq!(response.removed_resources, ["a"]);
         let names: Vec<_> = response.resources.iter().map(|it| it.name.as_str()).collect();
@@ -352,16 +371,32 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_never_known() {
+    fn what_is_refused_is_not_known_until_something_else_is_taken() {
         let mut talk = Conversation::default();
         talk.hear(request(ADDRESS_TYPE, ""));
         talk.hear(request(AUTHORIZATION_TYPE, ""));
-        talk.say(known(1), told(&["a"]));
-        talk.hear(request(AUTHORIZATION_TYPE, "2"));
+        talk.say(1, told(&["a"]));
+        talk.hear(request(AUTHORIZATION_TYPE, "1"));
         let no = super::super::messages::Status { message: "no".to_owned() };
-        let refusal =
-            DeltaDiscoveryRequest { error_detail: Some(no), ..request(ADDRESS_TYPE, "1") };
-        assert_eq!(talk.hear(refusal).as_deref(), Some("no"));
+        let refusal = request(ADDRESS_TYPE, "2");
+        talk.hear(DeltaDiscoveryRequest { error_detail: Some(no), ..refusal });
+        assert_eq!((talk.known(), talk.refused().as_deref()), (None, Some("no")));
+        talk.say(2, told(&[]));
         assert_eq!(talk.known(), None);
+        talk.hear(request(ADDRESS_TYPE, "3"));
+        assert_eq!((talk.known(), talk.refused()), (Some(2), None));
+    }
+
+    #[test]
+    fn what_an_earlier_stream_told_is_taken_back_if_it_is_gone() {
+        let mut talk = Conversation::default();
+        let remembered = ["a", "old"].map(|it| (it.to_owned(), String::new()));
+        talk.hear(DeltaDiscoveryRequest {
+            initial_resource_versions: remembered.into(),
+            ..request(ADDRESS_TYPE, "")
+        });
+        let said = talk.say(1, told(&["a"]));
+        let removed: Vec<&String> = said.iter().flat_map(|it| &it.removed_resources).collect();
+        assert_eq!(removed, ["old"]);
     }
 }

@@ -3,6 +3,8 @@
 //! Numbers of fields are those of `proto/xds.proto`, `proto/citadel.proto` and `proto/zds.proto` of istio/ztunnel; what a lane
 //! has no use for is left out.
 
+use std::collections::HashMap;
+
 use prost::{Message, Oneof};
 
 /// `envoy.service.discovery.v3.DeltaDiscoveryRequest`.
@@ -10,6 +12,9 @@ use prost::{Message, Oneof};
 pub(super) struct DeltaDiscoveryRequest {
     #[prost(string, tag = "2")]
     pub(super) type_url: String,
+    /// What it knows from an earlier stream, by name.
+    #[prost(map = "string, string", tag = "5")]
+    pub(super) initial_resource_versions: HashMap<String, String>,
     #[prost(string, tag = "6")]
     pub(super) response_nonce: String,
     #[prost(message, optional, tag = "7")]

@@ -20,7 +20,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Once};
 
 use rustix::io::Errno;
 use rustix::mount::mount_bind;
@@ -36,16 +37,15 @@ use ztc_engine::mesh_authority::MeshAuthorityError;
 use ztc_model::evidence::Evidence;
 use ztc_model::ztunnel;
 
-use self::discovery::{ControlPlane, Known, as_pem};
+use self::discovery::{ControlPlane, as_pem};
 use self::pods::{Listener, Pods};
 use super::hbone::{ProxyError, listen};
 use super::journal::{Journal, each_line};
 use super::netns::{NetNs, NetnsError};
 use super::pump::Switch;
 use super::runtime_thread::{RuntimeThread, RuntimeThreadError};
-use super::sandbox::PARENT_ENV;
 use super::tun::Tun;
-use crate::mesh::{Mesh, Workload};
+use crate::mesh::{Mesh, Workload, uid};
 
 pub(crate) use self::pods::PodsError;
 pub(crate) use self::redirection::{NFT, RedirectionError};
@@ -83,7 +83,7 @@ pub(crate) enum ZtunnelProcessError {
         source: io::Error,
     },
     /// It does not get its own view of files.
-    #[error("cannot put a file over {RESOLV_CONF}")]
+    #[error("cannot put a file over {RESOLV_CONF}, which has to be there")]
     Mount(#[source] Errno),
     /// It cannot be started.
     #[error("cannot start {}", program.display())]
@@ -133,6 +133,15 @@ pub(crate) enum EnrolError {
     },
 }
 
+/// Why a real ztunnel is not waited for.
+#[derive(Debug, thiserror::Error)]
+enum AcceptError {
+    #[error(transparent)]
+    Pods(#[from] PodsError),
+    #[error("it has ended: {0}")]
+    Ended(String),
+}
+
 /// What a real ztunnel is started from.
 #[derive(Debug, Clone)]
 pub(crate) struct ZtunnelProcessPlan {
@@ -153,8 +162,10 @@ pub(crate) struct ZtunnelProcessPlan {
 pub(crate) struct ZtunnelProcess {
     node: String,
     pods: Pods,
+    /// How many pods it was handed.
+    enrolments: AtomicU64,
     journal: Arc<Journal>,
-    known: watch::Receiver<Known>,
+    known: watch::Receiver<u64>,
     refused: watch::Receiver<Option<String>>,
     ended: watch::Receiver<Option<String>>,
     /// Its tasks hold the process.
@@ -168,7 +179,9 @@ pub(crate) struct ZtunnelProcess {
 #[derive(Debug)]
 pub(crate) struct Enrolled {
     process: Arc<ZtunnelProcess>,
-    workload: Arc<Workload>,
+    /// What its ztunnel knows it by.
+    uid: String,
+    left: Once,
 }
 
 impl ZtunnelProcess {
@@ -182,10 +195,15 @@ impl ZtunnelProcess {
         let thread = RuntimeThread::start(&format!("istiod of {node}"), Some(&netns))?;
         let tls = serves_tls(&mesh)?;
         let authority = as_pem(mesh.trust().authority().certificate());
-        let (acknowledges, known) = watch::channel(Known::default());
+        let (acknowledges, known) = watch::channel(0);
         let (complaint, refused) = watch::channel(None);
-        let control_plane =
-            Arc::new(ControlPlane { mesh, known: acknowledges, refused: complaint });
+        let control_plane = Arc::new(ControlPlane {
+            mesh,
+            known: acknowledges,
+            refused: complaint,
+            switch: Arc::clone(switch),
+            node: node.clone(),
+        });
         let listener = listen(thread.handle(), &netns, CONTROL_PLANE)
             .map_err(|error| ZtunnelProcessError::Listen(Box::new(error)))?;
         thread.handle().spawn(control_plane.serve(listener, tls));
@@ -208,10 +226,21 @@ impl ZtunnelProcess {
             journal: Arc::clone(&journal),
         };
         thread.handle().spawn(keeper.keep(child, ends));
-        let pods = pods.accept().map_err(without)?;
+        let lives = || match &*ended.borrow() {
+            None => Ok(()),
+            Some(status) => Err(AcceptError::Ended(status.clone())),
+        };
+        let pods = pods.accept(lives).map_err(|error| match error {
+            AcceptError::Pods(source) => without(source),
+            AcceptError::Ended(status) => {
+                let log = journal.to_string();
+                ZtunnelProcessError::Ended { node: node.clone(), status, log }
+            }
+        })?;
         Ok(Self {
             node,
             pods,
+            enrolments: AtomicU64::new(0),
             journal,
             known,
             refused,
@@ -225,16 +254,21 @@ impl ZtunnelProcess {
     /// Takes a pod with its network: what that sends and gets, and names if they are captured. Blocks until it listens there.
     pub(crate) fn enrol(
         self: &Arc<Self>,
-        workload: Arc<Workload>,
+        workload: &Workload,
         netns: &NetNs,
         captures_names: bool,
     ) -> Result<Enrolled, EnrolError> {
-        self.pods.add(&workload, netns.as_fd()).map_err(|source| EnrolError::Pods {
+        // Of a pod that is born again under its name the old one may be on its way out.
+        let number = self.enrolments.fetch_add(1, Ordering::Relaxed);
+        let process = Arc::clone(self);
+        let enrolled =
+            Enrolled { process, uid: format!("{}/{number}", uid(workload)), left: Once::new() };
+        let failed = |source| EnrolError::Pods {
             node: self.node.clone(),
             log: self.journal.to_string(),
             source,
-        })?;
-        let enrolled = Enrolled { process: Arc::clone(self), workload };
+        };
+        self.pods.add(&enrolled.uid, workload, netns.as_fd()).map_err(failed)?;
         redirection::redirect(netns, captures_names)?;
         Ok(enrolled)
     }
@@ -242,12 +276,22 @@ impl ZtunnelProcess {
     /// Waits until it knows what there was to tell by then; forever, if it ends.
     pub(crate) async fn knows(&self, generation: u64) {
         let mut known = self.known.clone();
-        if known.wait_for(|it| it.generation >= generation).await.is_err() {
+        if known.wait_for(|it| *it >= generation).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// What it refused to know, last.
+    /// Whether it knows what there was to tell by then.
+    pub(crate) fn knows_now(&self, generation: u64) -> bool {
+        *self.known.borrow() >= generation
+    }
+
+    /// The node.
+    pub(crate) fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// What it refuses to know.
     pub(crate) fn refused(&self) -> Option<String> {
         self.refused.borrow().clone()
     }
@@ -266,16 +310,16 @@ impl ZtunnelProcess {
 }
 
 impl Enrolled {
-    /// The last revision of the mesh's policies that its ztunnel knows.
-    pub(crate) fn realised(&self) -> u64 {
-        self.process.known.borrow().revision
+    /// Takes the pod back, if that was not done before. Blocks.
+    pub(crate) fn leave(&self) {
+        // One that has ended has no pods.
+        self.left.call_once(|| drop(self.process.pods.delete(&self.uid)));
     }
 }
 
 impl Drop for Enrolled {
     fn drop(&mut self) {
-        // One that has ended has no pods.
-        drop(self.process.pods.delete(&self.workload));
+        self.leave();
     }
 }
 
@@ -329,7 +373,6 @@ impl Files {
             .env("LOG_FORMAT", "json")
             .env("RUST_LOG", "warn,access=info")
             .env("ZTUNNEL_WORKER_THREADS", "1")
-            .env_remove(PARENT_ENV)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

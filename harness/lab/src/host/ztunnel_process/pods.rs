@@ -7,10 +7,11 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use rustix::cmsg_space;
+use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
@@ -21,10 +22,13 @@ use super::messages::{
     Ack, AddWorkload, DeleteWorkload, Payload, SnapshotSent, WorkloadInfo, WorkloadRequest,
     WorkloadResponse,
 };
-use crate::mesh::{Workload, uid};
+use crate::mesh::Workload;
 
 /// How long a ztunnel may take for one message.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether a ztunnel that is waited for still lives.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The longest message that is read: an acknowledgement with its reason.
 const LONGEST: usize = 4096;
@@ -49,6 +53,9 @@ pub(crate) enum PodsError {
     /// It does not answer.
     #[error("it does not answer within {ANSWER:?}")]
     Answer(#[source] io::Error),
+    /// It has ended, or somebody else has: it is asked nothing any more.
+    #[error("it does not listen any more")]
+    Gone,
     /// What it answers is no message.
     #[error("cannot read what it answers")]
     Read(#[source] prost::DecodeError),
@@ -61,9 +68,10 @@ pub(crate) enum PodsError {
 #[derive(Debug)]
 pub(super) struct Listener(OwnedFd);
 
-/// A ztunnel that takes pods.
+/// A ztunnel that takes pods. It is forgotten with the first thing that goes wrong: a late answer would be taken for one to what
+/// comes next.
 #[derive(Debug)]
-pub(super) struct Pods(Mutex<OwnedFd>);
+pub(super) struct Pods(Mutex<Option<OwnedFd>>);
 
 impl Listener {
     /// Listens at a path.
@@ -73,63 +81,87 @@ impl Listener {
             let socket = socket_with(kind.0, kind.1, kind.2, None)?;
             bind(&socket, &SocketAddrUnix::new(path)?)?;
             listen(&socket, 1)?;
-            set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER))?;
-            Ok::<_, rustix::io::Errno>(socket)
+            set_socket_timeout(&socket, Timeout::Recv, Some(LOOK))?;
+            Ok::<_, Errno>(socket)
         };
-        let failed = |source: rustix::io::Errno| PodsError::Listen {
-            path: path.to_owned(),
-            source: source.into(),
-        };
+        let failed =
+            |source: Errno| PodsError::Listen { path: path.to_owned(), source: source.into() };
         Ok(Self(listening().map_err(failed)?))
     }
 
-    /// Waits until ztunnel connects, and tells it that it has no pods yet. Blocks.
-    pub(super) fn accept(self) -> Result<Pods, PodsError> {
-        let connected = || {
-            let socket = accept_with(&self.0, SocketFlags::CLOEXEC)?;
-            set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER))?;
-            // What it says first is which version of the protocol it speaks, and there is one.
-            let mut hello = [0; LONGEST];
-            recv(&socket, &mut hello, RecvFlags::empty())?;
-            Ok::<_, rustix::io::Errno>(socket)
+    /// Waits until ztunnel connects, as long as `lives` says that it may, and tells it that it has no pods yet. Blocks.
+    pub(super) fn accept<E: From<PodsError>>(
+        self,
+        lives: impl Fn() -> Result<(), E>,
+    ) -> Result<Pods, E> {
+        let begun = Instant::now();
+        let socket = loop {
+            lives()?;
+            match accept_with(&self.0, SocketFlags::CLOEXEC) {
+                Ok(socket) => break socket,
+                Err(Errno::AGAIN | Errno::INTR) if begun.elapsed() < ANSWER => {}
+                Err(source) => return Err(PodsError::Silent(source.into()).into()),
+            }
         };
-        let socket = connected().map_err(|source| PodsError::Silent(source.into()))?;
-        let pods = Pods(Mutex::new(socket));
+        set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER))
+            .map_err(|source| PodsError::Silent(source.into()))?;
+        // What it says first is which version of the protocol it speaks, and there is one.
+        hear(&socket)?;
+        let pods = Pods(Mutex::new(Some(socket)));
         pods.tell(Payload::SnapshotSent(SnapshotSent {}), None)?;
         Ok(pods)
     }
 }
 
 impl Pods {
-    /// Hands it a pod; returns when it listens there. Blocks.
-    pub(super) fn add(&self, workload: &Workload, netns: BorrowedFd<'_>) -> Result<(), PodsError> {
+    /// Hands it a pod under a name of its own; returns when it listens there. Blocks.
+    pub(super) fn add(
+        &self,
+        uid: &str,
+        workload: &Workload,
+        netns: BorrowedFd<'_>,
+    ) -> Result<(), PodsError> {
         let info = WorkloadInfo {
             name: workload.reference.name.clone(),
             namespace: workload.reference.namespace.clone(),
             service_account: workload.service_account.clone(),
         };
-        let add = AddWorkload { uid: uid(workload), workload_info: Some(info) };
+        let add = AddWorkload { uid: uid.to_owned(), workload_info: Some(info) };
         self.tell(Payload::Add(add), Some(netns))
     }
 
-    /// Takes a pod from it; returns when it is gone from there. Blocks.
-    pub(super) fn delete(&self, workload: &Workload) -> Result<(), PodsError> {
-        self.tell(Payload::Delete(DeleteWorkload { uid: uid(workload) }), None)
+    /// Takes the pod of that name from it; returns when it knows, and lets go of it. Blocks.
+    pub(super) fn delete(&self, uid: &str) -> Result<(), PodsError> {
+        self.tell(Payload::Delete(DeleteWorkload { uid: uid.to_owned() }), None)
     }
 
     fn tell(&self, payload: Payload, netns: Option<BorrowedFd<'_>>) -> Result<(), PodsError> {
         let message = WorkloadRequest { payload: Some(payload) }.encode_to_vec();
         // One at a time: an answer does not say to what.
-        let socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = send(&socket, &message, netns).map_err(|it| PodsError::Tell(it.into()));
-        told?;
-        let mut answer = [0; LONGEST];
-        let received = recv(&*socket, &mut answer, RecvFlags::empty());
-        let (length, _) = received.map_err(|it| PodsError::Answer(it.into()))?;
-        let answer = answer.get(..length).unwrap_or_default();
-        let answer = WorkloadResponse::decode(answer).map_err(PodsError::Read)?;
-        let Ack { error } = answer.ack.unwrap_or_default();
+        let mut connected = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = connected.take().ok_or(PodsError::Gone)?;
+        send(&socket, &message, netns).map_err(|it| PodsError::Tell(it.into()))?;
+        let answer = hear(&socket)?;
+        let answer = WorkloadResponse::decode(answer.as_slice()).map_err(PodsError::Read)?;
+        let Ack { error } = answer.ack.ok_or(PodsError::Gone)?;
+        *connected = Some(socket);
         if error.is_empty() { Ok(()) } else { Err(PodsError::Refused(error)) }
+    }
+}
+
+/// One message.
+fn hear(socket: &OwnedFd) -> Result<Vec<u8>, PodsError> {
+    let mut message = vec![0; LONGEST];
+    loop {
+        match recv(socket, &mut message, RecvFlags::empty()) {
+            Ok((0, _)) => return Err(PodsError::Gone),
+            Ok((length, _)) => {
+                message.truncate(length);
+                return Ok(message);
+            }
+            Err(Errno::INTR) => {}
+            Err(source) => return Err(PodsError::Answer(source.into())),
+        }
     }
 }
 
@@ -161,6 +193,10 @@ mod tests {
     };
 
     use super::*;
+
+    const UID: &str = "zt-bank/teller/7";
+
+    const LIVES: fn() -> Result<(), PodsError> = || Ok(());
 
     /// Takes messages as ztunnel does, and gives these answers; returns what came, and how many descriptors with each.
     fn ztunnel(path: &Path, answers: &[&str]) -> Vec<(Payload, usize)> {
@@ -206,10 +242,10 @@ mod tests {
         let listener = Listener::bind(&path).unwrap();
         let came = thread::scope(|scope| {
             let ztunnel = scope.spawn(|| ztunnel(&path, &["", "", ""]));
-            let pods = listener.accept().unwrap();
+            let pods = listener.accept(LIVES).unwrap();
             let netns = File::open("/dev/null").unwrap();
-            pods.add(&teller(), netns.as_fd()).unwrap();
-            pods.delete(&teller()).unwrap();
+            pods.add(UID, &teller(), netns.as_fd()).unwrap();
+            pods.delete(UID).unwrap();
             ztunnel.join().unwrap()
         });
         let info = WorkloadInfo {
@@ -217,7 +253,7 @@ mod tests {
             namespace: "zt-bank".to_owned(),
             service_account: "clerks".to_owned(),
         };
-        let uid = "Kubernetes//Pod/zt-bank/teller".to_owned();
+        let uid = UID.to_owned();
         let added = AddWorkload { uid: uid.clone(), workload_info: Some(info) };
         let expected = [
             (Payload::SnapshotSent(SnapshotSent {}), 0),
@@ -234,10 +270,34 @@ mod tests {
         let listener = Listener::bind(&path).unwrap();
         thread::scope(|scope| {
             scope.spawn(|| ztunnel(&path, &["", "no such namespace"]));
-            let pods = listener.accept().unwrap();
+            let pods = listener.accept(LIVES).unwrap();
             let netns = File::open("/dev/null").unwrap();
-            let error = pods.add(&teller(), netns.as_fd()).unwrap_err();
+            let error = pods.add(UID, &teller(), netns.as_fd()).unwrap_err();
             assert_eq!(error.to_string(), "it refuses: no such namespace");
         });
+    }
+
+    #[test]
+    fn one_that_has_gone_took_nothing_and_is_asked_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pods.sock");
+        let listener = Listener::bind(&path).unwrap();
+        thread::scope(|scope| {
+            let ztunnel = scope.spawn(|| ztunnel(&path, &[""]));
+            let pods = listener.accept(LIVES).unwrap();
+            ztunnel.join().unwrap();
+            let netns = File::open("/dev/null").unwrap();
+            assert!(pods.add(UID, &teller(), netns.as_fd()).is_err());
+            assert!(matches!(pods.delete(UID), Err(PodsError::Gone)));
+        });
+    }
+
+    #[test]
+    fn one_that_has_ended_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = Listener::bind(&folder.path().join("pods.sock")).unwrap();
+        let ended = || Err(PodsError::Refused("ended".to_owned()));
+        let error = listener.accept(ended).unwrap_err();
+        assert!(matches!(error, PodsError::Refused(_)), "{error}");
     }
 }

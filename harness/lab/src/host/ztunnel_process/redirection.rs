@@ -6,17 +6,21 @@
 //! name of the client comes back to it by the mark that is kept with it.
 
 use std::fmt;
-use std::io::{self, Write as _};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
 use ztc_model::ztunnel::HBONE_PORT;
 
 use crate::datapath::{INBOUND_PORT, NAMES_PORT, OUTBOUND_PORT, PROBE_SOURCES};
 use crate::host::netlink::{self, NetlinkError};
 use crate::host::netns::{NetNs, NetnsError};
+use crate::host::program::{self, ProgramError};
 
 /// What installs them.
 pub(crate) const NFT: &str = "nft";
+
+/// How long that may take.
+const TAKING: Duration = Duration::from_secs(10);
 
 /// The rules of every pod.
 const POD: &str = include_str!("pod.nft");
@@ -47,7 +51,7 @@ pub(crate) enum RedirectionError {
     Route(#[from] NetlinkError),
     /// The tool cannot be run.
     #[error("cannot run {NFT}")]
-    Run(#[source] io::Error),
+    Run(#[source] ProgramError),
     /// It did not take the rules.
     #[error("{NFT} refuses the rules of a pod: {0}")]
     Refused(String),
@@ -67,13 +71,8 @@ pub(super) fn redirect(netns: &NetNs, captures_names: bool) -> Result<(), Redire
 
 /// Has the kernel take rules, in the network namespace of the calling thread.
 fn install(rules: &str) -> Result<(), RedirectionError> {
-    let mut command = Command::new(NFT);
-    command.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(RedirectionError::Run)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(rules.as_bytes()).map_err(RedirectionError::Run)?;
-    }
-    let output = child.wait_with_output().map_err(RedirectionError::Run)?;
+    let output = program::run(Command::new(NFT).args(["-f", "-"]), rules, TAKING)
+        .map_err(RedirectionError::Run)?;
     if output.status.success() {
         Ok(())
     } else {
