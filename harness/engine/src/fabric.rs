@@ -120,6 +120,12 @@ pub trait Cluster: fmt::Debug + Send + Sync {
     /// Everything that enforcement points say from now on.
     fn evidence(&self) -> broadcast::Receiver<Witness>;
 
+    /// Forgets what it has learnt from the traffic of cases: names, and the tunnels that proxies keep open. Whether it can;
+    /// one that cannot has to be made anew for somebody whom that must not meet.
+    async fn forget(&self) -> bool {
+        false
+    }
+
     /// What of the world is gone for good, in words: the next case needs the world made anew. Known
     /// without asking anybody.
     fn broken(&self) -> Option<String> {

@@ -575,6 +575,10 @@ impl Cluster for LabCluster {
         authority.map_err(|error| FabricError::MeshAuthority { source: error.into() })
     }
 
+    async fn forget(&self) -> bool {
+        self.running().await.is_ok_and(|running| running.forget())
+    }
+
     fn evidence(&self) -> broadcast::Receiver<Witness> {
         self.switch.subscribe()
     }

@@ -512,6 +512,19 @@ impl RunningLane {
         known
     }
 
+    /// Forgets what was learnt from traffic: names, and the tunnels and connections that proxies keep. Whether all of it is
+    /// forgotten: a real ztunnel does not forget.
+    pub(crate) fn forget(&self) -> bool {
+        for pod in self.pods().values() {
+            pod.ztunnel().into_iter().for_each(WorkloadZtunnel::forget);
+        }
+        for running in self.waypoints().values() {
+            running.waypoint.forget();
+        }
+        self.pump.switch().datapath().forget_names();
+        !self.has_real_ztunnels()
+    }
+
     /// Ends everything, agents first.
     pub(crate) async fn stop(self) {
         let pods: Vec<_> = std::mem::take(&mut *self.pods()).into_values().collect();

@@ -27,7 +27,14 @@ impl Datapath {
     pub(crate) fn restart_agents(&mut self, as_broken: Faults, now: Now) {
         let forget = as_broken.has(Fault::RestartForgetsNames);
         self.agents_restarted = Some(Restarted { at: now.monotonic, as_broken });
-        if forget && self.repository.forget_all_names() {
+        if forget {
+            self.forget_names();
+        }
+    }
+
+    /// Forgets the names that were learnt, as if nobody had asked for any yet.
+    pub(crate) fn forget_names(&mut self) {
+        if self.repository.forget_all_names() {
             self.repository.regenerate(&mut self.endpoints);
         }
     }

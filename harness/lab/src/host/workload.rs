@@ -142,6 +142,13 @@ impl WorkloadZtunnel {
         }
     }
 
+    /// Forgets the tunnels that it keeps and the names that it was told, if it is the lab's own.
+    pub(crate) fn forget(&self) {
+        if let Self::Lab(ztunnel) = self {
+            ztunnel.forget();
+        }
+    }
+
     /// Lets go of the pod. Blocks.
     pub(crate) fn leave(&self) {
         if let Self::Process(enrolled) = self {

@@ -245,6 +245,16 @@ fn a_learnt_address_is_forgotten_when_its_time_is_over() {
     assert!(!web_reaches(&mut cluster, at(VENDOR, 443)));
 }
 
+#[test]
+fn everything_learnt_is_forgotten_on_demand_and_can_be_learnt_again() {
+    let (mut cluster, redirect) = with_names("");
+    answered(&mut cluster, &redirect, "api.zt.test.", VENDOR);
+    cluster.datapath.forget_names();
+    assert!(!web_reaches(&mut cluster, at(VENDOR, 443)));
+    answered(&mut cluster, &redirect, "api.zt.test.", VENDOR);
+    assert!(web_reaches(&mut cluster, at(VENDOR, 443)));
+}
+
 /// Names are the agent's, and there is an agent a node (`docs security/policy/language`).
 #[test]
 fn names_are_learnt_by_the_node_of_who_asked() {

@@ -74,6 +74,7 @@ pub(crate) struct WaypointPlan {
 pub(crate) struct Waypoint {
     lacks: watch::Receiver<Option<String>>,
     _thread: RuntimeThread,
+    proxy: Arc<Proxy>,
     _plug: Plug,
     _netns: NetNs,
 }
@@ -135,13 +136,20 @@ impl Waypoint {
             let listener = listen(thread.handle(), &netns, address)?;
             thread.handle().spawn(Arc::clone(&proxy).accept_tunnels(listener));
         }
-        thread.handle().spawn(proxy.get_ready(addresses.to_vec(), lack));
-        Ok(Self { lacks, _thread: thread, _plug: plug, _netns: netns })
+        thread.handle().spawn(Arc::clone(&proxy).get_ready(addresses.to_vec(), lack));
+        Ok(Self { lacks, _thread: thread, proxy, _plug: plug, _netns: netns })
     }
 
     /// Why it is not ready, if it is not.
     pub(crate) fn lacks(&self) -> Option<String> {
         self.lacks.borrow().clone()
+    }
+
+    /// Has it open new tunnels and connections to servers from now on, as if it had carried nothing yet.
+    pub(crate) fn forget(&self) {
+        self.proxy.upstream.forget();
+        // Whoever speaks for a client keeps tunnels with that client's identity.
+        self.proxy.disguised.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Waits until it is ready.

@@ -80,6 +80,13 @@ impl Upstream {
         Self { keeps: false, ..Self::new(tls) }
     }
 
+    /// Opens new tunnels and connections from now on. Those there are end with what is in them.
+    pub(super) fn forget(&self) {
+        self.pool.forget();
+        // It is whole whenever the lock is free.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Opens a connection.
     pub(super) async fn open(&self, route: &Route) -> Result<Box<dyn Carrier>, UpstreamError> {
         let server = route.to;

@@ -55,6 +55,7 @@ pub(crate) struct ZtunnelPlan {
 pub(crate) struct Ztunnel {
     _thread: RuntimeThread,
     realised: watch::Receiver<u64>,
+    proxy: Arc<Proxy>,
 }
 
 /// What its tasks share.
@@ -123,8 +124,13 @@ impl Ztunnel {
         }
         let (says, realised) = watch::channel(0);
         thread.handle().spawn(Arc::clone(&proxy).look_again(says));
-        thread.handle().spawn(proxy.begin_anew());
-        Ok(Self { _thread: thread, realised })
+        thread.handle().spawn(Arc::clone(&proxy).begin_anew());
+        Ok(Self { _thread: thread, realised, proxy })
+    }
+
+    /// Has it open new tunnels and ask for names anew from now on, as if it had carried nothing yet.
+    pub(crate) fn forget(&self) {
+        self.proxy.forget();
     }
 
     /// The last revision of the mesh's policies that holds for new connections and for open ones.
@@ -181,9 +187,13 @@ impl Proxy {
     async fn begin_anew(self: Arc<Self>) {
         let mut restarts = self.plan.mesh.restarts();
         while restarts.changed().await.is_ok() {
-            self.pool.forget();
-            self.kept.forget();
+            self.forget();
         }
+    }
+
+    fn forget(&self) {
+        self.pool.forget();
+        self.kept.forget();
     }
 
     /// Writes the line of a connection that is over.
