@@ -28,7 +28,7 @@ const IN_A_ROW: usize = 3;
 const LISTEN: u32 = 4;
 
 /// What was seen of a cell under its policies.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Watched {
     /// Every stimulus of a stream that was sent until everything was realised, in the order of sending.
     pub(crate) meanwhile: Vec<Sample>,
@@ -81,6 +81,10 @@ pub(crate) async fn watch_denial(
     if let Err(reason) = preceded {
         return Watched { unsettled: Some(reason), ..Watched::default() };
     }
+    // An answer to what is sent from then on breaks the assertion, whatever comes later.
+    let due = (accepted + pace.settle_ceiling())
+        .max(at + pace.settle_ceiling().min(pace.probe_deadline()));
+    let late = first.after.is_none().then_some(due);
     let (since, at, ceiling) = match first.after {
         // What came first may have to wear off, and where nobody speaks a denial is waited out. A packet that was
         // dropped before it is sent again, and may get through while what came first holds.
@@ -88,8 +92,8 @@ pub(crate) async fn watch_denial(
             let now = Instant::now();
             (now, now, now + pace.settle_ceiling() + pace.probe_deadline())
         }
-        // After a restart, which may take longer, denials have been true all the time.
-        None => (since, at, (accepted + pace.settle_ceiling()).max(at + pace.probe_deadline())),
+        // What is silent by then is listened to. After a restart, which may take longer, denials have been true all the time.
+        None => (since, at, due + pace.probe_deadline()),
     };
     let truth = loop {
         let mut truth = Truth::NotYet;
@@ -101,6 +105,11 @@ pub(crate) async fn watch_denial(
                 () = interruption.wait() => return Watched::default(),
             }
             truth = volley.look(|shots| Truth::of(shots, at, &cell.peers));
+            if truth == Truth::NotYet
+                && volley.look(|shots| is_answered_from(shots, late, &cell.peers))
+            {
+                break;
+            }
         }
         let Truth::Denied { from } = truth else { break truth };
         let begun = Instant::now();
@@ -149,6 +158,13 @@ fn leaked_between(
 ) -> Option<usize> {
     let between = |shot: &Shot| shot.fired >= since && shot.fired < at;
     shots.iter().position(|shot| between(shot) && shot.state(peers) == State::Through)
+}
+
+/// Whether something was answered that was sent from a moment on, if there is one.
+fn is_answered_from(shots: &[Shot], late: Option<Instant>, peers: &BTreeSet<String>) -> bool {
+    let is_late = |shot: &&Shot| late.is_some_and(|late| shot.fired >= late);
+    let mut latest = shots.iter().rev().take_while(is_late);
+    latest.any(|shot| shot.state(peers) == State::Through)
 }
 
 /// When the last settled stimulus of a stream was sent.
@@ -248,7 +264,7 @@ pub(crate) async fn watch_passage(
         // If that fails, the flow itself has to tell whether it was needed.
         let _preceded = aim.precede(pace.stream_every(), pace.pass_ceiling()).await;
         // What the ceiling ends on is sent again below and judged there, with its evidence.
-        let _last = aim.until_through(&cell.peers, pace.stream_every(), pace.pass_ceiling()).await;
+        aim.wait_for_passage(&cell.peers, pace.stream_every(), pace.pass_ceiling()).await;
         let mut volley = Volley::new(aim.clone());
         fire_evenly(&mut volley, pace.allowed_samples, pace).await;
         settle_all(&volley, &cell.peers, pace.probe_deadline()).await;

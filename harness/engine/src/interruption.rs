@@ -7,23 +7,32 @@ use ztc_model::verdict::Doubt;
 
 /// Tells when somebody asks to stop.
 #[derive(Debug, Clone)]
-pub(crate) struct Interruption(watch::Receiver<bool>);
+pub(crate) struct Interruption {
+    asked: watch::Receiver<bool>,
+    /// What ends the same for another reason, where there is one.
+    beside: Option<watch::Receiver<bool>>,
+}
 
 impl Interruption {
     pub(crate) const fn new(interrupted: watch::Receiver<bool>) -> Self {
-        Self(interrupted)
+        Self { asked: interrupted, beside: None }
+    }
+
+    /// The same for what also ends once this has turned true.
+    pub(crate) fn or_once(&self, beside: watch::Receiver<bool>) -> Self {
+        Self { asked: self.asked.clone(), beside: Some(beside) }
     }
 
     /// Whether somebody has asked.
     pub(crate) fn is_there(&self) -> bool {
-        *self.0.borrow()
+        is_true(Some(&self.asked)) || is_true(self.beside.as_ref())
     }
 
     /// Returns when somebody asks; never when nobody is left who could.
     pub(crate) async fn wait(&self) {
-        let mut interrupted = self.0.clone();
-        if interrupted.wait_for(|it| *it).await.is_err() {
-            std::future::pending::<()>().await;
+        tokio::select! {
+            () = turned_true(Some(&self.asked)) => {}
+            () = turned_true(self.beside.as_ref()) => {}
         }
     }
 
@@ -40,4 +49,18 @@ impl Interruption {
             () = self.wait() => Err(Doubt::Interrupted),
         }
     }
+}
+
+fn is_true(told: Option<&watch::Receiver<bool>>) -> bool {
+    told.is_some_and(|it| *it.borrow())
+}
+
+/// Returns when it turns true; never when nobody is left who could make it so.
+async fn turned_true(told: Option<&watch::Receiver<bool>>) {
+    if let Some(told) = told
+        && told.clone().wait_for(|it| *it).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
 }

@@ -9,7 +9,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, mpsc, wa
 use tokio::time::Instant;
 use ztc_model::lane::{self, Renaming};
 use ztc_model::suite::{Case, CaseId};
-use ztc_model::verdict::{Doubt, judge};
+use ztc_model::verdict::{Doubt, Verdict, judge};
 use ztc_model::world::World;
 
 use crate::attempts::Attempts;
@@ -18,7 +18,7 @@ use crate::chain;
 use crate::change::{self, Change};
 use crate::event::{CaseReport, ChangeReport, Event, EventKind};
 use crate::expected::{Day, Entry};
-use crate::fabric::{Fabric, Lane};
+use crate::fabric::{Cluster, Fabric, Lane};
 use crate::interruption::Interruption;
 use crate::lane::LiveLane;
 use crate::profile::{LaneKind, Profile};
@@ -41,8 +41,8 @@ pub struct Runner {
     interrupted: watch::Receiver<bool>,
     /// Whether a case ends with its first broken assertion.
     until_broken: bool,
-    /// Whether every case gets a lane that is made anew.
-    fresh_lanes: bool,
+    /// Whether lanes forget what a case leaves behind besides policies.
+    forgetful_lanes: bool,
     /// The failures that are known of cases, and the day on which they are held against them.
     expected: Option<(BTreeMap<CaseId, Entry>, Day)>,
 }
@@ -111,7 +111,7 @@ impl Runner {
             reach: RwLock::new(()),
             interrupted,
             until_broken: false,
-            fresh_lanes: false,
+            forgetful_lanes: false,
             expected: None,
         }
     }
@@ -129,11 +129,12 @@ impl Runner {
         Self { until_broken: true, ..self }
     }
 
-    /// The same, but that every case gets a lane that is made anew: what one leaves behind, such as names that were learnt and
-    /// tunnels that stay open, does not meet the next. Nothing is cleaned up, as the lane goes.
+    /// The same, but that what a case leaves behind besides policies, such as names that were learnt and tunnels that stay
+    /// open, does not meet the next: its lane forgets it, or is made anew where it cannot, and after a restart. What comes to
+    /// nothing in a lane that was used before is asked once more in one that is made anew, and that counts.
     #[must_use]
-    pub fn fresh_lanes(self) -> Self {
-        Self { fresh_lanes: true, ..self }
+    pub fn forgetful_lanes(self) -> Self {
+        Self { forgetful_lanes: true, ..self }
     }
 
     /// Cases that wait for lanes of this runner, and whose turn it is.
@@ -168,7 +169,12 @@ impl Runner {
         }
         let alone = matches!(exclusion, Exclusion::Alone(_));
         let mut slot = self.take_slot(&case.world, alone);
-        let (mut report, changed) = self.run_in(&mut slot, case, change).await;
+        let was_used = slot.has(&case.world);
+        let (mut report, mut changed) = self.run_in(&mut slot, case, change).await;
+        if self.forgetful_lanes && was_used && self.is_worth_another(&report) {
+            self.scrap(&mut slot).await;
+            (report, changed) = self.run_in(&mut slot, case, change).await;
+        }
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(slot);
         // What is known is known of a case as it stands: an outage while something changes is news.
         if change.is_none() {
@@ -179,6 +185,11 @@ impl Runner {
         }
         self.events.emit(EventKind::CaseFinished(Box::new(report.clone())));
         Some(report)
+    }
+
+    /// Whether a lane that is made anew may have an answer where one that was used before has none. What is broken is broken.
+    fn is_worth_another(&self, report: &CaseReport) -> bool {
+        matches!(report.verdict, Verdict::Inconclusive(_)) && !*self.interrupted.borrow()
     }
 
     fn hold_against_what_is_known(&self, report: &mut CaseReport) {
@@ -251,14 +262,10 @@ impl Runner {
         life.until_broken = self.until_broken;
         life.live(&Interruption::new(self.interrupted.clone())).await;
         let ceiling = self.profile.pace.clean_up_ceiling();
-        let cleaned = if self.fresh_lanes {
-            Ok(())
-        } else {
-            let cleaned = tokio::time::timeout(ceiling, life.clean_up()).await;
-            cleaned.unwrap_or_else(|_elapsed| {
-                Err(format!("cleaning up took over {} s", ceiling.as_secs()))
-            })
-        };
+        let cleaned = tokio::time::timeout(ceiling, life.clean_up()).await;
+        let cleaned = cleaned.unwrap_or_else(|_elapsed| {
+            Err(format!("cleaning up took over {} s", ceiling.as_secs()))
+        });
         lane.cluster.on_behalf_of(None);
         let gaps = lane.board.gaps();
         let mut cells: Vec<_> = case
@@ -286,10 +293,16 @@ impl Runner {
             cleaned.clone().err(),
         );
         let report = CaseReport { inspections: life.inspections, ..report };
-        if self.fresh_lanes || cleaned.is_err() || !usable || !gaps.is_empty() {
+        let is_sound = cleaned.is_ok() && usable && gaps.is_empty();
+        if !is_sound || !self.is_as_new(case, &*lane.cluster).await {
             self.scrap(slot).await;
         }
         (report, changed)
+    }
+
+    /// Whether nothing of a case meets the next one in its lane, where that matters.
+    async fn is_as_new(&self, case: &Case, cluster: &dyn Cluster) -> bool {
+        !self.forgetful_lanes || case.restart.is_empty() && cluster.forget().await
     }
 
     /// What keeps cases apart that would disturb each other.

@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use ztc_model::evidence::{Did, Evidence};
 use ztc_model::outcome::{Reading, Seen};
 use ztc_model::policy::Protocol;
-use ztc_wire::{Canary, DnsTransport, Host, Leg, Observed, Stimulus, Target};
+use ztc_wire::{Canary, DnsTransport, Host, Leg, Observed, RunId, Stimulus, Target};
 
 use crate::agent::{Agent, Flight, News};
 use crate::board::{Board, Interest, Leads, Pair, Watch};
@@ -78,6 +78,41 @@ impl Aim {
         every: Duration,
         ceiling: Duration,
     ) -> Seen {
+        let volley = self.fire_until((every, ceiling), |shots| {
+            let seen = || shots.iter().rev().filter_map(|shot| shot.seen.as_ref());
+            let done = seen().find(|seen| ends_the_wait(seen, peers));
+            (done.or_else(|| seen().next()).cloned(), done.is_some())
+        });
+        let (volley, seen) = volley.await;
+        volley.finish().await;
+        seen
+    }
+
+    /// The same for whoever does not ask what became of the last one: a record that it was stopped ends the wait for it.
+    pub(crate) async fn wait_for_passage(
+        &self,
+        peers: &BTreeSet<String>,
+        every: Duration,
+        ceiling: Duration,
+    ) {
+        let volley = self.fire_until((every, ceiling), |shots| {
+            let is_through =
+                |shot: &Shot| shot.seen.as_ref().is_some_and(|it| ends_the_wait(it, peers));
+            let is_known = shots.iter().any(|it| it.seen.is_some())
+                || shots.last().is_some_and(|it| it.state(peers) == State::StoppedOnRecord);
+            (is_known.then_some(()), shots.iter().any(is_through))
+        });
+        let (volley, ()) = volley.await;
+        volley.finish().await;
+    }
+
+    /// Sends a fresh stimulus every so often until there is what is looked for and it ends the wait, or until there is any at
+    /// the ceiling.
+    async fn fire_until<T>(
+        &self,
+        (every, ceiling): (Duration, Duration),
+        look: impl Fn(&[Shot]) -> (Option<T>, bool),
+    ) -> (Volley, T) {
         let end = Instant::now() + ceiling;
         let mut volley = Volley::new(self.clone());
         let mut ticks = interval(every);
@@ -88,15 +123,9 @@ impl Aim {
                 () = volley.changed() => {}
                 () = sleep_until(end), if Instant::now() < end => {}
             }
-            let (done, last) = volley.look(|shots| {
-                let seen = || shots.iter().rev().filter_map(|shot| shot.seen.as_ref());
-                let done = seen().find(|seen| ends_the_wait(seen, peers));
-                (done.cloned(), seen().next().cloned())
-            });
-            let late = last.filter(|_| Instant::now() >= end);
-            if let Some(seen) = done.or(late) {
-                volley.finish().await;
-                return seen;
+            let (found, is_done) = volley.look(&look);
+            if let Some(found) = found.filter(|_| is_done || Instant::now() >= end) {
+                return (volley, found);
             }
         }
     }
@@ -323,6 +352,27 @@ impl Volley {
     }
 }
 
+/// An order that an agent has. Whoever drops it takes it back: nobody wants to know any more.
+struct Order<'a> {
+    agent: &'a Agent,
+    id: RunId,
+    stands: bool,
+}
+
+impl Order<'_> {
+    fn take_back(&mut self) {
+        if std::mem::take(&mut self.stands) {
+            self.agent.cancel(self.id);
+        }
+    }
+}
+
+impl Drop for Order<'_> {
+    fn drop(&mut self) {
+        self.take_back();
+    }
+}
+
 /// Follows one shot.
 struct Tracer {
     aim: Aim,
@@ -334,6 +384,7 @@ struct Tracer {
 
 impl Tracer {
     async fn trace(self, mut flight: Flight, mut finish: watch::Receiver<bool>) {
+        let mut order = Order { agent: &self.aim.agent, id: flight.id, stands: true };
         let (sender, mut records) = mpsc::unbounded_channel();
         let mut watches: Vec<Watch> = Vec::new();
         let deadline = Instant::now() + self.aim.deadline;
@@ -351,12 +402,14 @@ impl Tracer {
                     }
                     News::Observed { observed, at } => {
                         over = true;
+                        order.stands = false;
                         self.see(Seen::Client(observed), Some(at));
                         if finishing {
                             return;
                         }
                     }
                     News::Lost { reason } => {
+                        order.stands = false;
                         self.see(unsent(reason), None);
                         return;
                     }
@@ -372,7 +425,7 @@ impl Tracer {
                         return;
                     }
                     finishing = true;
-                    self.aim.agent.cancel(flight.id);
+                    order.take_back();
                 }
             }
         }

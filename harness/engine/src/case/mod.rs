@@ -9,6 +9,7 @@ mod enforcing;
 mod labels;
 mod newborns;
 mod policies;
+mod proofs;
 mod restarts;
 mod watching;
 mod waypoints;
@@ -21,7 +22,6 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use ztc_model::capture::Wire;
-use ztc_model::manifest::Manifest;
 use ztc_model::outcome::{Expected, Reading, Seen};
 use ztc_model::stimulus::Send;
 use ztc_model::suite::{Case, Cell, Origin};
@@ -39,7 +39,7 @@ use crate::cell::{Pulse, Watched, watch_denial, watch_passage, watch_refusal, wa
 use crate::chain;
 use crate::change::Change;
 use crate::event::{ChangeReport, Phase};
-use crate::fabric::{AddressBook, Inspection, Receipt};
+use crate::fabric::{AddressBook, Inspection};
 use crate::interruption::Interruption;
 use crate::lane::LiveLane;
 use crate::mesh_authority::MeshAuthority;
@@ -160,6 +160,7 @@ impl<'a> Life<'a> {
         self.assert(&senders, interruption).await?;
         self.watch_waypoints(&senders, begun, interruption).await?;
         if self.is_over() {
+            self.recover_broken(&senders, interruption).await;
             return Ok(());
         }
         self.look_at_conditions(interruption).await?;
@@ -168,6 +169,7 @@ impl<'a> Life<'a> {
         }
         self.newborns(&mut senders, interruption).await?;
         if self.is_over() {
+            self.recover_broken(&senders, interruption).await;
             return Ok(());
         }
         self.inspect().await;
@@ -209,16 +211,6 @@ impl<'a> Life<'a> {
         (self.enter)(Phase::Controls);
         self.controls(&senders).await;
         Ok(senders)
-    }
-
-    async fn conclude(&mut self, senders: &[Sender]) -> Result<(), Doubt> {
-        (self.enter)(Phase::Proof);
-        self.proofs(senders).await?;
-        (self.enter)(Phase::Recovery);
-        // Those that were held back are seen ready once more, and go with the clean-up.
-        self.remove_all_but(&self.held_back()).await.map_err(Doubt::NoRecovery)?;
-        self.recovery(senders).await;
-        Ok(())
     }
 
     /// What must hold before anything is concluded: pods ready, identities there, no audit mode.
@@ -374,9 +366,23 @@ impl<'a> Life<'a> {
         let (stage, moments) = watch::channel(Stage::Before);
         let pulses: Vec<Pulse> = self.case.cells.iter().map(|_| Pulse::new(None)).collect();
         let cells = self.case.cells.iter().zip(senders).zip(&self.outcomes).zip(&pulses);
+        let (enough, had_enough) = watch::channel(false);
+        let (enough, until_enough) = (&enough, &interruption.or_once(had_enough));
+        let life = &*self;
         let watching = join_all(cells.map(|(((cell, sender), outcome), pulse)| {
             let hopeless = outcome.is_hopeless(cell);
-            self.watch(cell, sender, hopeless, (moments.clone(), pulse), interruption)
+            let stage = (moments.clone(), pulse);
+            async move {
+                let watched = life.watch(cell, sender, hopeless, stage, until_enough).await;
+                if *enough.borrow() {
+                    // It was cut short, and what it had seen until then is nothing to judge it by.
+                    return Watched::default();
+                }
+                if life.until_broken && outcome.would_break(cell, &watched) {
+                    enough.send_replace(true);
+                }
+                watched
+            }
         }));
         let (enforced, watched) =
             tokio::join!(self.enforce(stage, senders, &pulses, interruption), watching);
@@ -416,95 +422,6 @@ impl<'a> Life<'a> {
             Sender::Agent(aim) => {
                 watch_passage(cell, self.left_of(aim), &self.pace, stage, interruption).await
             }
-        }
-    }
-
-    /// Removes each denying policy, alone or with those that are behind it, and sees its flows pass.
-    async fn proofs(&mut self, senders: &[Sender]) -> Result<(), Doubt> {
-        let denying = self.denying();
-        for (position, removed) in denying.iter().enumerate() {
-            let mut gone = Vec::new();
-            for manifest in removed.iter().rev() {
-                gone.push(self.delete(&manifest.reference).await.map_err(Doubt::NoProof)?);
-            }
-            let cells = self.case.cells.iter().zip(&self.outcomes).enumerate();
-            let cells: Vec<usize> = cells
-                .filter(|(_, (cell, outcome))| !outcome.is_hopeless(cell))
-                .filter(|(_, (cell, _))| self.stand_against(cell) == *removed)
-                .map(|(index, _)| index)
-                .collect();
-            self.prove(&cells, senders, &gone).await?;
-            if position + 1 < denying.len() {
-                for manifest in removed {
-                    gone.push(self.apply(manifest).await?);
-                }
-                self.settle(&gone).await.map_err(Doubt::NoProof)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What has to go for the flows of some cell to pass, each once, in the order of the cells.
-    fn denying(&self) -> Vec<Vec<&'a Manifest>> {
-        let mut all: Vec<Vec<&Manifest>> = Vec::new();
-        for policies in self.case.cells.iter().map(|cell| self.stand_against(cell)) {
-            if !policies.is_empty() && !all.contains(&policies) {
-                all.push(policies);
-            }
-        }
-        all
-    }
-
-    /// The policies that deny a cell, in the order in which they are applied.
-    fn stand_against(&self, cell: &Cell) -> Vec<&'a Manifest> {
-        let Expected::Denied { policy, behind, .. } = &cell.expected else { return Vec::new() };
-        let stands = |it: &&Manifest| it.reference == *policy || behind.contains(&it.reference);
-        self.case.apply.iter().filter(stands).collect()
-    }
-
-    /// Sees cells pass whose policies were deleted. One that passes has its proof, however far the removal is
-    /// elsewhere: recovery waits for that. One that does not gets its whole time again once the removal is
-    /// realised.
-    async fn prove(
-        &mut self,
-        cells: &[usize],
-        senders: &[Sender],
-        gone: &[Receipt],
-    ) -> Result<(), Doubt> {
-        let left = self.pass_again(cells, senders).await;
-        if left.is_empty() {
-            return Ok(());
-        }
-        self.settle(gone).await.map_err(Doubt::NoProof)?;
-        self.pass_again(&left, senders).await;
-        Ok(())
-    }
-
-    /// Tries cells until they pass; those that did not.
-    async fn pass_again(&mut self, cells: &[usize], senders: &[Sender]) -> Vec<usize> {
-        let (life, all) = (&*self, &self.case.cells);
-        let passing = cells.iter().map(|index| life.pass(&all[*index], &senders[*index]));
-        let seen = join_all(passing).await;
-        let mut left = Vec::new();
-        for (index, seen) in cells.iter().zip(seen) {
-            if seen.as_ref().is_some_and(|seen| passes(seen, &all[*index].peers).is_err()) {
-                left.push(*index);
-            }
-            self.outcomes[*index].facts.proof = seen;
-        }
-        left
-    }
-
-    /// Sees every denied stimulus pass again after everything is removed.
-    async fn recovery(&mut self, senders: &[Sender]) {
-        let cells = self.case.cells.iter().zip(senders).zip(&self.outcomes);
-        let seen = join_all(cells.map(|((cell, sender), outcome)| async {
-            let worth_it = cell.expected.is_denied() && !outcome.is_hopeless(cell);
-            if worth_it { self.pass(cell, sender).await } else { None }
-        }))
-        .await;
-        for (outcome, seen) in self.outcomes.iter_mut().zip(seen) {
-            outcome.facts.recovery = seen;
         }
     }
 
@@ -571,6 +488,13 @@ impl Outcome {
             || exposed
             || !samples.iter().all(|it| is_as_expected(it, &cell.peers, denied))
             || (attributed && !samples.is_empty() && !on_record())
+    }
+
+    /// Whether the assertion of a cell is broken by what was watched of it.
+    fn would_break(&self, cell: &Cell, watched: &Watched) -> bool {
+        let mut outcome = Self { facts: self.facts.clone(), ..Self::default() };
+        outcome.take(watched.clone());
+        matches!(judge(&cell.expected, &cell.peers, &outcome.facts), Verdict::Fail(_))
     }
 
     fn take(&mut self, watched: Watched) {

@@ -146,12 +146,14 @@ impl Mutant {
         manifest.file == self.file && manifest.reference == self.policy
     }
 
-    /// The cases that may notice it, those first that are about its policy, the smallest first.
+    /// The cases that may notice it, those first that are about its policy: that say what it stops, and then those that apply
+    /// the fewest others beside it, the smallest first.
     pub fn candidates<'a>(&self, cases: impl IntoIterator<Item = &'a Case>) -> Vec<&'a Case> {
         let mut concerned: Vec<&Case> = cases.into_iter().filter(|it| self.concerns(it)).collect();
         concerned.sort_by_key(|case| {
             let elsewhere = case.id.suite() != self.suite;
-            (!self.is_named_in(case), !case.restart.is_empty(), elsewhere, case.cells.len())
+            let (beside, cells) = (case.apply.len(), case.cells.len());
+            (!self.is_named_in(case), !case.restart.is_empty(), beside, elsewhere, cells)
         });
         concerned
     }

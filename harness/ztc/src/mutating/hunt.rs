@@ -1,30 +1,24 @@
 //! The hunt for mutants: cases run with them, until one has a broken assertion.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use ztc_engine::event::EventKind;
 use ztc_engine::runner::{EventSink, Runner};
+use ztc_engine::turns::{self, Turn, Turns};
 use ztc_model::mutation::Mutant;
 use ztc_model::suite::{Case, CaseId};
 use ztc_report::mutations::{Fate, MutantReport, Mutations, Notice, SCHEMA, Tried};
 
+use super::kills::Kills;
 use super::{MutateError, Plan};
 use crate::execution::{end_at_once, listen};
 use crate::ground::ReadyGround;
 use crate::terminal;
-
-/// What is to be done next.
-enum Job {
-    /// See a case pass without a mutant.
-    Alone(CaseId),
-    /// Try the mutant of that number.
-    Mutant(usize),
-}
 
 /// What a case comes to without a mutant.
 #[derive(Debug, Clone)]
@@ -40,7 +34,11 @@ struct Hunt {
     plan: Plan,
     /// By case. It is seen once, when somebody needs it.
     alone: BTreeMap<CaseId, OnceCell<Alone>>,
-    jobs: Mutex<VecDeque<Job>>,
+    /// The cases that are likely to be needed first.
+    cases: Mutex<Turns<CaseId>>,
+    /// The numbers of the mutants.
+    mutants: Mutex<Turns<usize>>,
+    kills: Mutex<Kills>,
     reports: Mutex<BTreeMap<usize, MutantReport>>,
     asked: usize,
     done: AtomicUsize,
@@ -67,7 +65,7 @@ pub(crate) async fn hunt(plan: Plan, ready: ReadyGround) -> Result<Mutations, Mu
     let name = profile.profile.clone();
     let runner =
         Runner::new(ready.fabric.shared(), profile, plan.worlds.clone(), sink, interrupted.clone());
-    let hunt = Arc::new(Hunt::new(runner.until_broken().fresh_lanes(), plan));
+    let hunt = Arc::new(Hunt::new(runner.until_broken().forgetful_lanes(), plan));
     let mut running = JoinSet::new();
     for _ in 0..lanes {
         let hunt = Arc::clone(&hunt);
@@ -102,47 +100,54 @@ pub(crate) async fn hunt(plan: Plan, ready: ReadyGround) -> Result<Mutations, Mu
 impl Hunt {
     fn new(runner: Runner, plan: Plan) -> Self {
         let mut reports = BTreeMap::new();
-        // By world: a lane has one at a time.
-        let mut jobs: BTreeMap<Option<&str>, (BTreeSet<CaseId>, Vec<usize>)> = BTreeMap::new();
+        let mut jobs = Vec::new();
         for (number, mutant) in plan.mutants.iter().enumerate() {
-            if let Some(fate) = plan.settled(mutant) {
-                reports.insert(number, report(mutant, fate, Vec::new()));
-                continue;
+            match plan.settled(mutant) {
+                Some(fate) => drop(reports.insert(number, report(mutant, fate, Vec::new()))),
+                None => jobs.push((number, mutant.candidates(&plan.cases))),
             }
-            let first = mutant.candidates(&plan.cases).into_iter().next();
-            let (cases, mutants) = jobs.entry(first.map(|it| it.world.as_str())).or_default();
-            cases.extend(first.map(|it| it.id.clone()));
-            mutants.push(number);
         }
-        let asked = plan.mutants.len() - reports.len();
-        let jobs = jobs.into_values().flat_map(|(cases, mutants)| {
-            let cases = cases.into_iter().map(Job::Alone);
-            cases.chain(mutants.into_iter().map(Job::Mutant))
-        });
-        let jobs = jobs.collect();
+        let asked = jobs.len();
+        let first: BTreeSet<&CaseId> =
+            jobs.iter().filter_map(|(_, cases)| Some(&cases.first()?.id)).collect();
+        let first = plan.cases.iter().filter(|it| first.contains(&it.id));
+        let cases = first.filter_map(|it| turn(it.id.clone(), &[it], &plan)).collect();
+        let mutants =
+            jobs.iter().filter_map(|(number, cases)| turn(*number, cases, &plan)).collect();
+        let each = plan.ground.profile.lanes.each;
         let alone = plan.cases.iter().map(|it| (it.id.clone(), OnceCell::new())).collect();
-        let (jobs, reports) = (Mutex::new(jobs), Mutex::new(reports));
-        Self { runner, plan, alone, jobs, reports, asked, done: AtomicUsize::new(0) }
+        Self {
+            runner,
+            alone,
+            cases: Mutex::new(Turns::new(cases, each)),
+            mutants: Mutex::new(Turns::new(mutants, each)),
+            kills: Mutex::default(),
+            reports: Mutex::new(reports),
+            asked,
+            done: AtomicUsize::new(0),
+            plan,
+        }
     }
 
-    /// Does what is next until nothing is left, or somebody asks to stop.
+    /// Does what is next until nothing is left, or somebody asks to stop: first cases without a mutant, then mutants. A lane
+    /// keeps to its world.
     async fn work(&self) {
-        while let Some(job) = self.next() {
-            let went_on = match job {
-                Job::Alone(id) => match self.plan.cases.iter().find(|it| it.id == id) {
-                    Some(case) => self.alone(case).await.is_some(),
-                    None => true,
-                },
-                Job::Mutant(number) => self.try_mutant(number).await.is_some(),
-            };
-            if !went_on {
+        let mut world = None;
+        while let Some(Turn { what, world: next, .. }) = next(&self.cases, world.as_deref()) {
+            let case = self.plan.cases.iter().find(|it| it.id == what);
+            if let Some(case) = case
+                && self.alone(case).await.is_none()
+            {
                 return;
             }
+            world = Some(next);
         }
-    }
-
-    fn next(&self) -> Option<Job> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        while let Some(Turn { what, world: next, .. }) = next(&self.mutants, world.as_deref()) {
+            if self.try_mutant(what).await.is_none() {
+                return;
+            }
+            world = Some(next);
+        }
     }
 
     /// What a case comes to without a mutant. Nothing when the run is interrupted before.
@@ -166,7 +171,9 @@ impl Hunt {
     async fn try_mutant(&self, number: usize) -> Option<()> {
         let mutant = self.plan.mutants.get(number)?;
         let mut tried: Vec<Tried> = Vec::new();
-        for case in mutant.candidates(&self.plan.cases) {
+        let candidates = mutant.candidates(&self.plan.cases);
+        let candidates = self.kills().likeliest(mutant, candidates);
+        for case in candidates {
             let begun = Instant::now();
             let notice = match self.alone(case).await? {
                 Alone::DoesNot(told) => {
@@ -180,6 +187,7 @@ impl Hunt {
             let is_over = matches!(notice, Notice::Broken { .. });
             tried.push(Tried { case: case.id.clone(), notice, took_ms: millis(begun) });
             if is_over {
+                self.kills().note(mutant, &case.id);
                 break;
             }
         }
@@ -189,6 +197,25 @@ impl Hunt {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner).insert(number, report);
         Some(())
     }
+
+    fn kills(&self) -> MutexGuard<'_, Kills> {
+        // Who is asked first is all that depends on it.
+        self.kills.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What waits for a lane in which these cases are run, one after the other, in the world of the first. One that nothing can
+/// be run for does not wait: its fate is settled.
+fn turn<T>(what: T, cases: &[&Case], plan: &Plan) -> Option<Turn<T>> {
+    let pace = &plan.ground.profile.pace;
+    let likely = |case: &&Case| Some(turns::likely(case, plan.worlds.get(&case.world)?, pace));
+    let world = cases.first()?.world.clone();
+    Some(Turn { what, world, likely: cases.iter().filter_map(likely).sum() })
+}
+
+/// What a lane takes that has become free.
+fn next<T>(turns: &Mutex<Turns<T>>, lane: Option<&str>) -> Option<Turn<T>> {
+    turns.lock().unwrap_or_else(PoisonError::into_inner).next(lane)
 }
 
 fn report(mutant: &Mutant, fate: Fate, tried: Vec<Tried>) -> MutantReport {

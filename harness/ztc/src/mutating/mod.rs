@@ -4,6 +4,7 @@
 //! them on the lab, and holds survivors against the list of those that are known.
 
 pub(crate) mod hunt;
+mod kills;
 pub mod survivors;
 
 use std::collections::BTreeMap;

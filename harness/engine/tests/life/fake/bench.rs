@@ -96,7 +96,7 @@ spec:
 ];
 
 /// The pace of these tests: that of the lab.
-const PACE: Pace = Pace {
+pub(crate) const PACE: Pace = Pace {
     ready_ceiling_ms: 10_000,
     pass_ceiling_ms: 1000,
     settle_ceiling_ms: 2000,
@@ -143,6 +143,11 @@ impl Bench {
 
     /// Lanes whose clusters follow the scripts in the order in which they are made.
     pub(crate) fn with(scripts: Vec<Script>, lanes: Lanes) -> Self {
+        Self::at(PACE, scripts, lanes)
+    }
+
+    /// The same at another pace.
+    pub(crate) fn at(pace: Pace, scripts: Vec<Script>, lanes: Lanes) -> Self {
         let fabric = Arc::new(FakeFabric::new(scripts));
         let profile = Profile {
             profile: "fake".to_owned(),
@@ -154,7 +159,7 @@ impl Bench {
             outside: BTreeMap::new(),
             faults: Vec::new(),
             ztunnel: ZtunnelKind::Any,
-            pace: PACE,
+            pace,
         };
         let (sink, events) = EventSink::new();
         let (interrupt, interrupted) = watch::channel(false);
@@ -167,7 +172,7 @@ impl Bench {
     /// The same with a runner that only looks whether cases notice something.
     pub(crate) fn hunting(self) -> Self {
         let runner = Arc::into_inner(self.runner).expect("nobody runs anything yet");
-        Self { runner: Arc::new(runner.until_broken().fresh_lanes()), ..self }
+        Self { runner: Arc::new(runner.until_broken().forgetful_lanes()), ..self }
     }
 
     /// Runs the first case of a text.

@@ -187,6 +187,10 @@ impl Cluster for FakeCluster {
         Ok(())
     }
 
+    async fn forget(&self) -> bool {
+        self.network.script.forgets
+    }
+
     fn broken(&self) -> Option<String> {
         self.network.script.broken.map(str::to_owned)
     }

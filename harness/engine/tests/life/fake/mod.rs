@@ -8,6 +8,6 @@ mod network;
 mod record;
 mod script;
 
-pub(crate) use bench::{Bench, cases};
+pub(crate) use bench::{Bench, PACE, cases};
 pub(crate) use fabric::CEILING;
 pub(crate) use script::{Fate, Fault, Record, Script, Stop};

@@ -37,6 +37,8 @@ pub(crate) struct Script {
     pub(crate) fault: Option<Fault>,
     /// What of the world is gone when a case is over.
     pub(crate) broken: Option<&'static str>,
+    /// It forgets what it has learnt from traffic when it is asked to.
+    pub(crate) forgets: bool,
     /// The stream of records is interrupted when the first flow is stopped.
     pub(crate) gap: Option<&'static str>,
     /// From the acceptance of a policy until a controller says whether ztunnel was told of it, and whether; nobody does when
@@ -124,6 +126,7 @@ impl Default for Script {
             unsent: None,
             fault: None,
             broken: None,
+            forgets: true,
             gap: None,
             told: None,
         }
