@@ -473,7 +473,7 @@ fn pod_plan(world: &World, pod: &Pod, outside: &Zone, tls: Option<Tls>) -> PodPl
         own_labels: pod.labels.clone(),
         namespace_labels,
         service_account: pod.service_account.clone(),
-        named_ports: named_ports(&pod.serves),
+        named_ports: pod.named_ports(),
         serve: serve(&pod.serves, outside),
         tls,
         readiness: pod.readiness,
@@ -492,15 +492,6 @@ fn pod_plan(world: &World, pod: &Pod, outside: &Zone, tls: Option<Tls>) -> PodPl
         }),
         with_the_world: pod.born == Born::WithTheWorld,
     }
-}
-
-fn named_ports(served: &[ServedPort]) -> NamedPorts {
-    let named = served.iter().filter_map(|port| Some((port.name.clone()?, port)));
-    named
-        .flat_map(|(name, served)| {
-            served.speaks.protocols().iter().map(move |it| ((*it, name.clone()), served.port))
-        })
-        .collect()
 }
 
 fn serve(served: &[ServedPort], zone: &Zone) -> Vec<Service> {

@@ -107,6 +107,29 @@ pub enum Identity {
 }
 
 impl Identity {
+    /// Who has these labels, as a record has them; nothing where they are of nobody, or of somebody for whom there is no
+    /// word here, such as a node that serves the API and is the endpoint's own.
+    ///
+    /// A name that was learnt has one form in its label, be it a name or a pattern without a star: both are taken.
+    pub fn of_labels(labels: &Labels) -> Option<Self> {
+        if labels.namespace().is_some() {
+            return Some(Self::Endpoint(labels.clone()));
+        }
+        let ranges = labels.iter().filter(|it| it.source == CIDR);
+        let ranges = ranges.filter_map(|it| it.key.replace('-', ":").parse::<IpNet>().ok());
+        let range = ranges.max_by_key(IpNet::prefix_len);
+        let learnt = labels.iter().filter(|it| it.source == FQDN);
+        let forms = |text: &str| [DnsRule::name(text), DnsRule::pattern(text)];
+        let names: BTreeSet<DnsRule> = learnt.flat_map(|it| forms(it.key)).flatten().collect();
+        if !names.is_empty() {
+            return Some(Self::Fqdn { names, range });
+        }
+        if let Some(range) = range {
+            return Some(Self::Cidr(range));
+        }
+        Reserved::ALL.map(Self::Reserved).into_iter().find(|it| it.view().as_ref() == labels)
+    }
+
     /// The labels that selectors see.
     pub fn labels(&self) -> Labels {
         self.view().into_owned()

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
-use crate::policy::Protocol;
+use crate::policy::{NamedPorts, Protocol};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ztc_wire::{Service, Zone, ZoneAlias, ZoneRecord};
@@ -113,6 +113,17 @@ impl Pod {
     /// Its name in cases and reports.
     pub fn reference(&self) -> PodRef {
         PodRef { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+
+    /// What policies may call its ports.
+    pub fn named_ports(&self) -> NamedPorts {
+        let named = self.serves.iter().filter_map(|port| Some((port.name.clone()?, port)));
+        named
+            .flat_map(|(name, served)| {
+                let protocols = served.speaks.protocols().iter();
+                protocols.map(move |it| ((*it, name.clone()), served.port))
+            })
+            .collect()
     }
 }
 

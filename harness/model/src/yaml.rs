@@ -6,6 +6,8 @@
 
 #![expect(clippy::unnecessary_box_returns, reason = "diagnostics are large and go into results")]
 
+mod outline;
+
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -15,6 +17,7 @@ use serde_saphyr::{
     Error, Location, MessageFormatter, Options, UserMessageFormatter, from_str_with_options,
 };
 
+pub use outline::Outline;
 pub use serde_saphyr::Spanned;
 
 /// The longest text that is read, in bytes.
@@ -290,12 +293,12 @@ impl<'a> Document<'a> {
         Diagnostic::new(self.source, place, number(at.span().len()), message, help)
     }
 
-    /// The line of the file that a value is on, from 1.
     /// Its lines, without those that begin or end it.
     pub(crate) fn text(&self) -> &'a str {
         self.text.trim_start_matches("---").trim()
     }
 
+    /// The line of the file that a value is on, from 1.
     pub(crate) fn line_of<T>(&self, at: &Spanned<T>) -> usize {
         self.line(at.referenced)
     }

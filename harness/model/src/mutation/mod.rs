@@ -108,10 +108,10 @@ fn of_policy(policy: &Manifest, alone: bool) -> Vec<Mutant> {
         None => Left::Nothing,
     };
     let mut all = vec![mutant("", whole)];
-    for path in places::places(kind, &policy.object) {
+    for place in places::places(kind, &policy.object) {
         // A place is one of this very object.
-        if let Some(object) = places::without(&policy.object, &path) {
-            all.push(mutant(&places::written(&path), left(policy, object)));
+        if let Some(object) = places::without(&policy.object, &place) {
+            all.push(mutant(&place.to_string(), left(policy, object)));
         }
     }
     all

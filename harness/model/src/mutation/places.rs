@@ -2,17 +2,8 @@
 
 use serde_json::Value;
 
+use crate::place::{Place, Step};
 use crate::policy::PolicyKind;
-
-/// A step into an object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
-    Field(String),
-    Entry(usize),
-}
-
-/// The way to something in an object.
-pub(super) type Path = Vec<Step>;
 
 /// What may go of a value, and what is looked into.
 enum Shape {
@@ -220,7 +211,7 @@ const REQUESTS: Shape = Shape::Fields {
 };
 
 /// Everything in an object of that kind that may go, in the order of the tables.
-pub(super) fn places(kind: PolicyKind, object: &Value) -> Vec<Path> {
+pub(super) fn places(kind: PolicyKind, object: &Value) -> Vec<Place> {
     let shape = match kind {
         PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy => &CILIUM,
         PolicyKind::NetworkPolicy => &KUBERNETES,
@@ -239,7 +230,7 @@ pub(super) fn places(kind: PolicyKind, object: &Value) -> Vec<Path> {
     found
 }
 
-fn look_into(shape: &Shape, value: &Value, at: &mut Path, found: &mut Vec<Path>) {
+fn look_into(shape: &Shape, value: &Value, at: &mut Vec<Step>, found: &mut Vec<Place>) {
     match (shape, value) {
         (Shape::Entries { of, left }, Value::Array(entries)) => {
             for (index, entry) in entries.iter().enumerate() {
@@ -268,20 +259,20 @@ fn step(
     step: Step,
     may_go: bool,
     (shape, value): (&Shape, &Value),
-    at: &mut Path,
-    found: &mut Vec<Path>,
+    at: &mut Vec<Step>,
+    found: &mut Vec<Place>,
 ) {
     at.push(step);
     if may_go {
-        found.push(at.clone());
+        found.push(at.iter().cloned().collect());
     }
     look_into(shape, value, at, found);
     at.pop();
 }
 
 /// The object without what is there; nothing where nothing is.
-pub(super) fn without(object: &Value, path: &[Step]) -> Option<Value> {
-    let (last, way) = path.split_last()?;
+pub(super) fn without(object: &Value, place: &Place) -> Option<Value> {
+    let (last, way) = place.steps().split_last()?;
     let mut object = object.clone();
     let mut at = &mut object;
     for step in way {
@@ -298,17 +289,4 @@ pub(super) fn without(object: &Value, path: &[Step]) -> Option<Value> {
         _ => return None,
     }
     Some(object)
-}
-
-/// The way as people write it: `spec.egress[1].toPorts[0]`.
-pub(super) fn written(path: &[Step]) -> String {
-    let mut text = String::new();
-    for step in path {
-        match step {
-            Step::Field(name) if text.is_empty() => text.push_str(name),
-            Step::Field(name) => text.extend([".", name]),
-            Step::Entry(index) => text.extend(["[", &index.to_string(), "]"]),
-        }
-    }
-    text
 }

@@ -3,9 +3,10 @@ use proptest::prelude::*;
 use proptest::sample::subsequence;
 use serde_json::{Map, json};
 
-use super::places::{Step, places, without, written};
+use super::places::{places, without};
 use super::*;
 use crate::manifest::manifests;
+use crate::place::{Place, Step};
 use crate::suite::{Library, load, world};
 use crate::yaml::Source;
 
@@ -288,8 +289,8 @@ fn object() -> impl Strategy<Value = Value> {
 }
 
 /// The object with something put back where it was taken away.
-fn put_back(less: &Value, path: &[Step], gone: Value) -> Value {
-    let (last, way) = path.split_last().unwrap();
+fn put_back(less: &Value, place: &Place, gone: Value) -> Value {
+    let (last, way) = place.steps().split_last().unwrap();
     let mut object = less.clone();
     let mut at = &mut object;
     for step in way {
@@ -305,20 +306,13 @@ fn put_back(less: &Value, path: &[Step], gone: Value) -> Value {
     object
 }
 
-fn what_is_at<'a>(object: &'a Value, path: &[Step]) -> &'a Value {
-    path.iter().fold(object, |at, step| match step {
-        Step::Field(name) => &at[name],
-        Step::Entry(index) => &at[index],
-    })
-}
-
 proptest! {
     #[test]
     fn something_is_gone_and_nothing_else_has_changed(object in object()) {
         for path in places(PolicyKind::CiliumNetworkPolicy, &object) {
             let less = without(&object, &path).unwrap();
             prop_assert_ne!(&less, &object);
-            let gone = what_is_at(&object, &path).clone();
+            let gone = path.of(&object).unwrap().clone();
             prop_assert_eq!(put_back(&less, &path, gone), object.clone());
         }
     }
@@ -326,7 +320,7 @@ proptest! {
     #[test]
     fn no_two_places_are_written_alike(object in object()) {
         let places = places(PolicyKind::CiliumNetworkPolicy, &object);
-        let mut names: Vec<String> = places.iter().map(|it| written(it)).collect();
+        let mut names: Vec<String> = places.iter().map(ToString::to_string).collect();
         let all = names.len();
         names.sort();
         names.dedup();
@@ -337,9 +331,9 @@ proptest! {
     #[test]
     fn only_what_rules_are_made_of_goes(object in object()) {
         for path in places(PolicyKind::CiliumNetworkPolicy, &object) {
-            let text = written(&path);
+            let text = path.to_string();
             prop_assert!(!text.ends_with("endpointSelector") && !text.ends_with("other"), "{}", text);
-            prop_assert!(path.last() != Some(&Step::Field("cidr".to_owned())), "{}", text);
+            prop_assert!(path.steps().last() != Some(&Step::Field("cidr".to_owned())), "{}", text);
         }
     }
 }
