@@ -12,6 +12,7 @@ use ztc_model::capture::AtNode;
 use ztc_model::condition::Condition;
 use ztc_model::evidence::{Did, FlowKey};
 use ztc_model::outcome::EnforcementPoint;
+use ztc_model::ruling::Ruling;
 use ztc_model::suite::{CaseId, Gap};
 use ztc_model::verdict::Verdict;
 use ztc_model::window::Window;
@@ -406,6 +407,9 @@ pub struct EvidenceReport {
     pub did: Did,
     /// The policies that it names.
     pub policies: Vec<String>,
+    /// Which of their rules decided, or which policies isolate the endpoint, as far as that is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rulings: Vec<Ruling>,
     /// What it wrote, as it wrote it.
     pub record: serde_json::Value,
 }

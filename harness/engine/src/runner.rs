@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use ztc_model::lane::{self, Renaming};
+use ztc_model::ruling::Rulebook;
 use ztc_model::suite::{Case, CaseId};
 use ztc_model::verdict::{Doubt, Verdict, judge};
 use ztc_model::world::World;
@@ -268,6 +269,7 @@ impl Runner {
         });
         lane.cluster.on_behalf_of(None);
         let gaps = lane.board.gaps();
+        let rulebook = Rulebook::of(&here, case, &lane.world);
         let mut cells: Vec<_> = case
             .cells
             .iter()
@@ -275,7 +277,7 @@ impl Runner {
             .zip(&life.outcomes)
             .map(|((cell, asked), outcome)| {
                 let verdict = judge(&asked.expected, &asked.peers, &outcome.facts);
-                summary::cell(cell, &asked.peers, outcome, verdict, &gaps)
+                summary::cell((cell, asked), outcome, verdict, &gaps, Some(&rulebook))
             })
             .collect();
         let changed = life.changed.take();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ztc_model::evidence::Evidence;
 use ztc_model::manifest::Manifest;
 use ztc_model::outcome::{Expected, Reading};
+use ztc_model::ruling::{Rulebook, Ruling};
 use ztc_model::suite::{Case, Cell};
 use ztc_model::verdict::{Doubt, Facts, Sample, Verdict, lost};
 
@@ -54,8 +55,8 @@ pub(crate) fn unable(it: &Case, lane: usize, took: Duration, doubt: &Doubt) -> C
         ..Outcome::default()
     };
     let verdict = Verdict::Inconclusive(doubt.clone());
-    let report = |it: &Cell| cell(it, &it.peers, &outcome, verdict.clone(), &[]);
-    let cells = it.cells.iter().map(report).collect();
+    let asked = |it: &Cell| cell((it, it), &outcome, verdict.clone(), &[], None);
+    let cells = it.cells.iter().map(asked).collect();
     case(it, lane, took, None, (cells, conditions(it, &[])), None)
 }
 
@@ -73,14 +74,15 @@ pub(crate) fn conditions(case: &Case, said: &[Said]) -> Vec<ConditionReport> {
     reports.collect()
 }
 
-/// The report of a cell as it is written; `peers` are those that may have answered, as they are called in the lane.
+/// The report of a cell as it is written, which is `asked` by the names of the lane.
 pub(crate) fn cell(
-    cell: &Cell,
-    peers: &BTreeSet<String>,
+    (cell, asked): (&Cell, &Cell),
     outcome: &Outcome,
     verdict: Verdict,
     gaps: &[String],
+    rulebook: Option<&Rulebook<'_>>,
 ) -> CellReport {
+    let peers = &asked.peers;
     let facts = &outcome.facts;
     let denied = cell.expected.is_denied();
     let (by_evidence, by_time_out) = settled(&facts.samples, peers);
@@ -108,7 +110,9 @@ pub(crate) fn cell(
             lost: lost(peers, facts),
             for_ms: millis(outcome.lost_for.unwrap_or_default()),
         }),
-        evidence: records(facts),
+        evidence: records(facts, |it| {
+            rulebook.map_or_else(Vec::new, |rulebook| rulebook.rulings(asked, it))
+        }),
         wire: facts.wire.clone(),
     }
 }
@@ -169,7 +173,7 @@ pub(crate) fn is_as_expected(sample: &Sample, peers: &BTreeSet<String>, denied: 
 
 /// The first record of each kind. A denial decides more than an allowance, and one that names a
 /// policy says more than its twin that does not.
-fn records(facts: &Facts) -> Vec<EvidenceReport> {
+fn records(facts: &Facts, rulings: impl Fn(&Evidence) -> Vec<Ruling>) -> Vec<EvidenceReport> {
     let mut seen = BTreeSet::new();
     let samples = facts.meanwhile.iter().chain(&facts.samples).flat_map(|it| &it.evidence);
     let mut all: Vec<&Arc<Evidence>> = samples.chain(&facts.beyond).collect();
@@ -179,7 +183,8 @@ fn records(facts: &Facts) -> Vec<EvidenceReport> {
         seen.insert((evidence.point, evidence.node.clone(), evidence.did.to_string(), policies))
     });
     all.truncate(KEPT_RECORDS);
-    all.into_iter().map(|evidence| record(evidence)).collect()
+    let told = |it: &Arc<Evidence>| EvidenceReport { rulings: rulings(it), ..record(it) };
+    all.into_iter().map(told).collect()
 }
 
 pub(crate) fn record(evidence: &Evidence) -> EvidenceReport {
@@ -189,6 +194,7 @@ pub(crate) fn record(evidence: &Evidence) -> EvidenceReport {
         flow: evidence.flow,
         did: evidence.did.clone(),
         policies: evidence.policies.iter().map(ToString::to_string).collect(),
+        rulings: Vec::new(),
         record: serde_json::to_value(&evidence.record).expect("records have string keys only"),
     }
 }

@@ -278,6 +278,7 @@ pub(crate) fn record(did: Did, port: u16, policies: &[&str]) -> EvidenceReport {
         },
         did,
         policies: policies.iter().map(ToString::to_string).collect(),
+        rulings: Vec::new(),
         record: json!({"flow": {"verdict": "DROPPED", "uuid": port}}),
     }
 }
