@@ -13,6 +13,7 @@ use ztc_model::evidence::{Did, Direction, FlowKey};
 use ztc_model::manifest::ObjectRef;
 use ztc_model::outcome::EnforcementPoint;
 use ztc_model::policy::Protocol;
+use ztc_model::ruling::{Part, Ruling, Teller};
 use ztc_model::suite::CaseId;
 use ztc_model::verdict::{Doubt, Failure, Verdict};
 use ztc_model::window::{Window, WindowKind};
@@ -214,6 +215,34 @@ pub(crate) fn block_metadata() -> PolicyText {
         place: "suites/l1-cluster/block-metadata.yaml:2".to_owned(),
         text: "kind: CiliumClusterwideNetworkPolicy # </pre><script>alert(1)</script>".to_owned(),
     }
+}
+
+/// A policy whose rules are on lines of their own: its text begins at line 3 of its file.
+pub(crate) fn default_deny() -> PolicyText {
+    PolicyText {
+        policy: "CiliumNetworkPolicy/zt-shop/default-deny".to_owned(),
+        place: "suites/l2-namespace/default-deny.yaml:4".to_owned(),
+        text: "\
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: { name: default-deny, namespace: zt-shop }
+spec:
+  endpointSelector: {}
+  egress:
+    - toEntities: [cluster]
+      toPorts:
+        # <b>of</b> DNS
+        - ports: [{ port: \"53\" }]
+  egressDeny:
+    - toCIDR: [169.254.169.254/32]
+"
+        .to_owned(),
+    }
+}
+
+/// What of it decided.
+pub(crate) fn ruling(part: Part) -> Ruling {
+    Ruling { policy: default_deny().policy.parse().unwrap(), part, by: Teller::Model }
 }
 
 /// A case of which a failure is known until a day, as it stands to that on 24 November 2026.

@@ -117,6 +117,56 @@ fn a_report_is_made_again_from_a_run_that_was_cut_short() {
     assert!(!folder.join("report.md").exists());
 }
 
+/// The same run with a policy that the second case applies, a rule of which decided about its first cell.
+fn decided(project: &Project) -> PathBuf {
+    let folder = stored(project);
+    let file = folder.join("events.jsonl");
+    let events = fs::read_to_string(&file).unwrap();
+    let mut lines: Vec<Value> =
+        events.lines().filter_map(|it| serde_json::from_str(it).ok()).collect();
+    let name = "CiliumClusterwideNetworkPolicy/block-metadata";
+    let case = &mut lines[2]["kind"]["case-finished"];
+    case["applied"] = json!(["suites/block.yaml:6"]);
+    case["cells"][0]["evidence"] = json!([{
+        "point": "cilium", "node": "lab-1", "did": {"deny-by-rule": {"direction": "egress"}},
+        "flow": {"protocol": "TCP", "source": "10.0.1.5:41000", "destination": "169.254.169.254:80"},
+        "policies": [name], "record": {},
+        "rulings": [{"policy": name, "part": {"rules": ["spec.egressDeny[0]"]}, "by": "model"}]
+    }]);
+    let text = "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nspec:\n  egressDeny:\n    - toCIDR: [169.254.169.254/32]";
+    let read = json!({"at_us": 1, "kind": {"policy-read": {
+        "policy": name, "place": "suites/block.yaml:6", "text": text
+    }}});
+    lines.insert(1, read);
+    let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
+    fs::write(file, lines.join("\n")).unwrap();
+    let output = project.ztc(&["report", "render", "stored"]).output().unwrap();
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    folder.join("report.html")
+}
+
+#[test]
+fn the_rule_that_decided_is_still_known_to_a_stored_run() {
+    let page = fs::read_to_string(decided(&Project::new())).unwrap();
+    assert!(page.contains(
+        "deciding rule: <a href=#p0r0><bdi>spec.egressDeny[0]</bdi></a> (line 9), by the model"
+    ));
+    assert!(page.contains("</span><mark><i>9</i>    - toCIDR: [169.254.169.254/32] <b id=p0r0>"));
+}
+
+#[test]
+fn a_browser_goes_to_the_rule_that_decided() {
+    let Some(browser) = Browser::find() else { return };
+    let project = Project::new();
+    let page = decided(&project);
+    let (shown, log) = browser.open(&page, "#p0r0");
+    assert!(!log.contains("CONSOLE"), "{log}");
+    assert!(shown.contains("<details class=\"policy\" id=\"p0\" open=\"\">"), "{shown}");
+    // The script gives it the focus, which needs an index for what is no heading.
+    assert!(shown.contains("<b id=\"p0r0\" tabindex=\"-1\">◂ deciding rule: <a"), "{shown}");
+    is_painted(&browser, &project, &page);
+}
+
 #[test]
 fn what_is_no_run_is_not_reported() {
     let project = Project::new();

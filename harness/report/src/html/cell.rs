@@ -1,6 +1,7 @@
 //! All that is known of a cell: what was expected, what was seen, and every record about it.
 
 use ztc_engine::event::{CellReport, EvidenceReport};
+use ztc_model::ruling::Ruling;
 use ztc_model::verdict::Verdict;
 
 use super::markup::{Markup, class};
@@ -106,7 +107,7 @@ pub(super) fn write_evidence(
         "<div class=scroll tabindex=0 role=region aria-label=\"Records\"><table class=records>",
     );
     page.tag("<thead><tr><th scope=col>who<th scope=col>did<th scope=col>node<th scope=col>flow");
-    page.tag("<th scope=col>policies named<tbody>");
+    page.tag("<th scope=col>policies named, and their rules<tbody>");
     for record in evidence {
         let flow = &record.flow;
         let flow = format!("{} {} → {}", flow.protocol, flow.source, flow.destination);
@@ -114,14 +115,7 @@ pub(super) fn write_evidence(
         page.tag("<th scope=row>").text(&record.point.to_string());
         page.tag("<td>").name(&record.did.to_string()).tag("<td>").name(&record.node);
         page.tag("<td>").name(&flow).tag("<td>");
-        if record.policies.is_empty() {
-            page.tag("none");
-        }
-        for policy in &record.policies {
-            page.tag("<div>");
-            policy::write_name(page, policy, links);
-            page.tag("</div>");
-        }
+        write_policies(page, record, links);
         if amount == Amount::Records {
             let written = serde_json::to_string_pretty(&record.record).unwrap_or_default();
             page.tag("<tr class=raw><td colspan=5><details><summary>as it was written");
@@ -129,4 +123,32 @@ pub(super) fn write_evidence(
         }
     }
     page.tag("</table></div>");
+}
+
+/// Writes the policies that a record names, and what of them decided. What it does not name may have decided all the same.
+fn write_policies(page: &mut Markup, record: &EvidenceReport, links: &Links<'_>) {
+    if record.policies.is_empty() {
+        page.tag("none");
+    }
+    let mut others: Vec<&Ruling> = record.rulings.iter().collect();
+    for policy in &record.policies {
+        page.tag("<div>");
+        policy::write_name(page, policy, links);
+        others.retain(|ruling| {
+            let is_of_it = ruling.policy.to_string() == *policy;
+            if is_of_it {
+                page.tag("<p>");
+                policy::write_ruling(page, ruling, links);
+            }
+            !is_of_it
+        });
+        page.tag("</div>");
+    }
+    for ruling in others {
+        page.tag("<div>");
+        policy::write_name(page, &ruling.policy.to_string(), links);
+        page.tag("<p>");
+        policy::write_ruling(page, ruling, links);
+        page.tag("</div>");
+    }
 }

@@ -37,6 +37,9 @@ pub const FILE: &str = "report.html";
 /// How long the page should get, bytes. Only so many cells that a line of each is more make it longer.
 pub const LONGEST: usize = 2_000_000;
 
+/// The part of it that texts of policies get, before anything is told of cells that passed.
+const POLICIES: usize = 4;
+
 /// The look of the page.
 pub const STYLE: &str = include_str!("report.css");
 
@@ -45,12 +48,13 @@ pub const SCRIPT: &str = include_str!("report.js");
 
 /// What the page may do: nothing but what is in it. The digests are those of [`STYLE`] and
 /// [`SCRIPT`]; a test of `ztc` holds them against each other.
-pub const POLICY: &str = "default-src 'none'; style-src 'sha256-WfQ+aaQlPfOz1ROrwA04EtbrSNh6mFx2gHbRqgoH290='; script-src 'sha256-c5XQG06NPvPTbDUmk9LJqugXuBmlAwDyy/2bRA84bpY='; base-uri 'none'; form-action 'none'";
+pub const POLICY: &str = "default-src 'none'; style-src 'sha256-w8G4UzdBhRUWrgSCqnM0mUbqRBFM01jlYaczG8jo/Ok='; script-src 'sha256-rUgCWBJjyjYzEH9p72Be9NERi1u/92xKRO9mOXO53zY='; base-uri 'none'; form-action 'none'";
 
 /// The run as a page.
 pub fn page(account: &Account) -> String {
     let reports = account.worst_first();
-    let policies = Policies::of(&account.policies);
+    let mut policies = Policies::of(&account.policies, &reports);
+    let written = policies.told(LONGEST / POLICIES);
     let mut cases = Vec::with_capacity(reports.len());
     let mut places = Places::new();
     let mut first = 0;
@@ -70,7 +74,7 @@ pub fn page(account: &Account) -> String {
     let mut rest = Markup::new();
     overview::write_rest(&mut rest, account, &reports);
 
-    let frame = page.len() + rest.len() + SCRIPT.len() + 4_096;
+    let frame = page.len() + written.len() + rest.len() + SCRIPT.len() + 4_096;
     let used = frame + cases.iter().map(Case::len).sum::<usize>();
     let mut room = LONGEST.saturating_sub(used);
     for passed in [false, true] {
@@ -93,8 +97,7 @@ pub fn page(account: &Account) -> String {
         case.write(&mut page);
     }
     page.tag("</section>");
-    policies.write(&mut page, &mut room);
-    page.join(&rest).tag("</main><footer>Everything on this page is in ");
+    page.join(&written).join(&rest).tag("</main><footer>Everything on this page is in ");
     page.tag("<code>events.jsonl</code> beside it; <code>ztc report render</code> makes it again.");
     page.tag("</footer><script>").tag(SCRIPT).tag("</script></body></html>\n");
     page.into_string()

@@ -61,7 +61,7 @@
       }
     }
     apply();
-    const target = /^[ckpw]\d+$/.test(fragment) && document.getElementById(fragment);
+    const target = /^[ckpw]\d+(r\d+)?$/.test(fragment) && document.getElementById(fragment);
     if (target) go(target);
   };
 

@@ -3,9 +3,12 @@
 use std::time::Instant;
 
 use proptest::prelude::*;
-use ztc_engine::event::{CaseReport, CellReport, ChangeReport, Event, EventKind, Unwatched};
+use ztc_engine::event::{
+    CaseReport, CellReport, ChangeReport, Event, EventKind, EvidenceReport, Unwatched,
+};
 use ztc_engine::fabric::Inspection;
 use ztc_model::evidence::{Did, Direction};
+use ztc_model::ruling::Part;
 use ztc_model::suite::{CaseId, Gap};
 use ztc_model::verdict::Verdict;
 use ztc_model::window::WindowKind;
@@ -129,7 +132,15 @@ fn secrets_are_not_shown() {
 
 /// Many cells of a few cases, as a large world has them: sources times destinations.
 fn many(cells: usize) -> Vec<Event> {
-    let deny = || sample::record(Did::DenyByDefault { direction: Direction::Egress }, 41_000, &[]);
+    let isolation = Part::Isolation {
+        whom: "zt-namespace-00/workload-00".to_owned(),
+        at: "spec.endpointSelector".parse().ok(),
+    };
+    let deny = || {
+        let did = Did::DenyByDefault { direction: Direction::Egress };
+        let rulings = vec![sample::ruling(isolation.clone())];
+        EvidenceReport { rulings, ..sample::record(did, 41_000, &[]) }
+    };
     let cases = (0..10).map(|case| {
         let cells = (0..cells / 10).map(|at| CellReport {
             from: format!("zt-namespace-{:02}/workload-{:02}", at / 25 % 4, at / 25),
@@ -141,9 +152,66 @@ fn many(cells: usize) -> Vec<Event> {
                 _ => sample::denied(Verdict::Pass),
             }
         });
-        sample::case(&format!("matrix-{case}"), cells.collect())
+        applying_default_deny(sample::case(&format!("matrix-{case}"), cells.collect()))
     });
-    sample::events("kind", &cases.collect::<Vec<_>>())
+    with_default_deny(sample::events("kind", &cases.collect::<Vec<_>>()))
+}
+
+fn applying_default_deny(report: CaseReport) -> CaseReport {
+    CaseReport { applied: vec![sample::default_deny().place], ..report }
+}
+
+/// A run that has read the policy.
+fn with_default_deny(mut events: Vec<Event>) -> Vec<Event> {
+    events.insert(1, sample::at(0, EventKind::PolicyRead(sample::default_deny())));
+    events
+}
+
+/// A run of one case in which rules of the policy decided, of every kind.
+fn decided() -> Vec<Event> {
+    let name = sample::default_deny().policy;
+    let direction = Direction::Egress;
+    let rules =
+        |places: &[&str]| Part::Rules(places.iter().map(|it| it.parse().unwrap()).collect());
+    let record = |did, policies: &[&str], part| EvidenceReport {
+        rulings: vec![sample::ruling(part)],
+        ..sample::record(did, 41_000, policies)
+    };
+    let at = "spec.endpointSelector".parse().ok();
+    let isolation = Part::Isolation { whom: "zt-shop/web".to_owned(), at };
+    let cell = |record| CellReport { evidence: vec![record], ..sample::denied(Verdict::Pass) };
+    let denied = record(Did::DenyByRule { direction }, &[&name], rules(&["spec.egressDeny[0]"]));
+    let nowhere = rules(&["spec.egress[0].toPorts[0]", "spec.ingress[7]"]);
+    let cells = vec![
+        cell(denied.clone()),
+        cell(record(Did::DenyByDefault { direction }, &[], isolation)),
+        cell(record(Did::Allow { direction }, &[&name], nowhere)),
+        cell(denied),
+    ];
+    with_default_deny(sample::events(
+        "kind",
+        &[applying_default_deny(sample::case("rules", cells))],
+    ))
+}
+
+#[test]
+fn a_walk_tells_the_rule_that_decided_and_its_text_marks_it() {
+    let page = body(&decided());
+    let records: Vec<&str> = page.lines().filter(|it| it.contains(", by the ")).collect();
+    let (_, policies) = page.split_once("<h2 id=policies>").unwrap();
+    let policies = policies.split_once("</section>").unwrap().0;
+    insta::assert_snapshot!(format!("{}\n\n{policies}", records.join("\n")));
+}
+
+#[test]
+fn nothing_is_marked_where_lines_were_taken_out() {
+    let mut events = decided();
+    let EventKind::PolicyRead(policy) = &mut events[1].kind else { panic!("it is read first") };
+    let key = "# -----BEGIN PRIVATE KEY-----\n# MHc=\n# -----END PRIVATE KEY-----\n";
+    policy.text = policy.text.replace("spec:\n", &format!("{key}spec:\n"));
+    let page = shown(&events);
+    assert!(page.contains("[redacted]") && !page.contains("MHc="));
+    assert!(!page.contains("<mark>") && page.contains("deciding rule: "));
 }
 
 /// A run with a change, that of its first case.
@@ -256,7 +324,7 @@ fn five_thousand_cells_fit_and_each_of_them_is_there() {
     let page = shown(&many(5_000));
     assert!(page.len() < 2 << 20, "{} bytes", page.len());
     assert!(page.contains("Left out to keep this page small"));
-    assert_eq!(page.matches("href=#c").count(), 5_000 + 1, "and the way to the cases");
+    assert_eq!(page.matches("href=#c").count(), 5_000 + 2, "from the mark too, and to the cases");
     assert_eq!(page.matches(" id=c").count(), 5_000 + 1, "and the cases");
     // Of a failure more is told than of what passed.
     assert_eq!(page.matches("<dt>happened<dd class=bad>got through").count(), 100);
