@@ -134,23 +134,22 @@ impl Evidence {
             Record::Waypoint(_) => true,
         }
     }
+
+    /// The number of the rule that a waypoint names as that which denied, from 0.
+    pub fn named_rule(&self) -> Option<usize> {
+        let Record::Waypoint(line) = &self.record else { return None };
+        named_rule(told(line).strip_prefix(waypoint::DENIED)?)?.1
+    }
 }
 
 /// What a waypoint did, and the policy that it names: the RBAC filters of Envoy write the name of the rule that
 /// matched (`docs/facts.md`).
 fn request_deed(line: &waypoint::Line) -> (Did, Vec<PolicyRef>) {
     let direction = Direction::Ingress;
-    let details =
-        line.response_code_details.as_ref().or(line.connection_termination_details.as_ref());
-    let ended = line.connection_termination_details.as_deref().unwrap_or_default();
-    let text = if ended.starts_with(waypoint::DENIED) {
-        ended
-    } else {
-        details.map_or("", |it| it.as_str())
-    };
+    let text = told(line);
     if let Some(matched) = text.strip_prefix(waypoint::DENIED) {
         return match named_rule(matched) {
-            Some(policy) => (Did::DenyByRule { direction }, vec![policy]),
+            Some((policy, _)) => (Did::DenyByRule { direction }, vec![policy]),
             None => (Did::DenyByDefault { direction }, Vec::new()),
         };
     }
@@ -169,15 +168,25 @@ fn request_deed(line: &waypoint::Line) -> (Did, Vec<PolicyRef>) {
     )
 }
 
-/// `ns[NAMESPACE]-policy[NAME]-rule[N]]`, as istiod calls the rules of a policy.
-fn named_rule(text: &str) -> Option<PolicyRef> {
+/// Why a request ended as it did, or a connection.
+fn told(line: &waypoint::Line) -> &str {
+    let details =
+        line.response_code_details.as_ref().or(line.connection_termination_details.as_ref());
+    let ended = line.connection_termination_details.as_deref().unwrap_or_default();
+    if ended.starts_with(waypoint::DENIED) { ended } else { details.map_or("", String::as_str) }
+}
+
+/// `ns[NAMESPACE]-policy[NAME]-rule[N]]`, as istiod calls the rules of a policy, by their numbers from 0 (`policyName` in
+/// `pilot/pkg/security/authz/builder/builder.go`).
+fn named_rule(text: &str) -> Option<(PolicyRef, Option<usize>)> {
     let (namespace, rest) = text.strip_prefix("ns[")?.split_once("]-policy[")?;
-    let (name, _) = rest.split_once("]-rule[")?;
-    Some(PolicyRef {
+    let (name, rule) = rest.split_once("]-rule[")?;
+    let policy = PolicyRef {
         kind: PolicyKind::AuthorizationPolicy,
         namespace: Some(namespace.to_owned()),
         name: name.to_owned(),
-    })
+    };
+    Some((policy, rule.trim_end_matches(']').parse().ok()))
 }
 
 /// What ztunnel did, and the policies that it names (`src/proxy.rs` and `src/state.rs` of istio/ztunnel).

@@ -15,8 +15,13 @@ use ztc_model::evidence::Direction;
 use ztc_model::identity::{Identity, Reserved, endpoint_labels};
 use ztc_model::manifest::{Manifest, manifests};
 use ztc_model::place::{Place, Step};
-use ztc_model::policy::{Decision, NamedPorts, Protocol};
-use ztc_model::ruling::{Dissected, Packet};
+use ztc_model::policy::mesh::waypoint::{
+    Asked, Claims, Named, NotEvaluated, Request, WaypointPolicies,
+};
+use ztc_model::policy::mesh::ztunnel::{Connection, Workload};
+use ztc_model::policy::mesh::{AuthorizationPolicy, MeshPolicy};
+use ztc_model::policy::{Decision, NamedPorts, Policy, Protocol};
+use ztc_model::ruling::{Dissected, Packet, rules_for_connection, rules_for_request};
 use ztc_model::yaml::Source;
 
 fn manifest(text: &str) -> Manifest {
@@ -181,6 +186,84 @@ fn who_has_some_labels_is_known_again() {
     let both = ["reserved:host", "reserved:kube-apiserver"].into_iter().collect();
     assert_eq!(Identity::of_labels(&both), None, "there is no word for both");
     assert_eq!(Identity::of_labels(&std::iter::empty().collect()), None);
+}
+
+const AUTHORIZATION: &str = r#"
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: ledger, namespace: bank }
+spec:
+  selector: { matchLabels: { app: ledger } }
+  rules:
+    - from: [{ source: { principals: [cluster.local/ns/bank/sa/teller] } }]
+    - to: [{ operation: { methods: [GET] } }]
+    - from: [{ source: { namespaces: [bank] } }]
+      to: [{ operation: { ports: ["9000"] } }]
+"#;
+
+fn authorization(text: &str) -> AuthorizationPolicy {
+    match manifest(text).policy {
+        Policy::Mesh(MeshPolicy::Authorization(policy)) => policy,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn at_ztunnel(policy: &AuthorizationPolicy, account: &str, port: u16) -> Vec<String> {
+    let labels = labels([("app", "ledger")]);
+    let workload = Workload { namespace: "bank", labels: &labels };
+    let connection = Connection {
+        peer: format!("spiffe://cluster.local/ns/bank/sa/{account}").parse().ok(),
+        source: [10, 0, 1, 5].into(),
+        destination: ([10, 0, 2, 7], port).into(),
+    };
+    written(&rules_for_connection(policy, &workload, &connection))
+}
+
+/// An ALLOW rule about HTTP is left out at ztunnel, and keeps its number.
+#[test]
+fn rules_at_ztunnel_keep_the_numbers_that_they_are_written_with() {
+    let policy = authorization(AUTHORIZATION);
+    assert_eq!(at_ztunnel(&policy, "teller", 8080), ["spec.rules[0]"]);
+    assert_eq!(at_ztunnel(&policy, "teller", 9000), ["spec.rules[0]", "spec.rules[2]"]);
+    assert_eq!(at_ztunnel(&policy, "clerk", 8080), [""; 0]);
+    let elsewhere = authorization(&AUTHORIZATION.replace("app: ledger", "app: vault"));
+    assert_eq!(at_ztunnel(&elsewhere, "teller", 9000), [""; 0], "it is about somebody else");
+    let deny = authorization(&AUTHORIZATION.replace("  rules:", "  action: DENY\n  rules:"));
+    assert_eq!(at_ztunnel(&deny, "clerk", 9000), ["spec.rules[2]"]);
+}
+
+fn at_waypoint(policy: &AuthorizationPolicy, method: &str) -> Result<Vec<String>, NotEvaluated> {
+    let headers = BTreeMap::new();
+    let token = WaypointPolicies::default().token(&headers, |_, _| Ok(Claims::new()));
+    let asked = Asked {
+        peer: "spiffe://cluster.local/ns/bank/sa/clerk".parse().ok(),
+        source: [10, 0, 1, 5].into(),
+        destination: ([10, 96, 0, 7], 80).into(),
+        request: Some(Request {
+            method: method.to_owned(),
+            path: "/gold?all".to_owned(),
+            host: "ledger.bank".to_owned(),
+            headers,
+            token,
+        }),
+    };
+    let named = |name| Named { namespace: "bank", name };
+    let rules = rules_for_request(policy, (named("waypoint"), Some(named("ledger"))), &asked);
+    rules.map(|it| written(&it))
+}
+
+#[test]
+fn rules_at_a_waypoint_are_asked_about_the_request() {
+    let bound = "targetRefs: [{ kind: Service, group: core, name: ledger }]";
+    let text = AUTHORIZATION.replace("selector: { matchLabels: { app: ledger } }", bound);
+    assert_eq!(at_waypoint(&authorization(&text), "GET").unwrap(), ["spec.rules[1]"]);
+    assert_eq!(at_waypoint(&authorization(&text), "POST").unwrap(), [""; 0]);
+    let elsewhere = text.replace("name: ledger }]", "name: vault }]");
+    assert_eq!(at_waypoint(&authorization(&elsewhere), "GET").unwrap(), [""; 0]);
+    let deny = text.replace("  rules:", "  action: DENY\n  rules:");
+    assert_eq!(at_waypoint(&authorization(&deny), "GET").unwrap(), ["spec.rules[1]"]);
+    let unknown = text.replace("namespaces: [bank]", "remoteIpBlocks: [10.0.0.0/8]");
+    assert!(at_waypoint(&authorization(&unknown), "GET").is_err(), "not all of it is evaluated");
 }
 
 fn peers(to: &'static str) -> impl Strategy<Value = Value> {

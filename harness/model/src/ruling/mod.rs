@@ -8,7 +8,9 @@
 //! Nothing is guessed: where a record does not say who the two sides are, where a rule is about what the model does not
 //! evaluate, and where model and record do not agree, there is no ruling.
 
+mod mesh;
 mod packet;
+mod walk;
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -22,8 +24,9 @@ use crate::outcome::Expected;
 use crate::place::Place;
 use crate::policy::{Decision, Policy, PolicyRef, endpoint_policy};
 use crate::suite::{Case, Cell};
-use crate::world::World;
+use crate::world::{PodRef, World};
 
+pub use mesh::{rules_for_connection, rules_for_request};
 pub use packet::{Dissected, Packet};
 
 /// What of a policy decided about a flow.
@@ -80,6 +83,8 @@ pub struct Rulebook<'a> {
     /// Those that the case leaves in place.
     policies: Vec<Entry<'a>>,
     world: &'a World,
+    /// The pods that get other labels meanwhile.
+    relabelled: Vec<&'a PodRef>,
 }
 
 #[derive(Debug)]
@@ -102,7 +107,8 @@ impl<'a> Rulebook<'a> {
             written: written.policy.reference(),
             dissected: OnceLock::new(),
         });
-        Self { policies: policies.collect(), world }
+        let relabelled = case.relabel.iter().map(|it| &it.pod).collect();
+        Self { policies: policies.collect(), world, relabelled }
     }
 
     /// What decided about the flow of a cell that is on record; nothing where that is not known.
@@ -112,7 +118,8 @@ impl<'a> Rulebook<'a> {
                 Some(packet) => self.about_packet(cell, evidence, &packet),
                 None => Vec::new(),
             },
-            Record::Ztunnel(_) | Record::Waypoint(_) => Vec::new(),
+            Record::Ztunnel(line) => self.about_connection(cell, evidence, line),
+            Record::Waypoint(line) => self.about_request(cell, evidence, line),
         }
     }
 
