@@ -13,7 +13,7 @@ use ztc_wire::{Family, Host, Papers, Stimulus};
 use crate::board::{Asked, Pair};
 use crate::chain;
 use crate::fabric::AddressBook;
-use crate::mesh_authority::{MeshAuthority, TRUST_DOMAIN};
+use crate::mesh_authority::MeshAuthority;
 
 const DNS_PORT: u16 = 53;
 
@@ -81,11 +81,7 @@ fn papers(tunnel: &Hbone, baggage: Baggage<'_>) -> Result<Option<Papers>, String
     let (authority, world) = baggage.mesh.ok_or("nobody issues certificates of the mesh here")?;
     let identity = |pod: &PodRef| {
         let pod = world.pod(pod).ok_or_else(|| format!("the world has no pod {pod}"))?;
-        Ok::<_, String>(SpiffeId {
-            trust_domain: TRUST_DOMAIN.to_owned(),
-            namespace: pod.namespace.clone(),
-            service_account: pod.service_account.clone(),
-        })
+        Ok::<_, String>(SpiffeId::of(&pod.namespace, &pod.service_account))
     };
     let shows = match &tunnel.speaks {
         Bearer::Pod { pod, flaw } => Some(authority.issue(&identity(pod)?, *flaw)),

@@ -17,12 +17,9 @@ use rcgen::{
 use x509_parser::certificate::X509Certificate;
 use x509_parser::error::X509Error;
 use x509_parser::prelude::FromDer;
-use ztc_model::policy::mesh::SpiffeId;
+use ztc_model::policy::mesh::{SpiffeId, TRUST_DOMAIN};
 use ztc_model::stimulus::Flaw;
 use ztc_wire::{Certified, Der};
-
-/// The trust domain of a mesh that is given no other.
-pub const TRUST_DOMAIN: &str = "cluster.local";
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -149,14 +146,8 @@ impl MeshAuthority {
     ) -> Result<Certified, MeshAuthorityError> {
         let issuer = if flaw == Some(Flaw::Forged) { &self.forger } else { &self.issuer };
         let issue = || {
-            let key = KeyPair::generate()?;
-            let mut params = CertificateParams::default();
-            params.subject_alt_names = vec![SanType::URI(identity.to_string().try_into()?)];
-            of_a_workload(&mut params);
-            valid(&mut params, validity(today(), flaw));
-            let certificate = params.signed_by(&key, issuer)?;
-            let certificate = Der(certificate.der().to_vec());
-            Ok(Certified { certificate, key: Der(key.serialize_der()) })
+            let name = SanType::URI(identity.to_string().try_into()?);
+            certified(name, validity(today(), flaw), issuer)
         };
         issue().map_err(|source| MeshAuthorityError::Issue { identity: identity.clone(), source })
     }
@@ -168,8 +159,7 @@ impl MeshAuthority {
     pub fn sign(&self, request: &[u8]) -> Result<Der, MeshAuthorityError> {
         let sign = || {
             let mut request = CertificateSigningRequestParams::from_der(&request.into())?;
-            of_a_workload(&mut request.params);
-            valid(&mut request.params, proxys(today()));
+            of_a_workload(&mut request.params, proxys(today()));
             let certificate = request.signed_by(&self.issuer)?;
             Ok(Der(certificate.der().to_vec()))
         };
@@ -181,29 +171,32 @@ impl MeshAuthority {
     /// # Errors
     /// [`MeshAuthorityError::Server`].
     pub fn issue_to_server(&self, address: IpAddr) -> Result<Certified, MeshAuthorityError> {
-        let issue = || {
-            let key = KeyPair::generate()?;
-            let mut params = CertificateParams::default();
-            params.subject_alt_names = vec![SanType::IpAddress(address)];
-            of_a_workload(&mut params);
-            valid(&mut params, validity(today(), None));
-            let certificate = params.signed_by(&key, &self.issuer)?;
-            let certificate = Der(certificate.der().to_vec());
-            Ok(Certified { certificate, key: Der(key.serialize_der()) })
-        };
-        issue().map_err(|source| MeshAuthorityError::Server { address, source })
+        let name = SanType::IpAddress(address);
+        let issued = certified(name, validity(today(), None), &self.issuer);
+        issued.map_err(|source| MeshAuthorityError::Server { address, source })
     }
 }
 
-/// Makes it one for either side of TLS.
-fn of_a_workload(params: &mut CertificateParams) {
+/// A certificate for a name, with a new key.
+fn certified(
+    name: SanType,
+    days: [Date; 2],
+    issuer: &Issuer<'_, KeyPair>,
+) -> Result<Certified, rcgen::Error> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![name];
+    of_a_workload(&mut params, days);
+    let certificate = params.signed_by(&key, issuer)?;
+    let certificate = Der(certificate.der().to_vec());
+    Ok(Certified { certificate, key: Der(key.serialize_der()) })
+}
+
+/// Makes it one for either side of TLS, good from one day to another.
+fn of_a_workload(params: &mut CertificateParams, days: [Date; 2]) {
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-}
-
-/// Makes it good from one day to another.
-fn valid(params: &mut CertificateParams, days: [Date; 2]) {
     let begins = |day: Date| {
         let (month, of_month) = (day.month().unsigned_abs(), day.day().unsigned_abs());
         date_time_ymd(day.year().into(), month, of_month)

@@ -34,9 +34,6 @@ pub(crate) use names::KnownName;
 pub(crate) use request_log::{Outcome, RequestLog};
 pub(crate) use waypoints::{NamespacedName, Target, check};
 
-/// The trust domain of a mesh that is given no other.
-const TRUST_DOMAIN: &str = "cluster.local";
-
 /// The name of a cluster that is not told its own.
 const CLUSTER: &str = "Kubernetes";
 
@@ -61,11 +58,7 @@ pub(crate) struct Workload {
 impl Workload {
     /// Its name in certificates.
     pub(crate) fn identity(&self) -> SpiffeId {
-        SpiffeId {
-            trust_domain: TRUST_DOMAIN.to_owned(),
-            namespace: self.reference.namespace.clone(),
-            service_account: self.service_account.clone(),
-        }
+        SpiffeId::of(&self.reference.namespace, &self.service_account)
     }
 }
 

@@ -14,9 +14,6 @@ use crate::waypoint::Line as WaypointLine;
 use crate::world::{Called, KubeService, PodRef, World};
 use crate::ztunnel::{Line as ZtunnelLine, Side};
 
-/// The trust domain of a mesh that is given no other (`meshConfig.trustDomain` of Istio).
-const TRUST_DOMAIN: &str = "cluster.local";
-
 /// The connection of a line that the server's ztunnel wrote; nothing where that does not say whom it was for.
 pub(super) fn connection(line: &ZtunnelLine) -> Option<Connection> {
     if line.direction != Side::Inbound {
@@ -137,11 +134,7 @@ pub(super) fn asked(line: &WaypointLine, client: &PodRef, world: &World) -> Opti
         token,
     };
     Some(Asked {
-        peer: Some(SpiffeId {
-            trust_domain: TRUST_DOMAIN.to_owned(),
-            namespace: pod.namespace.clone(),
-            service_account: pod.service_account.clone(),
-        }),
+        peer: Some(SpiffeId::of(&pod.namespace, &pod.service_account)),
         source: line.downstream_remote_address.ip(),
         destination: line.downstream_local_address,
         request: Some(request),

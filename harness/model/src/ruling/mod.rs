@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::evidence::{Did, Direction, Evidence, Record};
+use crate::evidence::{Did, Evidence, Record};
 use crate::manifest::Manifest;
 use crate::outcome::Expected;
 use crate::place::Place;
@@ -195,15 +195,5 @@ impl Entry<'_> {
 
     fn ruling(&self, part: Part) -> Ruling {
         Ruling { policy: self.written.clone(), part, by: Teller::Model }
-    }
-}
-
-impl Direction {
-    /// What `spec` calls it, before the first letter of anything.
-    const fn field(self) -> &'static str {
-        match self {
-            Self::Ingress => "ingress",
-            Self::Egress => "egress",
-        }
     }
 }

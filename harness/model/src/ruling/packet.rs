@@ -117,9 +117,8 @@ impl Packet {
 
 /// What the destination of a flow calls its ports: as its record says, or its world.
 fn named_ports(endpoint: &hubble::Endpoint, labels: &Labels, world: &World) -> NamedPorts {
-    let PodRef { namespace, name } =
-        PodRef { namespace: endpoint.namespace.clone(), name: endpoint.pod_name.clone() };
-    if let Some(pod) = world.pod(&PodRef { namespace, name }) {
+    let pod = PodRef { namespace: endpoint.namespace.clone(), name: endpoint.pod_name.clone() };
+    if let Some(pod) = world.pod(&pod) {
         return pod.named_ports();
     }
     let written = labels.iter().filter(|it| it.key.starts_with(NAMED_PORTS));
@@ -231,7 +230,7 @@ struct Way {
 fn rules(object: &Value, section: &Place) -> Vec<Way> {
     let lists = [Direction::Ingress, Direction::Egress]
         .into_iter()
-        .flat_map(|it| [it.field().to_owned(), format!("{}Deny", it.field())]);
+        .flat_map(|it| [it.to_string(), format!("{it}Deny")]);
     let mut all = Vec::new();
     for list in lists {
         let rules = section.field(&list).of(object).and_then(Value::as_array);
@@ -297,7 +296,7 @@ impl Way {
 
 fn is_a_list(name: &str) -> bool {
     let name = name.strip_suffix("Deny").unwrap_or(name);
-    [Direction::Ingress, Direction::Egress].into_iter().any(|it| it.field() == name)
+    matches!(name, "ingress" | "egress")
 }
 
 fn dns_rule(value: &Value) -> Option<DnsRule> {

@@ -162,8 +162,10 @@ impl ControlPlane {
             }
             // What changes from here on is told next time.
             let generation = *generations.borrow_and_update();
-            for response in conversation.say(generation, self.mesh.told()) {
-                send(sends, &response)?;
+            if conversation.lacks(generation) {
+                for response in conversation.say(generation, self.mesh.told()) {
+                    send(sends, &response)?;
+                }
             }
             if let Some(known) = conversation.known() {
                 self.known.send_replace(known);
@@ -213,6 +215,12 @@ impl Conversation {
     /// What ztunnel refuses to know.
     fn refused(&self) -> Option<String> {
         self.refused.values().map(|(_, why)| why.clone()).next()
+    }
+
+    /// Whether there may be something to say: there is news, or somebody has just begun to listen. An acknowledgement asks
+    /// for nothing.
+    fn lacks(&self, generation: u64) -> bool {
+        generation != self.last || self.subscribed.iter().any(|it| !self.said.contains_key(it))
     }
 
     /// What is to be said now of all there is to tell. A first message says that there is nothing, if that is so.
@@ -348,8 +356,10 @@ mod tests {
         talk.hear(request(ADDRESS_TYPE, ""));
         assert_eq!(talk.say(1, told(&["a"])).len(), 1);
         talk.hear(request(ADDRESS_TYPE, "1"));
+        assert!(!talk.lacks(1) && talk.lacks(2));
         assert_eq!(talk.known(), None, "nobody has asked for policies yet");
         talk.hear(request(AUTHORIZATION_TYPE, ""));
+        assert!(talk.lacks(1));
         assert_eq!(talk.say(1, told(&["a"])).len(), 1);
         assert_eq!(talk.known(), None);
         talk.hear(request(AUTHORIZATION_TYPE, "2"));

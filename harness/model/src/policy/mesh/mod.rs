@@ -18,7 +18,7 @@ pub use authorization::{Action, AuthorizationPolicy, Condition, Operation, Rule,
 pub use binding::TargetRef;
 pub use peers::{Mode, PeerAuthentication};
 pub use requests::{JwtHeader, JwtRule, RequestAuthentication};
-pub use spiffe::{NotASpiffeId, SpiffeId};
+pub use spiffe::{NotASpiffeId, SpiffeId, TRUST_DOMAIN};
 
 pub(crate) use authorization::authorization;
 pub(crate) use gateway::gateway;

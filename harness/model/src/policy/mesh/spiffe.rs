@@ -8,11 +8,14 @@ use thiserror::Error;
 /// The scheme of a SPIFFE identity. Policies are written without it.
 pub(super) const SCHEME: &str = "spiffe://";
 
+/// The trust domain of a mesh that is given no other (`meshConfig.trustDomain` of Istio).
+pub const TRUST_DOMAIN: &str = "cluster.local";
+
 /// The identity in a certificate of the mesh: `spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT`
 /// (`src/identity/manager.rs` of istio/ztunnel).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SpiffeId {
-    /// The trust domain, `cluster.local` unless the mesh is given another.
+    /// The trust domain, [`TRUST_DOMAIN`] unless the mesh is given another.
     pub trust_domain: String,
     /// The namespace.
     pub namespace: String,
@@ -30,6 +33,15 @@ pub struct NotASpiffeId {
 }
 
 impl SpiffeId {
+    /// That of a workload in a mesh with the [`TRUST_DOMAIN`] that it has by default.
+    pub fn of(namespace: &str, service_account: &str) -> Self {
+        Self {
+            trust_domain: TRUST_DOMAIN.to_owned(),
+            namespace: namespace.to_owned(),
+            service_account: service_account.to_owned(),
+        }
+    }
+
     /// What policies call a principal: the identity without its scheme.
     pub fn principal(&self) -> String {
         let Self { trust_domain, namespace, service_account } = self;
